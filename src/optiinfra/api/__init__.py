@@ -1,0 +1,1 @@
+"""Wire shapes (pydantic) and the typed clients made of them."""

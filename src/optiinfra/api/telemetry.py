@@ -1,0 +1,51 @@
+"""What a runtime measures and sends, and what can be asked of it later."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from optiinfra.api.common import Body, Moment, Wire
+
+MetricType = Literal["monthly_cost", "quality_score", "p95_latency_ms", "throughput", "gpu_utilization"]
+
+
+class Sample(Wire):
+    """One value of one figure: fractions 0..1, rates per simulated second, latencies in milliseconds.
+
+    `replica_id` is empty for a figure of the whole deployment.
+    """
+
+    deployment_id: str
+    replica_id: str = ""
+    metric: str
+    timestamp: Moment
+    value: float
+
+
+class LatencyCount(Wire):
+    """Requests that ended in one bucket of a replica's end-to-end latency since the last scrape.
+
+    `le` is the bucket's upper edge in seconds, None for the open one.
+    """
+
+    deployment_id: str
+    replica_id: str
+    timestamp: Moment
+    le: float | None
+    count: int = Field(ge=0)
+
+
+class TelemetryBatch(Body):
+    """What one round of scraping brought."""
+
+    samples: list[Sample] = Field(default_factory=list, max_length=20_000)
+    latencies: list[LatencyCount] = Field(default_factory=list, max_length=20_000)
+
+
+class MetricPoint(Wire):
+    """One point of a series; `score` repeats `value` for quality."""
+
+    timestamp: Moment
+    value: float
+    score: float | None = None
+    resource_id: str

@@ -1,0 +1,56 @@
+"""Answer quality: the share of golden prompts answered correctly, with exact binomial confidence bounds."""
+
+from scipy.stats import beta
+
+from optiinfra.domain.verdict import ERROR_RATE, Verdict
+
+LOOKS = (60, 120, 240, 480)
+"""Cumulative numbers of golden prompts after which a stage is judged."""
+
+KEPT_SHARE = 0.95
+"""Share of the baseline's quality that a change must keep."""
+
+
+def lower_bound(correct: int, answered: int, error: float = ERROR_RATE) -> float:
+    """One-sided Clopper-Pearson lower bound of the true share of correct answers, wrong with chance `error`."""
+    _check(correct, answered)
+    return 0.0 if correct == 0 else float(beta.ppf(error, correct, answered - correct + 1))
+
+
+def upper_bound(correct: int, answered: int, error: float = ERROR_RATE) -> float:
+    """One-sided Clopper-Pearson upper bound of the true share of correct answers, wrong with chance `error`."""
+    _check(correct, answered)
+    return 1.0 if correct == answered else float(beta.ppf(1.0 - error, correct + 1, answered - correct))
+
+
+def required(baseline: float, slo: float) -> float:
+    """Quality that a change must be shown to keep: 95% of the baseline, and the deployment's own objective."""
+    return max(KEPT_SHARE * baseline, slo)
+
+
+def judge(correct: int, answered: int, baseline: float, slo: float) -> Verdict:
+    """Judge one look of a sequential test with Bonferroni's correction for the number of looks.
+
+    Passes when the lower bound reaches `required`, fails when the upper bound stays under it or the last look
+    could not show it; asks for more otherwise.
+    """
+    error = ERROR_RATE / len(LOOKS)
+    needed = required(baseline, slo)
+    score, low, high = (
+        correct / answered,
+        lower_bound(correct, answered, error),
+        upper_bound(correct, answered, error),
+    )
+    seen = f"{correct} of {answered} golden prompts correct ({score:.3f}, at least {low:.3f}); needed {needed:.3f}"
+    if low >= needed:
+        return Verdict("pass", seen, answered, score, low, high)
+    if high < needed:
+        return Verdict("fail", seen, answered, score, low, high)
+    if answered >= LOOKS[-1]:
+        return Verdict("fail", f"{seen}: not shown after the last look", answered, score, low, high)
+    return Verdict("continue", seen, answered, score, low, high)
+
+
+def _check(correct: int, answered: int) -> None:
+    if answered < 1 or not 0 <= correct <= answered:
+        raise ValueError(f"{correct} correct of {answered} answered: need 0 <= correct <= answered, answered >= 1")
