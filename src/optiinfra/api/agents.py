@@ -92,7 +92,7 @@ class Draft(Wire):
 
 
 class SpotParameters(Wire):
-    """What a spot migration changes: `count` instances of one type, `spot_price` and `ondemand_price` dollars an hour."""
+    """What a spot migration changes: `count` instances of one type; prices in dollars an hour."""
 
     deployment: str
     provider: str
@@ -106,13 +106,17 @@ class SpotParameters(Wire):
 
 
 class AnalyzeTask(Body):
-    """Look for something to recommend."""
+    """Look for something to recommend.
+
+    `spot_quotes` are the cloud's own spot prices, dollars an hour by `region/instance_type`, plausible or not.
+    """
 
     kind: Literal["analyze"] = "analyze"
     task_id: str
     customer_id: str
     preferences: Preferences
     infrastructure: Infrastructure
+    spot_quotes: dict[str, float] = Field(default_factory=dict)
 
 
 class AnalyzeAnswer(Wire):

@@ -1,6 +1,6 @@
 """Answer quality: the share of golden prompts answered correctly, with exact binomial confidence bounds."""
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from optiinfra.domain.verdict import ERROR_RATE, Verdict
 
@@ -14,13 +14,13 @@ KEPT_SHARE = 0.95
 def lower_bound(correct: int, answered: int, error: float = ERROR_RATE) -> float:
     """One-sided Clopper-Pearson lower bound of the true share of correct answers, wrong with chance `error`."""
     _check(correct, answered)
-    return 0.0 if correct == 0 else float(beta.ppf(error, correct, answered - correct + 1))
+    return 0.0 if correct == 0 else float(betaincinv(correct, answered - correct + 1, error))
 
 
 def upper_bound(correct: int, answered: int, error: float = ERROR_RATE) -> float:
     """One-sided Clopper-Pearson upper bound of the true share of correct answers, wrong with chance `error`."""
     _check(correct, answered)
-    return 1.0 if correct == answered else float(beta.ppf(1.0 - error, correct + 1, answered - correct))
+    return 1.0 if correct == answered else float(betaincinv(correct + 1, answered - correct, 1.0 - error))
 
 
 def required(baseline: float, slo: float) -> float:

@@ -1,0 +1,1 @@
+"""What every service needs once: application, authentication, problem details, logging, metrics, settings."""

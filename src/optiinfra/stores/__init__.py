@@ -1,0 +1,1 @@
+"""Connections to the stores, and what is kept in each."""

@@ -1,0 +1,104 @@
+"""The application that every service is: health, readiness, metrics, traces, authentication, problem details."""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from optiinfra.kit import logging, problems
+from optiinfra.kit.auth import Authenticate, AuthenticationMiddleware
+
+Check = Callable[[], Awaitable[None]]
+"""Raises when a dependency does not answer; the exception's text says what was seen."""
+
+_LATENCY = Histogram("optiinfra_http_request_seconds", "Time to answer", ["method", "route", "status"])
+
+
+def create_app(
+    service: str,
+    version: str,
+    *,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    authenticate: Authenticate,
+    public: Collection[str] = (),
+    checks: Mapping[str, Check] | None = None,
+) -> FastAPI:
+    """A FastAPI application with what all services share.
+
+    `public` are the paths that need no credential, besides health and metrics; `checks` are tried by `/ready`.
+    """
+    logging.configure(service, version)
+    app = FastAPI(title=f"OptiInfra {service}", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public)
+    app.add_middleware(_Observe)
+    problems.install(app)
+    dependencies = checks or {}
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "healthy", "service": service, "version": version, "checks": sorted(dependencies)}
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        results = {name: await _outcome(check) for name, check in dependencies.items()}
+        healthy = all(result == "ok" for result in results.values())
+        body = {"status": "ready" if healthy else "unavailable", "service": service, "checks": results}
+        return JSONResponse(body, 200 if healthy else 503)
+
+    @app.get("/metrics")
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def serve(app: FastAPI, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; open event streams are cut after a second."""
+    uvicorn.run(
+        app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=1, timeout_keep_alive=30
+    )
+
+
+async def _outcome(check: Check) -> str:
+    try:
+        await check()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "ok"
+
+
+class _Observe:
+    """Gives each call a trace id, answers with it, and counts its time by route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        offered = dict(scope["headers"]).get(logging.TRACE_HEADER.encode(), b"").decode("latin-1")
+        trace = offered if offered.isalnum() and len(offered) <= 64 else secrets.token_hex(16)
+        logging.bind_trace(trace)
+        started, status = time.perf_counter(), 0
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (logging.TRACE_HEADER.encode(), trace.encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, observed_send)
+        finally:
+            if scope["type"] == "http":
+                route = getattr(scope.get("route"), "path", "unmatched")
+                _LATENCY.labels(scope["method"], route, status).observe(time.perf_counter() - started)

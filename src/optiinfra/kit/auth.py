@@ -1,0 +1,71 @@
+"""Authentication as middleware: every route needs a credential unless it is listed as public."""
+
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from optiinfra.kit.problems import problem_response
+
+PUBLIC_ROUTES = frozenset({"/health", "/ready", "/metrics", "/openapi.json"})
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling. `customer_id` and `role` belong to a customer's user; a runtime has a customer only."""
+
+    kind: Literal["user", "agent", "enrolment", "runtime", "admin", "orchestrator"]
+    subject: str
+    customer_id: str | None = None
+    role: str | None = None
+
+
+Authenticate = Callable[[HTTPConnection], Awaitable[Principal | None]]
+
+
+def bearer(connection: HTTPConnection) -> str | None:
+    """The bearer token of a request, or of a WebSocket's offered subprotocols (`bearer.<token>`)."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token
+    if connection.scope["type"] == "websocket":
+        for offered in connection.scope.get("subprotocols", []):
+            if offered.startswith("bearer."):
+                return str(offered.removeprefix("bearer."))
+    return None
+
+
+class AuthenticationMiddleware:
+    """Refuses a call without a valid credential before anything else looks at it."""
+
+    def __init__(self, app: ASGIApp, authenticate: Authenticate, public: Collection[str]) -> None:
+        self.app, self.authenticate, self.public = app, authenticate, PUBLIC_ROUTES | frozenset(public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] not in ("http", "websocket") or scope["path"] in self.public:
+            await self.app(scope, receive, send)
+            return
+        principal = await self.authenticate(HTTPConnection(scope))
+        if principal is not None:
+            scope.setdefault("state", {})["principal"] = principal
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 4401, "reason": "no valid credential"})
+        else:
+            response = problem_response(
+                401, "unauthenticated", "no valid credential", headers={"WWW-Authenticate": "Bearer"}
+            )
+            await response(scope, receive, send)
+
+
+def current_principal(connection: HTTPConnection) -> Principal:
+    """The caller, as the middleware found it."""
+    principal: Principal = connection.state.principal
+    return principal
+
+
+CurrentPrincipal = Annotated[Principal, Depends(current_principal)]

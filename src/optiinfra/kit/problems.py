@@ -1,0 +1,65 @@
+"""Errors on the wire: RFC 9457 problem details."""
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from optiinfra.kit.logging import trace_id
+
+log = structlog.get_logger(__name__)
+
+
+class Problem(Exception):  # noqa: N818  RFC 9457's own word
+    """An error that the caller is told of; `kind` is a stable name for programs, `detail` is for people."""
+
+    def __init__(self, status: int, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.kind, self.detail = status, kind, detail
+
+
+def not_found(what: str) -> Problem:
+    """The one answer for an unknown id, a malformed one and another tenant's."""
+    return Problem(404, "not_found", f"no such {what}")
+
+
+def problem_response(
+    status: int, kind: str, detail: str, *, extra: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """The response that says so, with the trace id under which the logs tell more."""
+    body = {
+        "type": f"urn:optiinfra:problem:{kind}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "trace_id": trace_id(),
+    } | (extra or {})
+    return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Turn everything that a handler raises into problem details."""
+
+    @app.exception_handler(Problem)
+    async def _problem(_request: Request, error: Problem) -> JSONResponse:
+        return problem_response(error.status, error.kind, error.detail)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers) if error.headers else None
+        return problem_response(error.status_code, "http", str(error.detail), headers=headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [{"where": ".".join(map(str, item["loc"])), "what": item["msg"]} for item in error.errors()]
+        detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors)
+        return problem_response(422, "invalid", detail, extra={"errors": errors})
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("unhandled error", path=request.url.path, exc_info=error)
+        return problem_response(500, "internal", "an unexpected error; the trace id leads to it in the logs")

@@ -1,0 +1,145 @@
+"""Telemetry in ClickHouse: the orchestrator writes, agents read with a user that can do nothing else."""
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+
+READER = "optiinfra_reader"
+
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS samples (
+        customer_id String, deployment_id String, replica_id String, metric LowCardinality(String),
+        timestamp DateTime64(3, 'UTC'), value Float64
+    ) ENGINE = MergeTree ORDER BY (customer_id, metric, deployment_id, replica_id, timestamp)""",
+    """CREATE TABLE IF NOT EXISTS latency_counts (
+        customer_id String, deployment_id String, replica_id String,
+        timestamp DateTime64(3, 'UTC'), le Float64, count UInt64
+    ) ENGINE = MergeTree ORDER BY (customer_id, deployment_id, timestamp, replica_id, le)""",
+)
+
+
+class Telemetry:
+    """The two telemetry tables of one database. Calls block a worker thread, never the event loop."""
+
+    def __init__(self, client: Client, database: str) -> None:
+        self._client, self._database = client, database
+
+    @classmethod
+    def connect(cls, url: str, user: str, password: str, database: str) -> "Telemetry":
+        """Connect; raises clickhouse_connect's errors when the server does not answer or refuses the user."""
+        address = urlsplit(url)
+        client = clickhouse_connect.get_client(
+            host=address.hostname or "127.0.0.1",
+            port=address.port or 8123,
+            username=user,
+            password=password,
+            autogenerate_session_id=False,  # one client serves concurrent queries
+            connect_timeout=5,
+            send_receive_timeout=30,
+        )
+        client.database = database  # set afterwards: at first there is none
+        return cls(client, database)
+
+    async def ping(self) -> None:
+        """Raises when the server does not answer a query."""
+        await self._query("SELECT 1")
+
+    async def create_schema(self, reader_password: str) -> None:
+        """Create database, tables and the read-only user, where they are missing."""
+        grants = (
+            f"CREATE USER IF NOT EXISTS {READER} IDENTIFIED WITH sha256_password BY %(password)s SETTINGS readonly = 1",
+            f"ALTER USER {READER} IDENTIFIED WITH sha256_password BY %(password)s",
+            f"GRANT SELECT ON {self._database}.* TO {READER}",
+        )
+        create = f"CREATE DATABASE IF NOT EXISTS {self._database}"
+        await asyncio.to_thread(self._client.command, create, use_database=False)
+        for statement in _SCHEMA:
+            await asyncio.to_thread(self._client.command, statement)
+        for grant in grants:
+            await asyncio.to_thread(self._client.command, grant, parameters={"password": reader_password})
+
+    async def insert_samples(self, rows: Sequence[tuple[str, str, str, str, datetime, float]]) -> None:
+        """Append rows of (customer, deployment, replica or '', metric, timestamp, value)."""
+        await self._insert(
+            "samples", rows, ["customer_id", "deployment_id", "replica_id", "metric", "timestamp", "value"]
+        )
+
+    async def insert_latencies(self, rows: Sequence[tuple[str, str, str, datetime, float, int]]) -> None:
+        """Append rows of (customer, deployment, replica, timestamp, bucket's upper edge in seconds, count)."""
+        await self._insert(
+            "latency_counts", rows, ["customer_id", "deployment_id", "replica_id", "timestamp", "le", "count"]
+        )
+
+    async def latencies(
+        self, customer_id: str, deployment_id: str, since: datetime, replica_ids: Sequence[str] | None = None
+    ) -> dict[float, float]:
+        """Histogram of end-to-end latency since a moment: `{upper edge in seconds: requests in that bucket}`."""
+        rows = await self._query(
+            """SELECT le, sum(count) FROM latency_counts
+                WHERE customer_id = %(customer)s AND deployment_id = %(deployment)s AND timestamp >= %(since)s
+                  AND (%(every)s OR replica_id IN %(replicas)s) GROUP BY le""",
+            customer=customer_id,
+            deployment=deployment_id,
+            since=since,
+            every=replica_ids is None,
+            replicas=list(replica_ids or [""]),
+        )
+        return {math.inf if edge >= 1e300 else edge: float(count) for edge, count in rows}
+
+    async def means(self, customer_id: str, deployment_id: str, since: datetime) -> Mapping[str, float]:
+        """Mean of each metric of the deployment since a moment; replicas' values are averaged."""
+        rows = await self._query(
+            """SELECT metric, avg(value) FROM samples
+                WHERE customer_id = %(customer)s AND deployment_id = %(deployment)s AND timestamp >= %(since)s
+                GROUP BY metric""",
+            customer=customer_id,
+            deployment=deployment_id,
+            since=since,
+        )
+        return dict(rows)
+
+    async def series(
+        self, customer_id: str, metric: str, start: datetime, end: datetime, deployment_id: str | None, limit: int
+    ) -> list[tuple[datetime, str, float]]:
+        """Points (timestamp, deployment, value) of one metric, oldest first, one deployment's or all."""
+        rows = await self._query(
+            """SELECT timestamp, deployment_id, avg(value) FROM samples
+                WHERE customer_id = %(customer)s AND metric = %(metric)s
+                  AND timestamp BETWEEN %(start)s AND %(end)s
+                  AND (%(every)s OR deployment_id = %(deployment)s)
+                GROUP BY timestamp, deployment_id ORDER BY timestamp, deployment_id LIMIT %(limit)s""",
+            customer=customer_id,
+            metric=metric,
+            start=start,
+            end=end,
+            every=deployment_id is None,
+            deployment=deployment_id or "",
+            limit=limit,
+        )
+        return [(timestamp, deployment, value) for timestamp, deployment, value in rows]
+
+    async def delete_customer(self, customer_id: str) -> None:
+        """Delete every row of a customer, now."""
+        for statement in (
+            "DELETE FROM samples WHERE customer_id = %(customer)s",
+            "DELETE FROM latency_counts WHERE customer_id = %(customer)s",
+        ):
+            await asyncio.to_thread(self._client.command, statement, parameters={"customer": customer_id})
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await asyncio.to_thread(self._client.close)
+
+    async def _insert(self, table: str, rows: Sequence[Sequence[Any]], columns: list[str]) -> None:
+        if rows:
+            await asyncio.to_thread(self._client.insert, table, rows, columns)
+
+    async def _query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        result = await asyncio.to_thread(self._client.query, statement, parameters=parameters)
+        return [tuple(row) for row in result.result_rows]

@@ -1,0 +1,107 @@
+"""The memory of outcomes in Qdrant: one point a finished optimization, found again by similarity."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid5
+
+from optiinfra.domain.outcomes import DIMENSIONS, MIN_SIMILARITY, Outcome
+
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient
+
+COLLECTION = "outcomes"
+
+
+class OutcomeMemory:
+    """Outcomes of one Qdrant server. The agents' API key may only read."""
+
+    def __init__(self, client: "AsyncQdrantClient") -> None:
+        self._client = client
+
+    @classmethod
+    def connect(cls, url: str, api_key: str) -> "OutcomeMemory":
+        """A client of that server; nothing is sent yet."""
+        from qdrant_client import AsyncQdrantClient
+
+        return cls(AsyncQdrantClient(url=url, api_key=api_key, timeout=10, check_compatibility=False))
+
+    async def ping(self) -> None:
+        """Raises when the server does not answer."""
+        await self._client.get_collections()
+
+    async def create_schema(self) -> None:
+        """Create the collection and its indexes, where they are missing."""
+        from qdrant_client import models
+
+        if not await self._client.collection_exists(COLLECTION):
+            await self._client.create_collection(
+                COLLECTION,
+                vectors_config=models.VectorParams(size=DIMENSIONS, distance=models.Distance.COSINE),
+            )
+        for field in ("customer_id", "type"):
+            await self._client.create_payload_index(
+                COLLECTION, field, field_schema=models.PayloadSchemaType.KEYWORD, wait=True
+            )
+
+    async def store(
+        self,
+        customer_id: str,
+        optimization_id: str,
+        change_type: str,
+        features: Sequence[float],
+        modelled: Mapping[str, float],
+        measured: Mapping[str, float],
+    ) -> None:
+        """Remember one outcome; storing it again replaces it."""
+        from qdrant_client import models
+
+        payload: dict[str, Any] = {
+            "customer_id": customer_id,
+            "optimization_id": optimization_id,
+            "type": change_type,
+            "modelled": dict(modelled),
+            "measured": dict(measured),
+        }
+        point = models.PointStruct(id=point_id(optimization_id), vector=list(features), payload=payload)
+        await self._client.upsert(COLLECTION, [point], wait=True)
+
+    async def similar(
+        self, customer_id: str, change_type: str, features: Sequence[float], limit: int = 5
+    ) -> list[Outcome]:
+        """This customer's most similar past changes of that kind, the most similar first."""
+        from qdrant_client import models
+
+        answer = await self._client.query_points(
+            COLLECTION,
+            query=list(features),
+            query_filter=models.Filter(
+                must=[
+                    models.FieldCondition(key="customer_id", match=models.MatchValue(value=customer_id)),
+                    models.FieldCondition(key="type", match=models.MatchValue(value=change_type)),
+                ]
+            ),
+            limit=limit,
+            score_threshold=MIN_SIMILARITY,
+            with_payload=True,
+        )
+        return [
+            Outcome(payload["optimization_id"], point.score, payload["modelled"], payload["measured"])
+            for point in answer.points
+            if (payload := point.payload) is not None
+        ]
+
+    async def delete_customer(self, customer_id: str) -> None:
+        """Forget every outcome of a customer."""
+        from qdrant_client import models
+
+        belongs = models.FieldCondition(key="customer_id", match=models.MatchValue(value=customer_id))
+        await self._client.delete(COLLECTION, models.FilterSelector(filter=models.Filter(must=[belongs])), wait=True)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def point_id(optimization_id: str) -> str:
+    """Qdrant wants UUIDs: the one that always belongs to this optimization."""
+    return str(uuid5(NAMESPACE_URL, f"optiinfra:{optimization_id}"))

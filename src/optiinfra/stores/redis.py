@@ -1,0 +1,87 @@
+"""Presence and wake-up in Redis. Nothing here is the truth: what is lost only delays, it never misleads."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import redis.asyncio as redis
+
+T = TypeVar("T")
+
+_RECHECK_SECONDS = 2.0
+"""How often a waiting reader looks by itself, in case a wake-up was lost with Redis."""
+
+
+class WakeUp:
+    """Tells waiting readers, in any process, that there is something new to fetch from PostgreSQL."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._client = client
+
+    async def ring(self, channel: str) -> None:
+        """Wake everyone who waits on a channel; without Redis they look by themselves within seconds."""
+        await self._client.publish(f"optiinfra:wake:{channel}", b"")
+
+    @asynccontextmanager
+    async def listening(self, channel: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
+        """Subscribe, and yield a function that waits until the channel rings, at most so many seconds.
+
+        What rings between two waits is not lost: the next wait returns at once.
+        """
+        async with self._client.pubsub() as subscription:
+            await subscription.subscribe(f"optiinfra:wake:{channel}")
+
+            async def wait(seconds: float) -> None:
+                ends = time.monotonic() + seconds
+                while (left := ends - time.monotonic()) > 0:
+                    message = await subscription.get_message(timeout=left)
+                    if message is not None and message["type"] == "message":
+                        return
+
+            yield wait
+
+    async def until(self, channel: str, fetch: Callable[[], Awaitable[T | None]], seconds: float) -> T | None:
+        """Fetch again whenever the channel rings until there is something, at most so many seconds (then None)."""
+        found = await fetch()
+        if found is not None or seconds <= 0:
+            return found
+        ends = time.monotonic() + seconds
+        async with self.listening(channel) as wait:
+            # Looked at once more after subscribing, or what came in between would be missed.
+            while (found := await fetch()) is None and (left := ends - time.monotonic()) > 0:
+                await wait(min(left, _RECHECK_SECONDS))
+        return found
+
+
+class Presence:
+    """Which agents have been heard of lately: one key an agent that expires by itself."""
+
+    def __init__(self, client: "redis.Redis", seconds: float) -> None:
+        self._client, self._milliseconds = client, int(seconds * 1000)
+
+    async def seen(self, agent_id: str) -> None:
+        """Note a sign of life."""
+        await self._client.set(f"optiinfra:agent:{agent_id}", b"1", px=self._milliseconds)
+
+    async def gone(self, agent_id: str) -> None:
+        """Note that the agent left."""
+        await self._client.delete(f"optiinfra:agent:{agent_id}")
+
+    async def alive(self, agent_ids: list[str]) -> set[str]:
+        """Those of the agents that were heard of lately."""
+        if not agent_ids:
+            return set()
+        values = await self._client.mget([f"optiinfra:agent:{agent_id}" for agent_id in agent_ids])
+        return {agent_id for agent_id, value in zip(agent_ids, values, strict=True) if value is not None}
+
+
+def connect(url: str) -> "redis.Redis":
+    """A client of that server; nothing is sent yet."""
+    return redis.Redis.from_url(url, socket_connect_timeout=5, health_check_interval=30)
+
+
+async def close(client: "redis.Redis") -> None:
+    """Close the connections."""
+    await asyncio.shield(client.aclose())
