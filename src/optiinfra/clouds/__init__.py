@@ -1,0 +1,1 @@
+"""Clouds: what the platform does in them, and what they charge."""

@@ -1,0 +1,67 @@
+"""What the platform asks of a cloud account, whoever runs the cloud."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from optiinfra.domain.recommendation import InstanceState, Lifecycle
+
+STEP_TAG = "optiinfra:step"
+"""Tag that names the step for which something was created."""
+
+
+class CloudError(Exception):
+    """The cloud refused or failed; the text holds the operation, the cloud's own code and its words."""
+
+
+class CloudUnavailable(CloudError):  # noqa: N818  named after the condition
+    """The cloud did not answer, or asked for patience; trying again may help."""
+
+
+class InsufficientCapacity(CloudError):  # noqa: N818
+    """The cloud has no such instance left, or the account's quota for it is used up."""
+
+
+class RoleDenied(CloudError):  # noqa: N818
+    """The account does not let us take the role, or the role does not allow the operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudInstance:
+    """One instance as its cloud describes it."""
+
+    instance_id: str
+    provider: str
+    region: str
+    instance_type: str
+    lifecycle: Lifecycle
+    state: InstanceState
+    tags: dict[str, str]
+
+
+class Cloud(Protocol):
+    """One account in one region. Every method raises a `CloudError`."""
+
+    @property
+    def account_id(self) -> str:
+        """The account's id with its provider."""
+
+    async def instances(self) -> list[CloudInstance]:
+        """Every instance, in whatever state."""
+
+    async def ensure_instances(
+        self, key: str, instance_type: str, count: int, lifecycle: Lifecycle, tags: Mapping[str, str]
+    ) -> list[str]:
+        """Have `count` pending or running instances made for step `key`; create only those that are missing.
+
+        Safe to call again with the same key after a crash at any point. Returns their ids, sorted.
+        """
+
+    async def tagged(self, key: str) -> list[str]:
+        """Ids of the pending and running instances made for step `key`, sorted."""
+
+    async def terminate(self, instance_ids: Sequence[str]) -> None:
+        """End these instances and what asked for them; those that are gone already are no error."""
+
+    async def spot_quote(self, instance_type: str) -> float | None:
+        """The cloud's present spot price in dollars an hour in its cheapest zone, plausible or not."""
