@@ -1,0 +1,130 @@
+"""ClickHouse: the server that the chdb-core wheel holds, with its own HTTP interface.
+
+The library runs a query that does not end while its servers listen: it reads a pipe that we close to stop it. Readiness is
+an authenticated query over HTTP, never the process alone.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from xml.sax.saxutils import escape
+
+from testbed.engines import settings
+
+
+def users_xml(user: str, password: str, reader_password: str) -> str:
+    """Accounts: the platform's, the agents' (read only), and the library's own `default`, which may only start the server.
+
+    The library knows no storage for accounts made in SQL, so every account stands here.
+    """
+    digest, reader_digest = (hashlib.sha256(word.encode()).hexdigest() for word in (password, reader_password))
+    own = "<networks><ip>127.0.0.1</ip><ip>::1</ip></networks><profile>default</profile><quota>default</quota>"
+    return f"""\
+<clickhouse>
+  <profiles><default/></profiles>
+  <quotas><default/></quotas>
+  <users>
+    <default>
+      <password/>{own}
+      <grants>
+        <query>GRANT SYSTEM LISTEN ON *.*</query>
+        <query>GRANT CREATE TEMPORARY TABLE ON *.*</query>
+        <query>GRANT FILE ON *.*</query>
+      </grants>
+    </default>
+    <{user}>
+      <password_sha256_hex>{digest}</password_sha256_hex>{own}
+      <access_management>1</access_management>
+    </{user}>
+    <{user}_reader>
+      <password_sha256_hex>{reader_digest}</password_sha256_hex>{own}
+      <grants><query>GRANT SELECT ON {user}*.*</query></grants>
+    </{user}_reader>
+  </users>
+</clickhouse>
+"""
+
+
+def config_xml(port: int, data: Path) -> str:
+    """The server's configuration: HTTP on loopback, small caches, prompt shutdown."""
+    folder = escape(str(data))
+    return f"""\
+<clickhouse>
+  <listen_host>{settings.HOST}</listen_host>
+  <http_port>{port}</http_port>
+  <users_config>{folder}/users.xml</users_config>
+  <logger><level>information</level><console>1</console></logger>
+  <log-level>information</log-level>
+  <keep_alive_timeout>10</keep_alive_timeout>
+  <shutdown_wait_unfinished>0</shutdown_wait_unfinished>
+  <max_server_memory_usage>1000000000</max_server_memory_usage>
+  <mark_cache_size>33554432</mark_cache_size>
+  <timezone>UTC</timezone>
+</clickhouse>
+"""
+
+
+class Server:
+    """The library's server in a thread; ``stop`` may be called from a signal handler."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._reader, self._writer = os.pipe()
+        self._stopping = threading.Lock()
+        self.error: str | None = None
+
+    def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+        """Close the pipe: the endless query ends, and the server with it."""
+        if self._stopping.acquire(blocking=False):
+            os.close(self._writer)
+
+    def run(self) -> None:
+        """Serve until ``stop``; ``error`` says why when it ended otherwise."""
+        from chdb import _chdb
+
+        _chdb.set_signal_handlers_enabled(0)
+        query = f"SYSTEM START LISTEN HTTP; SELECT count() FROM file('/dev/fd/{self._reader}', 'LineAsString')"
+        result = _chdb.query(query, "TabSeparated", path=str(self._data / "db"))
+        if result.has_error():
+            self.error = result.error_message()
+        elif not self._stopping.locked():
+            self.error = "the server ended by itself"
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    data = settings.data_dir("clickhouse")
+    accounts = users_xml(
+        settings.required("OPTIINFRA_CLICKHOUSE_USER"),
+        settings.required("OPTIINFRA_CLICKHOUSE_PASSWORD"),
+        settings.required("OPTIINFRA_CLICKHOUSE_READER_PASSWORD"),
+    )
+    settings.write_private(data / "users.xml", accounts)
+    settings.write_private(data / "config.xml", config_xml(settings.port("clickhouse"), data))
+    # The library's scratch space; one that was killed leaves it behind.
+    scratch = data / "tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    os.environ["TMPDIR"] = str(scratch)
+    os.chdir(data)  # where the library looks for config.xml
+    server = Server(data)
+    signal.signal(signal.SIGTERM, server.stop)
+    signal.signal(signal.SIGINT, server.stop)
+    thread = threading.Thread(target=server.run, name="clickhouse")
+    thread.start()
+    while thread.is_alive():  # a join without end would keep Python from running the signal handlers
+        thread.join(0.2)
+    if server.error:
+        print(server.error, file=sys.stderr)  # noqa: T201
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if server.error else 0)  # the library's own exit handlers may hang
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""The mock cloud: moto's server, whose EC2, STS and IAM are LocalStack's as well. It keeps everything in memory."""
+
+import logging
+import signal
+import sys
+
+from testbed.engines import settings
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import run_simple
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A line for every request would bury what matters.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    run_simple(
+        settings.HOST,
+        settings.port("localstack"),
+        DomainDispatcherApplication(create_backend_app),
+        threaded=True,
+        request_handler=MotoRequestHandler,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""One environment: its name, ports, addresses and secrets, kept in ``.testenv/NAME/environment.json`` (mode 0600)."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed import paths
+from testbed.fingerprint import fingerprint, version
+from testbed.parts import ALL_PARTS, HOST, Part, variable_name
+
+DEFAULT_NAME = "e2e"
+BACKENDS = ("embedded",)
+# Below the range that the kernel hands out to outgoing connections, so that none of those takes a port before we do.
+FREE_PORTS = range(20000, 32000)
+SECRETS = (
+    "postgresql_password",
+    "clickhouse_password",
+    "clickhouse_reader_password",
+    "redis_password",
+    "qdrant_api_key",
+    "qdrant_read_only_api_key",
+    "admin_token",
+    "enrolment_secret",
+    "token_signing_key",
+    "portal_session_key",
+)
+# What children inherit of the caller's environment; nothing else, so that no credential of the caller reaches them.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+INHERITED_PREFIXES = ("PYTHON", "COVERAGE_")
+# Behaviour that the caller may tune; addresses and secrets are always the environment's own.
+TUNABLE = ("OPTIINFRA_TIMEOUT_FACTOR", "OPTIINFRA_TRUSTED_PROXIES", "OPTIINFRA_LOG_LEVEL")
+TUNABLE_PREFIXES = ("OPTIINFRA_RATE_LIMIT",)
+
+
+class SetupError(Exception):
+    """The environment cannot be set up as asked."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the caller chooses when starting."""
+
+    backend: str = "embedded"
+    coverage: bool = False
+    fleet_speed: float = 300.0
+    recommendation_ttl_seconds: int = 3600
+
+    @classmethod
+    def chosen(cls, backend: str | None, *, coverage: bool, fleet_speed: float | None) -> "Settings":
+        """From the command line, else the environment's variables, else the defaults."""
+        taken = backend or os.environ.get("OPTIINFRA_BACKEND") or cls.backend
+        if taken == "compose":
+            raise SetupError("the compose backend comes with a later release: use --backend embedded")
+        if taken not in BACKENDS:
+            raise SetupError(f"no backend is called {taken!r}: use {' or '.join(BACKENDS)}")
+        speed = float(os.environ.get("OPTIINFRA_FLEET_SPEED", cls.fleet_speed)) if fleet_speed is None else fleet_speed
+        ttl = int(os.environ.get("OPTIINFRA_RECOMMENDATION_TTL_SECONDS", cls.recommendation_ttl_seconds))
+        return cls(taken, coverage, speed, ttl)
+
+    def fingerprint(self) -> str:
+        """What an environment started with these settings now would be made of."""
+        return fingerprint(backend=self.backend, coverage=self.coverage, fleet_speed=self.fleet_speed)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything that is known about an environment; ``document`` is its public form."""
+
+    name: str
+    env_id: str
+    settings: Settings
+    version: str
+    fingerprint: str
+    ports: Mapping[str, int]
+    credentials: Mapping[str, str]
+    supervisor_socket: str
+
+    @property
+    def state_dir(self) -> Path:
+        """The environment's folder."""
+        return paths.state_dir(self.name)
+
+    def url(self, name: str) -> str:
+        """The HTTP address of a part."""
+        return f"http://{HOST}:{self.ports[name]}"
+
+    def urls(self) -> dict[str, str]:
+        """Every part's address; the stores' with what a client needs to connect."""
+        words = self.credentials
+        postgresql = f"{HOST}:{self.ports['postgresql']}/optiinfra"
+        return {name: self.url(name) for name in self.ports} | {
+            "postgresql": f"postgresql+psycopg://optiinfra:{words['postgresql_password']}@{postgresql}",
+            "redis": f"redis://:{words['redis_password']}@{HOST}:{self.ports['redis']}/0",
+        }
+
+    def document(self) -> dict[str, Any]:
+        """What ``invoke status --json`` prints and what tests and provisioning read. It holds secrets."""
+        return {
+            "name": self.name,
+            "env_id": self.env_id,
+            "version": self.version,
+            "fingerprint": self.fingerprint,
+            **dataclasses.asdict(self.settings),
+            "state_dir": str(self.state_dir),
+            "runtime_enrolments": str(self.state_dir / "runtime"),
+            "supervisor_socket": self.supervisor_socket,
+            "ports": dict(self.ports),
+            "urls": self.urls(),
+            "credentials": {"clickhouse_user": "optiinfra", **self.credentials},
+        }
+
+    def variables(self, part: Part) -> dict[str, str]:
+        """The ``OPTIINFRA_*`` variables of a part's process."""
+        words, urls = self.credentials, self.urls()
+        common = {
+            "ENV_ID": self.env_id,
+            "VERSION": self.version,
+            "HOST": HOST,
+            "STATE_DIR": str(self.state_dir),
+            "FLEET_SPEED": f"{self.settings.fleet_speed:g}",
+            "RECOMMENDATION_TTL_SECONDS": str(self.settings.recommendation_ttl_seconds),
+            "RUNTIME_ENROLMENTS": str(self.state_dir / "runtime"),
+            "CLICKHOUSE_URL": urls["clickhouse"],
+            "CLICKHOUSE_DATABASE": "optiinfra",
+            "QDRANT_URL": urls["qdrant"],
+            "ORCHESTRATOR_URL": urls["orchestrator"],
+        } | {f"{variable_name(name)}_PORT": str(port) for name, port in self.ports.items()}
+        groups: dict[str, dict[str, str]] = {
+            "CLICKHOUSE_WRITER": {
+                "CLICKHOUSE_USER": "optiinfra",
+                "CLICKHOUSE_PASSWORD": words["clickhouse_password"],
+            },
+            "CLICKHOUSE_READER": {
+                "CLICKHOUSE_USER": "optiinfra_reader",
+                "CLICKHOUSE_PASSWORD": words["clickhouse_reader_password"],
+            },
+            "QDRANT_WRITER": {"QDRANT_API_KEY": words["qdrant_api_key"]},
+            "QDRANT_READER": {"QDRANT_API_KEY": words["qdrant_read_only_api_key"]},
+            "POSTGRESQL_URL": {"POSTGRESQL_URL": urls["postgresql"]},
+            "REDIS_URL": {"REDIS_URL": urls["redis"]},
+            "AWS_ENDPOINT_URL": {"AWS_ENDPOINT_URL": urls["cloud-front"]},
+            "LOCALSTACK_URL": {"LOCALSTACK_URL": urls["localstack"]},
+        }
+        for name in part.variables:
+            common |= groups[name] if name in groups else {name: words[name.lower()]}
+        return {f"OPTIINFRA_{name}": value for name, value in common.items()}
+
+    def save(self) -> None:
+        """Write ``environment.json``, private from its first byte on."""
+        target = self.state_dir / "environment.json"
+        partial = target.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(self.document(), file, indent=2)
+        partial.replace(target)
+
+
+def env_id(name: str) -> str:
+    """The mark that every process of the environment carries.
+
+    It depends on the checkout and the name alone, so that strays are found whatever files were deleted.
+    """
+    digest = hashlib.sha256(f"{paths.ROOT} {name}".encode()).hexdigest()
+    return f"{name}-{digest[:10]}"
+
+
+def load(name: str) -> Environment | None:
+    """The environment as last started, or None when there is no trace of it."""
+    file = paths.state_dir(name) / "environment.json"
+    if not file.exists():
+        return None
+    try:
+        document = json.loads(file.read_text())
+        settings = {field.name: document[field.name] for field in dataclasses.fields(Settings)}
+        return Environment(
+            name=document["name"],
+            env_id=document["env_id"],
+            settings=Settings(**settings),
+            version=document["version"],
+            fingerprint=document["fingerprint"],
+            ports=document["ports"],
+            credentials={key: document["credentials"][key] for key in SECRETS},
+            supervisor_socket=document["supervisor_socket"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SetupError(
+            f"{file} cannot be read ({error!r}): run `invoke clean --name {name}` and start again"
+        ) from error
+
+
+def create(name: str, settings: Settings, previous: Environment | None, supervisor_socket: str) -> Environment:
+    """A new description: the previous one's secrets, so that kept data stays readable, and ports chosen now."""
+    kept = previous.credentials if previous else {}
+    return Environment(
+        name=name,
+        env_id=env_id(name),
+        settings=settings,
+        version=version(),
+        fingerprint=settings.fingerprint(),
+        ports=choose_ports(name),
+        credentials={key: kept.get(key) or secrets.token_hex(24) for key in SECRETS},
+        supervisor_socket=supervisor_socket,
+    )
+
+
+def choose_ports(name: str) -> dict[str, int]:
+    """Each part's port: its variable's value, else the fixed one (default name only), else a free one."""
+    ports: dict[str, int] = {}
+    for part in ALL_PARTS:
+        if part.port is None or part.port_variable is None:
+            continue
+        wanted = os.environ.get(part.port_variable)
+        if wanted is not None:
+            if not wanted.isdigit() or not 0 < int(wanted) < 65536:
+                raise SetupError(f"{part.port_variable}={wanted!r} is not a port: give a number from 1 to 65535")
+            ports[part.name] = int(wanted)
+        elif name == DEFAULT_NAME:
+            ports[part.name] = part.port
+        else:
+            ports[part.name] = free_port(set(ports.values()))
+    twice = {port for port in ports.values() if list(ports.values()).count(port) > 1}
+    if twice:
+        raise SetupError(f"port {min(twice)} is given to more than one part: change one OPTIINFRA_<NAME>_PORT")
+    return ports
+
+
+def free_port(taken: set[int]) -> int:
+    """A port of the range that nothing listens on now."""
+    for port in random.sample(FREE_PORTS, k=200):
+        if port not in taken and is_free(port):
+            return port
+    raise SetupError(f"no free port found from {FREE_PORTS.start} to {FREE_PORTS.stop}")
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on the port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def scrubbed(source: Mapping[str, str]) -> dict[str, str]:
+    """The part of the caller's environment that children may see."""
+    kept = {
+        key: value
+        for key, value in source.items()
+        if key in (*INHERITED, *TUNABLE) or key.startswith((*INHERITED_PREFIXES, *TUNABLE_PREFIXES))
+    }
+    return kept | {"TZ": "UTC"}

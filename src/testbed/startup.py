@@ -1,0 +1,194 @@
+"""Starting and stopping an environment."""
+
+import contextlib
+import fcntl
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from testbed import environment as environments
+from testbed import paths
+from testbed.environment import Environment, Settings, SetupError
+from testbed.health import Row, check
+from testbed.parts import PARTS, Part, named
+from testbed.supervision import Supervisor, new_socket, stop_strays, strays
+from testbed.waiting import WaitTimeoutError, wait_until
+
+START_SECONDS = 60.0
+LAST_LINES = 15
+
+Say = Callable[[str], None]
+
+
+class StartError(SetupError):
+    """A part could not be started; the message names it and shows the end of its log."""
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """One start or stop of an environment at a time."""
+    folder = paths.ROOT / ".testenv"
+    folder.mkdir(exist_ok=True)
+    with (folder / f".{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def running(name: str) -> Environment | None:
+    """The environment of this name if its supervisor lives, else None."""
+    found = environments.load(name)
+    return found if found is not None and Supervisor(found).pid is not None else None
+
+
+def start(name: str, settings: Settings, say: Say, *, healthy: Callable[[Row], None] | None = None) -> Environment:
+    """Start every part at once; return when all are healthy.
+
+    Starting an environment that runs is no error. Raises StartError as soon as a part ends or its deadline passes; what
+    was started is stopped again, its logs stay.
+    """
+    state = paths.state_dir(name)
+    with locked(name):
+        found = running(name)
+        if found is not None:
+            say(f"environment {name!r} is running already")
+            _wait_healthy(found, datetime.now(UTC), healthy)
+            return found
+        state.mkdir(parents=True, exist_ok=True)
+        left = stop_strays(strays(environments.env_id(name)))
+        if left:
+            say(f"stopped what an earlier supervisor left behind: {', '.join(left)}")
+        check_wheels()
+        created = environments.create(name, settings, environments.load(name), new_socket())
+        check_ports(created)
+        created.save()
+        since = datetime.now(UTC).replace(microsecond=0)
+        Supervisor(created).launch()
+        try:
+            _wait_healthy(created, since, healthy)
+        except BaseException:
+            _stop(created)
+            raise
+        return created
+
+
+def check_wheels() -> None:
+    """SetupError names every part whose package is missing, and how to get it."""
+    missing = [part for part in PARTS if part.wheel and importlib.util.find_spec(part.wheel.module) is None]
+    if missing:
+        lines = [f"  {part.name}: {part.wheel.distribution}" for part in missing if part.wheel]
+        extras = ",".join(sorted({part.wheel.extra for part in missing if part.wheel}))
+        how = f"pip install -e '.[{extras}]' -c constraints.txt"
+        raise SetupError("missing packages:\n" + "\n".join(lines) + f"\nget them with: {how}")
+
+
+def check_ports(environment: Environment) -> None:
+    """SetupError names every taken port with the process that holds it."""
+    taken = [(part, environment.ports[part.name]) for part in PARTS if part.name in environment.ports]
+    lines = [
+        f"  {part.name}: port {port} is held by {holder(port)}; free it, or set {part.port_variable} to another"
+        for part, port in taken
+        if not environments.is_free(port)
+    ]
+    if lines:
+        raise SetupError("ports are taken:\n" + "\n".join(lines))
+
+
+def holder(port: int) -> str:
+    """The process that listens on the port, in words."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:  # macOS tells root only
+        return "another process"
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            with contextlib.suppress(psutil.Error):
+                return f"process {connection.pid} ({' '.join(psutil.Process(connection.pid).cmdline())[:120]})"
+    return "a process of another user"
+
+
+def _wait_healthy(environment: Environment, since: datetime, healthy: Callable[[Row], None] | None) -> None:
+    supervisor = Supervisor(environment)
+    waiting: dict[str, Row | None] = {part.name: None for part in PARTS}
+
+    with ThreadPoolExecutor(max_workers=len(PARTS)) as pool:
+
+        def step() -> list[str]:
+            supervisor.states()  # wakes its main loop
+            for ended in supervisor.exits(since):
+                raise StartError(
+                    f"{ended.program} ended while starting ({ended.how})\n{last_lines(environment, ended.program)}"
+                )
+            names = list(waiting)
+            for name, row in zip(
+                names, pool.map(lambda each: check(environment, named_part(each), None), names), strict=True
+            ):
+                waiting[name] = row
+                if row.status == "healthy":
+                    del waiting[name]
+                    if healthy is not None:
+                        healthy(row)
+            return list(waiting)
+
+        try:
+            wait_until(
+                step, "all parts to be healthy", START_SECONDS, accept=lambda left: not left, transient=(OSError,)
+            )
+        except WaitTimeoutError as error:
+            name, row = next(iter(waiting.items()))
+            note = row.note if row else "never checked"
+            program = named(name).program
+            raise StartError(
+                f"{name} is not healthy after {START_SECONDS:.0f} s: {note}\n{last_lines(environment, program)}"
+                f"\nnot healthy either: {', '.join(list(waiting)[1:]) or 'none'}"
+            ) from error
+
+
+def named_part(name: str) -> Part:
+    """The part of exactly this name."""
+    return next(part for part in PARTS if part.name == name)
+
+
+def last_lines(environment: Environment, program: str) -> str:
+    """The end of a program's log, indented, with its path."""
+    log = environment.state_dir / "logs" / f"{program}.log"
+    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
+    shown = "\n".join(f"    {line}" for line in lines) or "    (it wrote nothing)"
+    return f"  the end of {log}:\n{shown}"
+
+
+def stop(name: str, say: Say) -> bool:
+    """Stop every process of the environment; True when something ran. Data and logs stay."""
+    with locked(name):
+        found = environments.load(name)
+        ran = found is not None and _stop(found)
+        left = stop_strays(strays(environments.env_id(name)))
+        if left:
+            say(f"stopped what an earlier supervisor left behind: {', '.join(left)}")
+        return ran or bool(left)
+
+
+def _stop(environment: Environment) -> bool:
+    supervisor = Supervisor(environment)
+    ran = supervisor.pid is not None
+    supervisor.stop()
+    shutil.rmtree(Path(environment.supervisor_socket).parent, ignore_errors=True)
+    return ran
+
+
+def clean(name: str, say: Say) -> None:
+    """Stop the environment and remove its folder, data outside of it included."""
+    stop(name, say)
+    state = paths.state_dir(name)
+    outside = state / "postgresql"
+    if outside.is_symlink():
+        shutil.rmtree(outside.resolve(), ignore_errors=True)
+    if state.exists():
+        shutil.rmtree(state)
+    (paths.ROOT / ".testenv" / f".{name}.lock").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # other environments are still there
+        (paths.ROOT / ".testenv").rmdir()

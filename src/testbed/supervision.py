@@ -1,0 +1,278 @@
+"""Supervisor runs the parts: its configuration, its remote interface, and what it has seen die.
+
+Learnt about it: its main loop sleeps for up to a second unless somebody calls, so that polling it makes starts and stops
+prompt; ``kill -9`` of it orphans its children, which are found by the mark in their environment.
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import xmlrpc.client
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from testbed import paths
+from testbed.environment import Environment, scrubbed
+from testbed.parts import PARTS, Part, programs
+from testbed.waiting import wait_until
+
+LOG_BYTES = 20_000_000
+LOG_BACKUPS = 2
+STOP_SECONDS = 10
+EXIT_LINE = re.compile(r"^(?P<at>\S+ \S+),\d+ \w+ exited: (?P<program>\S+) \((?P<how>.*)\)$")
+
+
+@dataclass(frozen=True)
+class Exit:
+    """A process that ended without being told to."""
+
+    program: str
+    at: datetime
+    how: str
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """What the supervisor says about a program."""
+
+    name: str
+    state: str
+    pid: int
+    started_at: datetime
+
+
+def new_socket() -> str:
+    """A path for the remote interface, in a private folder with a short name: socket paths are limited to 100 bytes."""
+    return str(Path(tempfile.mkdtemp(prefix="optiinfra-")) / "supervisor.sock")
+
+
+def command(part: Part, *, coverage: bool) -> list[str]:
+    """How the part's process is started."""
+    if coverage and part.covered:
+        return [sys.executable, "-m", "coverage", "run", "-m", part.module]
+    return [sys.executable, "-m", part.module]
+
+
+def configuration(environment: Environment) -> str:
+    """supervisord.conf. It holds secrets: keep it private."""
+    state = environment.state_dir
+    user = "user=root\n" if os.geteuid() == 0 else ""
+    head = f"""\
+[supervisord]
+logfile={_escaped(state / "logs" / "supervisord.log")}
+logfile_maxbytes={LOG_BYTES}
+logfile_backups={LOG_BACKUPS}
+pidfile={_escaped(state / "supervisord.pid")}
+{user}
+[unix_http_server]
+file={_escaped(environment.supervisor_socket)}
+chmod=0700
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+"""
+    return head + "".join(_program(environment, part) for part in programs().values())
+
+
+def _program(environment: Environment, part: Part) -> str:
+    variables = environment.variables(part)
+    if environment.settings.coverage and part.covered:
+        variables["COVERAGE_FILE"] = str(environment.state_dir / "coverage" / ".coverage")
+        variables["COVERAGE_RCFILE"] = str(paths.ROOT / ".coveragerc")
+    group = str(part.stop_group).lower()
+    words = " ".join(shlex.quote(word) for word in command(part, coverage=environment.settings.coverage))
+    return f"""
+[program:{part.program}]
+command={_escaped(words)}
+directory={_escaped(paths.ROOT)}
+environment={",".join(f'{key}="{_quotable(value)}"' for key, value in sorted(variables.items()))}
+autostart=true
+autorestart=true
+startsecs=1
+startretries=5
+stopsignal={part.stop_signal}
+stopasgroup={group}
+killasgroup={group}
+stopwaitsecs={STOP_SECONDS}
+redirect_stderr=true
+stdout_logfile={_escaped(environment.state_dir / "logs" / f"{part.program}.log")}
+stdout_logfile_maxbytes={LOG_BYTES}
+stdout_logfile_backups={LOG_BACKUPS}
+"""
+
+
+def _escaped(value: object) -> str:
+    return str(value).replace("%", "%%")
+
+
+def _quotable(value: str) -> str:
+    if '"' in value or "\n" in value:
+        raise ValueError(f"supervisor cannot pass a value with a quotation mark or line break: {value!r}")
+    return _escaped(value)
+
+
+class Supervisor:
+    """The supervisor of one environment, running or not."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    @property
+    def pid(self) -> int | None:
+        """The running supervisor's process id, or None; a stale pid file is not believed."""
+        file = self._environment.state_dir / "supervisord.pid"
+        try:
+            pid = int(file.read_text())
+            process = psutil.Process(pid)
+            alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+            return pid if alive and "supervisord" in " ".join(process.cmdline()) else None
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            return None
+
+    def launch(self) -> None:
+        """Start the supervisor detached from this terminal; it starts every part at once."""
+        state = self._environment.state_dir
+        for folder in ("logs", "runtime", "coverage"):
+            (state / folder).mkdir(parents=True, exist_ok=True)
+        config = state / "supervisord.conf"
+        config.unlink(missing_ok=True)
+        with open(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(configuration(self._environment))
+        variables = scrubbed(os.environ) | {"OPTIINFRA_ENV_ID": self._environment.env_id}
+        done = subprocess.run(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
+            cwd=paths.ROOT,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"the supervisor did not start:\n{done.stdout}{done.stderr}")
+
+    @contextlib.contextmanager
+    def remote(self) -> Iterator[Any]:
+        """The supervisor's remote interface. Raises OSError when it cannot be reached."""
+        from supervisor.xmlrpc import SupervisorTransport
+
+        transport = SupervisorTransport(serverurl=f"unix://{self._environment.supervisor_socket}")
+        proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+        try:
+            yield proxy.supervisor
+        finally:
+            transport.close()
+
+    def states(self) -> dict[str, ProcessState]:
+        """Every program's state, by name; empty when the supervisor is not running."""
+        if self.pid is None:
+            return {}
+        with self.remote() as remote:
+            rows = remote.getAllProcessInfo()
+        return {
+            row["name"]: ProcessState(
+                row["name"], row["statename"], row["pid"], datetime.fromtimestamp(row["start"], UTC)
+            )
+            for row in rows
+        }
+
+    def exits(self, since: datetime) -> list[Exit]:
+        """Processes that ended by themselves since then, from the supervisor's log (which is in UTC)."""
+        log = self._environment.state_dir / "logs" / "supervisord.log"
+        return [each for each in read_exits(log) if each.at >= since]
+
+    def stop(self) -> None:
+        """Stop all parts, in waves, then the supervisor itself."""
+        pid = self.pid
+        if pid is None:
+            return
+        process = psutil.Process(pid)
+        with self.remote() as remote:
+            for wave in sorted({part.wave for part in PARTS}):
+                self._stop_wave(remote, [name for name, part in programs().items() if part.wave == wave])
+            remote.shutdown()
+        wait_until(lambda: not process.is_running(), "the supervisor to end", STOP_SECONDS, poll=0.02)
+
+    def _stop_wave(self, remote: Any, names: list[str]) -> None:
+        for name in names:
+            # A program that is stopped already, or given up on, is what we want.
+            with contextlib.suppress(xmlrpc.client.Fault):
+                remote.stopProcess(name, False)
+        settled = {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
+
+        def running() -> list[str]:
+            return [
+                row["name"]
+                for row in remote.getAllProcessInfo()
+                if row["name"] in names and row["statename"] not in settled
+            ]
+
+        wait_until(running, f"{', '.join(names)} to stop", 2 * STOP_SECONDS, accept=lambda left: not left, poll=0.02)
+
+
+def read_exits(log: Path) -> list[Exit]:
+    """The unexpected ends in a supervisor's log, oldest first."""
+    if not log.exists():
+        return []
+    found = []
+    for line in log.read_text(errors="replace").splitlines():
+        match = EXIT_LINE.match(line)
+        if match:
+            at = datetime.strptime(match["at"], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+            found.append(Exit(match["program"], at, match["how"]))
+    return found
+
+
+def recent(exits: list[Exit], program: str, now: datetime) -> list[Exit]:
+    """The program's ends within the last minute."""
+    return [each for each in exits if each.program == program and now - each.at <= timedelta(minutes=1)]
+
+
+def strays(env_id: str, but: int | None = None) -> list[psutil.Process]:
+    """Processes that carry the environment's mark although nobody supervises them.
+
+    ``but`` is a living supervisor: it and its descendants are no strays.
+    """
+    kept: set[int] = {os.getpid()}
+    if but is not None:
+        kept |= {but, *(child.pid for child in psutil.Process(but).children(recursive=True))}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            marked: Mapping[str, str] = process.environ() if process.pid not in kept else {}
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue  # another user's, or gone
+        if marked.get("OPTIINFRA_ENV_ID") == env_id and not _is_session(process):
+            found.append(process)
+    return found
+
+
+def _is_session(process: psutil.Process) -> bool:
+    """Whether it is one of our own commands or tests, which carry the mark when they ask for an environment by it."""
+    with contextlib.suppress(psutil.Error):
+        return any(word.endswith(("pytest", "invoke", "nox")) for word in process.cmdline()[:3])
+    return False
+
+
+def stop_strays(found: list[psutil.Process]) -> list[str]:
+    """Stop them, forcibly where asking does not help; what was stopped, in words."""
+    words = []
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            words.append(f"{process.pid} ({shlex.join(process.cmdline())[:100]})")
+            process.terminate()
+    _, alive = psutil.wait_procs(found, timeout=3)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=3)
+    return words
