@@ -1,0 +1,23 @@
+"""`python -m optiinfra.runtime`."""
+
+import asyncio
+import signal
+
+import uvloop
+
+from optiinfra.kit import logging
+from optiinfra.runtime.settings import RuntimeSettings
+from optiinfra.runtime.supervisor import Supervisor
+
+
+async def _main() -> None:
+    settings = RuntimeSettings()
+    logging.configure("runtime", settings.version)
+    stop = asyncio.Event()
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(wanted, stop.set)
+    await Supervisor(settings).run(stop)
+
+
+if __name__ == "__main__":
+    uvloop.run(_main())

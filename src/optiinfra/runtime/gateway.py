@@ -1,0 +1,148 @@
+"""The customer's inference gateway and the engines behind it, over HTTP."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import httpx
+
+from optiinfra.api.common import Moment, Wire
+from optiinfra.api.customers import DiscoveredDeployment, Replica, Slo
+from optiinfra.kit import http
+
+
+class GatewayError(Exception):
+    """The gateway refused, or did not answer; the text says what was asked and what came back."""
+
+
+class GatewayReplica(Wire):
+    """One engine as the gateway sees it."""
+
+    replica_id: str
+    instance_id: str
+    instance_type: str
+    state: Literal["starting", "ready", "draining", "dead"]
+    weight: float
+    requests_running: float
+
+
+class GatewayDeployment(Wire):
+    """One deployment as the gateway shows it; `speed` in simulated seconds a second, counters since its creation."""
+
+    name: str
+    model: str
+    provider: str
+    region: str
+    engine_args: dict[str, Any]
+    slo: Slo
+    interruptible: bool
+    speed: float
+    weights: dict[str, float]
+    requests_served: int
+    requests_dropped: int
+    replicas: list[GatewayReplica]
+
+    def discovered(self) -> DiscoveredDeployment:
+        """The deployment as the platform takes it."""
+        return DiscoveredDeployment(
+            name=self.name,
+            model=self.model,
+            provider=self.provider,
+            region=self.region,
+            engine_args=self.engine_args,
+            weights=self.weights,
+            slo=self.slo,
+            interruptible=self.interruptible,
+            replicas=[Replica.model_validate(replica.model_dump()) for replica in self.replicas],
+        )
+
+    def replica(self, replica_id: str) -> GatewayReplica | None:
+        """The replica of that id, if there is one."""
+        return next((replica for replica in self.replicas if replica.replica_id == replica_id), None)
+
+
+class HistoryPoint(Wire):
+    """An hour of a deployment as the customer's own monitoring kept it."""
+
+    deployment: str
+    timestamp: Moment
+    throughput: float
+    p95_latency_ms: float
+    gpu_utilization: float
+
+
+class Gateway:
+    """One customer's part of the gateway. Every call raises GatewayError when it does not succeed."""
+
+    def __init__(self, url: str, customer_id: str, *, client: httpx.AsyncClient | None = None) -> None:
+        self._http = client or http.client(url, timeout=10.0)
+        self._fleet = f"/fleet/{customer_id}"
+
+    async def deployments(self) -> list[GatewayDeployment]:
+        """Every deployment of the customer."""
+        answer = await self._call("GET", "/deployments")
+        return [GatewayDeployment.model_validate(item) for item in answer.json()]
+
+    async def deployment(self, name: str) -> GatewayDeployment:
+        """One deployment."""
+        return GatewayDeployment.model_validate((await self._call("GET", f"/deployments/{name}")).json())
+
+    async def history(self) -> list[HistoryPoint]:
+        """Hourly points of the last seven days."""
+        return [HistoryPoint.model_validate(item) for item in (await self._call("GET", "/history")).json()]
+
+    async def set_weights(self, name: str, weights: Mapping[str, float], key: str) -> None:
+        """Spread the deployment's traffic; weights sum to 1."""
+        await self._call("PUT", f"/deployments/{name}/weights", json=dict(weights), key=key)
+
+    async def add_replica(self, name: str, instance_id: str, engine_args: Mapping[str, Any] | None, key: str) -> str:
+        """Start an engine on an instance, without traffic; returns its id before it is ready."""
+        body = {"instance_id": instance_id, "engine_args": engine_args}
+        answer = await self._call("POST", f"/deployments/{name}/replicas", json=body, key=key)
+        return str(answer.json()["replica_id"])
+
+    async def remove_replica(self, name: str, replica_id: str, key: str) -> None:
+        """Take an engine out; one that is gone already is no error."""
+        await self._call("DELETE", f"/deployments/{name}/replicas/{replica_id}", key=key, also=(404,))
+
+    async def health(self, replica_id: str) -> int:
+        """The status code of the engine's own health route: 200 once it is ready."""
+        return (await self._call("GET", f"/replicas/{replica_id}/health", also=range(400, 600))).status_code
+
+    async def exposition(self, replica_id: str) -> str | None:
+        """The engine's Prometheus exposition; None while it shows none."""
+        answer = await self._call("GET", f"/replicas/{replica_id}/metrics", also=(404, 503))
+        return answer.text if answer.status_code == 200 else None
+
+    async def complete(
+        self, replica_id: str, model: str, messages: Sequence[Mapping[str, str]], seed: int, timeout: float = 120.0
+    ) -> str:
+        """The engine's answer to a conversation, sampled with that seed."""
+        body = {"model": model, "messages": list(messages), "seed": seed, "max_tokens": 256}
+        path = f"/replicas/{replica_id}/v1/chat/completions"
+        answer = await self._call("POST", path, json=body, timeout=timeout)
+        return str(answer.json()["choices"][0]["message"]["content"])
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        key: str | None = None,
+        also: Sequence[int] = (),
+        timeout: float | None = None,
+    ) -> httpx.Response:
+        headers = {"Idempotency-Key": key} if key else {}
+        extra: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        url = f"{self._fleet}{path}"
+        try:
+            answer = await self._http.request(method, url, json=json, headers=headers, **extra)
+        except httpx.HTTPError as error:
+            raise GatewayError(f"{method} {url}: {type(error).__name__}: {error}") from error
+        if not answer.is_success and answer.status_code not in also:
+            raise GatewayError(f"{method} {url}: {answer.status_code} {answer.text[:300]}")
+        return answer

@@ -1,0 +1,53 @@
+"""What runs behind the customer's gateway, as the platform is told of it."""
+
+import asyncio
+
+from optiinfra.api.runtimes import InventoryReport
+from optiinfra.api.telemetry import Sample, TelemetryBatch
+from optiinfra.runtime.gateway import Gateway
+from optiinfra.runtime.outbox import Outbox
+from optiinfra.runtime.platform import Platform
+
+_CHUNK = 5_000
+
+
+class Inventory:
+    """Reports changes of the inventory, and once for each deployment the history that the gateway kept of it."""
+
+    def __init__(self, gateway: Gateway, platform: Platform, outbox: Outbox) -> None:
+        self._gateway, self._platform, self._outbox = gateway, platform, outbox
+        self.deployment_ids: dict[str, str] = {}
+        self._reported: InventoryReport | None = None
+        self._with_history: set[str] = set()
+        self._one_at_a_time = asyncio.Lock()
+
+    async def refresh(self, *, always: bool = False) -> None:
+        """Look, and report if something changed (or `always`); GatewayError when the gateway is away."""
+        async with self._one_at_a_time:
+            found = await self._gateway.deployments()
+            report = InventoryReport(deployments=[deployment.discovered() for deployment in found])
+            if always or report != self._reported:
+                self.deployment_ids = await self._platform.report(report)
+                self._reported = report
+            if new := self.deployment_ids.keys() - self._with_history:
+                await self._send_history(new)
+
+    async def _send_history(self, names: set[str]) -> None:
+        samples = [
+            Sample(
+                deployment_id=self.deployment_ids[point.deployment],
+                metric=metric,
+                timestamp=point.timestamp,
+                value=value,
+            )
+            for point in await self._gateway.history()
+            if point.deployment in names
+            for metric, value in (
+                ("throughput", point.throughput),
+                ("p95_latency_ms", point.p95_latency_ms),
+                ("gpu_utilization", point.gpu_utilization),
+            )
+        ]
+        for start in range(0, len(samples), _CHUNK):
+            await self._outbox.put(TelemetryBatch(samples=samples[start : start + _CHUNK]))
+        self._with_history |= names

@@ -1,0 +1,123 @@
+"""From an engine's Prometheus exposition to figures, and from two scrapes to what happened in between. Pure.
+
+Names are vLLM's own (vllm/v1/metrics/loggers.py) and the DCGM exporter's. Counters start at 0 again when an engine
+restarts.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.parser import text_string_to_metric_families
+
+_SUMS = {
+    "vllm:num_requests_running": "running",
+    "vllm:num_requests_waiting": "waiting",
+    "vllm:request_success_total": "finished",
+    "vllm:prompt_tokens_total": "prompt_tokens",
+    "vllm:generation_tokens_total": "output_tokens",
+    "vllm:prefix_cache_queries_total": "prefix_queries",
+    "vllm:prefix_cache_hits_total": "prefix_hits",
+}
+_MEANS = {"vllm:kv_cache_usage_perc": "kv_cache_usage", "DCGM_FI_DEV_GPU_UTIL": "gpu_percent"}
+_LATENCY = "vllm:e2e_request_latency_seconds_bucket"
+_COUNTERS = ("finished", "prompt_tokens", "output_tokens", "prefix_queries", "prefix_hits")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One scrape of one engine.
+
+    `values` are gauges and counters by our names; `latency` the end-to-end latency's buckets, each with the requests in
+    that bucket alone (upper edge in seconds, `inf` for the last).
+    """
+
+    values: Mapping[str, float]
+    latency: Mapping[float, int]
+
+
+@dataclass(slots=True)
+class Interval:
+    """What one or more engines finished between two scrapes: requests, tokens, and latencies by bucket."""
+
+    finished: float = 0.0
+    prompt_tokens: float = 0.0
+    output_tokens: float = 0.0
+    prefix_queries: float = 0.0
+    prefix_hits: float = 0.0
+    latency: dict[float, int] = field(default_factory=dict)
+
+    def add(self, other: "Interval") -> None:
+        """Count another engine's, or a later interval, in."""
+        for name in _COUNTERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for edge, count in other.latency.items():
+            self.latency[edge] = self.latency.get(edge, 0) + count
+
+
+def parse(exposition: str) -> Reading:
+    """Read an exposition; ValueError when it is none. A figure that the engine does not show is left out."""
+    sums: dict[str, float] = {}
+    means: dict[str, list[float]] = {}
+    cumulative: dict[float, float] = {}
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            if name := _SUMS.get(sample.name):
+                sums[name] = sums.get(name, 0.0) + sample.value
+            elif name := _MEANS.get(sample.name):
+                means.setdefault(name, []).append(sample.value)
+            elif sample.name == _LATENCY:
+                edge = float(sample.labels["le"])
+                cumulative[edge] = cumulative.get(edge, 0.0) + sample.value
+    values = sums | {name: sum(seen) / len(seen) for name, seen in means.items()}
+    latency, below = {}, 0.0
+    for edge in sorted(cumulative):
+        latency[edge], below = round(cumulative[edge] - below), cumulative[edge]
+    return Reading(values, latency)
+
+
+def gauges(reading: Reading) -> dict[str, float]:
+    """The momentary figures of one engine under the platform's metric names; fractions are 0..1."""
+    values, shown = reading.values, {}
+    for ours, name, scale in (
+        ("gpu_utilization", "gpu_percent", 0.01),
+        ("kv_cache_usage", "kv_cache_usage", 1.0),
+        ("requests_running", "running", 1.0),
+        ("requests_waiting", "waiting", 1.0),
+    ):
+        if name in values:
+            shown[ours] = values[name] * scale
+    return shown
+
+
+def since(previous: Reading | None, current: Reading) -> Interval:
+    """What the engine finished between two scrapes; everything it ever did when it restarted in between, or is new."""
+    if previous is None or _restarted(previous, current):
+        previous = Reading({}, {})
+    counted = {name: current.values.get(name, 0.0) - previous.values.get(name, 0.0) for name in _COUNTERS}
+    latency = {
+        edge: grown for edge, count in current.latency.items() if (grown := count - previous.latency.get(edge, 0)) > 0
+    }
+    return Interval(**counted, latency=latency)
+
+
+def rates(interval: Interval, seconds: float) -> dict[str, float]:
+    """A deployment's figures over an interval of so many simulated seconds: requests a second, tokens a request."""
+    shown = {"throughput": interval.finished / seconds}
+    if interval.finished > 0:
+        shown["prompt_tokens_per_request"] = interval.prompt_tokens / interval.finished
+        shown["output_tokens_per_request"] = interval.output_tokens / interval.finished
+    if interval.prefix_queries > 0:
+        shown["prefix_cache_hit_rate"] = interval.prefix_hits / interval.prefix_queries
+    return shown
+
+
+def _restarted(previous: Reading, current: Reading) -> bool:
+    """Whether any counter went back, which running engines' never do."""
+    fell = any(current.values.get(name, 0.0) < previous.values.get(name, 0.0) for name in _COUNTERS)
+    return fell or any(current.latency.get(edge, 0) < count for edge, count in previous.latency.items())
+
+
+def bucket_edge(edge: float) -> float | None:
+    """The edge as telemetry carries it: None for the open bucket."""
+    return None if math.isinf(edge) else edge
