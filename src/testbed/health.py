@@ -75,6 +75,7 @@ def check(environment: Environment, part: Part, supervised: Supervised | None) -
         restarts = len(recent(supervised.exits, part.program, now))
         trouble = supervised.trouble(part, now)
     address = f"{HOST}:{environment.ports[part.name]}" if part.port else "-"
+    expected = failures()
     started = time.perf_counter()
     try:
         if part.port:
@@ -83,7 +84,7 @@ def check(environment: Environment, part: Part, supervised: Supervised | None) -
         outcome = probe_of(part)(environment, part)
     except ConnectionRefusedError:
         return Row(part.name, address, "unhealthy", "", None, restarts, trouble or "nothing listens on its port")
-    except _failures() as error:
+    except expected as error:
         note = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return Row(part.name, address, "unhealthy", "", None, restarts, trouble or note[:300])
     latency = round((time.perf_counter() - started) * 1000, 1)
@@ -92,7 +93,8 @@ def check(environment: Environment, part: Part, supervised: Supervised | None) -
     return Row(part.name, address, "healthy", outcome.version, latency, restarts, outcome.note)
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
+    """What a probe may raise; loads the stores' clients, which is why it is called before anything is timed."""
     import psycopg
     import redis
 

@@ -4,8 +4,9 @@ import contextlib
 import fcntl
 import importlib.util
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from testbed.environment import Environment, Settings, SetupError
 from testbed.health import Row, check
 from testbed.parts import PARTS, Part, named
 from testbed.supervision import Supervisor, new_socket, stop_strays, strays
-from testbed.waiting import WaitTimeoutError, wait_until
+from testbed.waiting import POLL_SECONDS, WaitTimeoutError, stretched, wait_until
 
 START_SECONDS = 60.0
 LAST_LINES = 15
@@ -67,8 +68,8 @@ def start(name: str, settings: Settings, say: Say, *, healthy: Callable[[Row], N
         check_ports(created)
         created.save()
         since = datetime.now(UTC).replace(microsecond=0)
-        Supervisor(created).launch()
         try:
+            Supervisor(created).launch()
             _wait_healthy(created, since, healthy)
         except BaseException:
             _stop(created)
@@ -113,44 +114,39 @@ def holder(port: int) -> str:
 
 def _wait_healthy(environment: Environment, since: datetime, healthy: Callable[[Row], None] | None) -> None:
     supervisor = Supervisor(environment)
-    waiting: dict[str, Row | None] = {part.name: None for part in PARTS}
+    abandoned = threading.Event()
+    seen: dict[str, Row] = {}
+
+    def until_healthy(part: Part) -> Row:
+        while True:
+            row = check(environment, part, None)
+            seen[part.name] = row
+            if row.status == "healthy" or abandoned.wait(POLL_SECONDS):
+                return row
 
     with ThreadPoolExecutor(max_workers=len(PARTS)) as pool:
+        pending = {pool.submit(until_healthy, part) for part in PARTS}
 
         def step() -> list[str]:
+            nonlocal pending
             supervisor.states()  # wakes its main loop
             for ended in supervisor.exits(since):
-                raise StartError(
-                    f"{ended.program} ended while starting ({ended.how})\n{last_lines(environment, ended.program)}"
-                )
-            names = list(waiting)
-            for name, row in zip(
-                names, pool.map(lambda each: check(environment, named_part(each), None), names), strict=True
-            ):
-                waiting[name] = row
-                if row.status == "healthy":
-                    del waiting[name]
-                    if healthy is not None:
-                        healthy(row)
-            return list(waiting)
+                log = last_lines(environment, ended.program)
+                raise StartError(f"{ended.program} ended while starting ({ended.how})\n{log}")
+            done, pending = wait(pending, timeout=0)
+            for future in done:
+                if healthy is not None:
+                    healthy(future.result())
+            return [row.name for row in seen.values() if row.status != "healthy"]
 
         try:
-            wait_until(
-                step, "all parts to be healthy", START_SECONDS, accept=lambda left: not left, transient=(OSError,)
-            )
+            wait_until(step, "all parts to be healthy", START_SECONDS, accept=lambda _: not pending, transient=(OSError,))
         except WaitTimeoutError as error:
-            name, row = next(iter(waiting.items()))
-            note = row.note if row else "never checked"
-            program = named(name).program
-            raise StartError(
-                f"{name} is not healthy after {START_SECONDS:.0f} s: {note}\n{last_lines(environment, program)}"
-                f"\nnot healthy either: {', '.join(list(waiting)[1:]) or 'none'}"
-            ) from error
-
-
-def named_part(name: str) -> Part:
-    """The part of exactly this name."""
-    return next(part for part in PARTS if part.name == name)
+            late = [row for row in seen.values() if row.status != "healthy"]
+            lines = "\n".join(f"{row.name}: {row.note}\n{last_lines(environment, named(row.name).program)}" for row in late)
+            raise StartError(f"not healthy after {stretched(START_SECONDS):.0f} s:\n{lines}") from error
+        finally:
+            abandoned.set()
 
 
 def last_lines(environment: Environment, program: str) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -200,7 +201,13 @@ class Supervisor:
             for wave in sorted({part.wave for part in PARTS}):
                 self._stop_wave(remote, [name for name, part in programs().items() if part.wave == wave])
             remote.shutdown()
-        wait_until(lambda: not process.is_running(), "the supervisor to end", STOP_SECONDS, poll=0.02)
+
+        def ended() -> bool:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as call:
+                call.connect(self._environment.supervisor_socket)  # wakes its main loop
+            return not process.is_running()
+
+        wait_until(ended, "the supervisor to end", STOP_SECONDS, poll=0.02)
 
     def _stop_wave(self, remote: Any, names: list[str]) -> None:
         for name in names:
