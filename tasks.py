@@ -1,15 +1,25 @@
 """The environment's verbs: `invoke --list`. Each is a thin call into src/testbed."""
 
+import shutil
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from invoke import Collection, Context, Exit, task
 
+from testbed import build, demo, health, logs, optional_positional, paths, prerequisites, startup
 from testbed import environment as environments
-from testbed import health, startup
 from testbed.console import console, print_json, progress
 from testbed.environment import DEFAULT_NAME, Environment, Settings, SetupError
+
+optional_positional.allow()
+
+NAME_HELP = "the environment's name; only the default one has fixed ports"
+JSON_HELP = "one JSON document on stdout"
+DEMO_SPEED = 1.0
+WATCH_SECONDS = 2.0
 
 
 @contextmanager
@@ -17,24 +27,64 @@ def user_errors() -> Iterator[None]:
     """Turn what the user can mend into a message without a traceback."""
     try:
         yield
-    except (SetupError, ValueError) as error:
+    except (SetupError, ValueError, build.BuildError) as error:
         raise Exit(str(error), code=1) from error
 
 
 def existing(name: str) -> Environment:
-    """The environment of this name, started at some time; Exit when there is none."""
+    """The environment of this name, started at some time."""
     found = environments.load(name)
     if found is None:
-        raise Exit(f"there is no environment {name!r}: `invoke start-test-env` starts one", code=1)
+        raise SetupError(f"there is no environment {name!r}: `invoke start-test-env` starts one")
     return found
+
+
+def running(name: str) -> Environment:
+    """The environment of this name, running now."""
+    found = startup.running(name)
+    if found is None:
+        raise SetupError(f"environment {name!r} is not running: `invoke start-test-env` starts it")
+    return found
+
+
+def started(name: str, settings: Settings) -> Environment:
+    """Start with progress on the terminal."""
+    out = console()
+    began = time.monotonic()
+    out.print(f"Starting environment [bold]{name}[/] ({settings.backend})")
+    made = startup.start(name, settings, out.print, healthy=lambda row: progress(out, row, time.monotonic() - began))
+    out.print(f"All {len(health.PARTS)} parts are healthy after {time.monotonic() - began:.1f} s.")
+    return made
+
+
+@task(help={"name": NAME_HELP, "backend": "embedded (default) or compose"})
+def verify_prerequisites(_context: Context, name: str = DEFAULT_NAME, backend: str | None = None) -> None:
+    """Show what the machine needs and has; exit 1 if something needed is missing."""
+    with user_errors():
+        chosen = backend or "embedded"
+        if chosen not in prerequisites.NEEDS:
+            raise ValueError(f"no backend is called {chosen!r}: use {' or '.join(prerequisites.NEEDS)}")
+        own = startup.running(name)
+        rows = prerequisites.requirements(chosen, own)
+        console().print(prerequisites.table(rows, chosen))
+        lacking = prerequisites.missing(rows, chosen)
+    if lacking:
+        raise Exit(f"missing: {', '.join(row.name for row in lacking)}", code=1)
+
+
+@task(help={"name": "unused: every environment runs the same build"})
+def build_all(_context: Context, name: str = DEFAULT_NAME) -> None:  # noqa: ARG001
+    """Build every service; on the embedded backend: compile it and import every module of it."""
+    with user_errors():
+        build.build_all(lambda line: print(line, flush=True))
 
 
 @task(
     help={
-        "name": "the environment's name; only the default has fixed ports",
+        "name": NAME_HELP,
         "backend": "embedded (default)",
         "coverage": "measure the services' coverage",
-        "speed": "simulated seconds a second of the fleet",
+        "speed": "the fleet's simulated seconds a second",
     }
 )
 def start_test_env(
@@ -45,46 +95,119 @@ def start_test_env(
     speed: float | None = None,
 ) -> None:
     """Start everything at once; return when all parts are healthy."""
-    out = console(to_stderr=False)
     with user_errors():
-        settings = Settings.chosen(backend, coverage=coverage, fleet_speed=speed)
-        began = time.monotonic()
-        out.print(f"Starting environment [bold]{name}[/] ({settings.backend})")
-        startup.start(name, settings, out.print, healthy=lambda row: progress(out, row, time.monotonic() - began))
-        out.print(f"All parts are healthy after {time.monotonic() - began:.1f} s.")
+        started(name, Settings.chosen(backend, coverage=coverage, fleet_speed=speed))
 
 
-@task(help={"name": "the environment's name"})
+@task(help={"name": NAME_HELP})
 def stop_test_env(_context: Context, name: str = DEFAULT_NAME) -> None:
     """Stop every process of the environment; data and logs stay."""
-    out = console(to_stderr=False)
+    out = console()
     with user_errors():
         ran = startup.stop(name, out.print)
     out.print(f"environment {name!r} is stopped" if ran else f"environment {name!r} was not running")
 
 
-@task(help={"name": "the environment's name", "json": "one document on stdout", "watch": "again every two seconds"})
+@task(help={"name": NAME_HELP, "json": JSON_HELP, "watch": "again every two seconds, until Ctrl-C"})
 def health_check(_context: Context, name: str = DEFAULT_NAME, json: bool = False, watch: bool = False) -> None:
-    """A row a part; exit 0 only if all are healthy."""
+    """Show a row a part; exit 0 only if all are healthy."""
+    out = console()
+    pause = threading.Event()
     with user_errors():
-        found = existing(name)
-        rows = health.check_all(found)
-    if json:
-        print_json(health.document(found, rows))
-    else:
-        console(to_stderr=False).print(health.table(rows, f"environment {name}"))
-    if not health.all_healthy(rows):
-        bad = [f"{row.name}: {row.note}" for row in rows if row.status != "healthy"]
+        while True:
+            found = existing(name)
+            rows = health.check_all(found)
+            if json:
+                print_json(health.document(found, rows))
+            else:
+                out.print(health.table(rows, f"environment {name}"))
+            if not watch or pause.wait(WATCH_SECONDS):
+                break
+    bad = [f"{row.name}: {row.note}" for row in rows if row.status != "healthy"]
+    if bad:
         raise Exit("not healthy:\n  " + "\n  ".join(bad), code=1)
 
 
-@task(help={"name": "the environment's name"})
-def clean(_context: Context, name: str = DEFAULT_NAME) -> None:
+@task(help={"name": NAME_HELP, "json": JSON_HELP + ", with the environment's credentials"})
+def status(_context: Context, name: str = DEFAULT_NAME, json: bool = False) -> None:
+    """Show addresses and connection strings of the running environment."""
+    with user_errors():
+        found = running(name)
+    if json:
+        print_json(found.document())
+        return
+    out = console()
+    out.print(f"environment {found.name} ({found.settings.backend}), version {found.version}, state {found.state_dir}")
+    for part, address in found.urls().items():
+        out.print(f"  {part:<18} {address}")
+
+
+@task(
+    name="logs",
+    positional=["service"],
+    help={"service": "one part; all when left out", "name": NAME_HELP, "follow": "show what comes, until Ctrl-C"},
+)
+def show_logs(_context: Context, service: str, name: str = DEFAULT_NAME, follow: bool = False) -> None:
+    """Show the end of the logs."""
+    with user_errors():
+        existing(name)
+        logs.show(logs.files(name, service), lambda line: print(line, flush=True), follow=follow)
+
+
+@task(help={"name": NAME_HELP, "reports": "remove reports/, htmlcov/ and test-results.xml as well"})
+def clean(_context: Context, name: str = DEFAULT_NAME, reports: bool = False) -> None:
     """Stop and remove everything of the environment."""
-    out = console(to_stderr=False)
+    out = console()
     with user_errors():
         startup.clean(name, out.print)
     out.print(f"environment {name!r} is gone")
+    if reports:
+        for folder in ("reports", "htmlcov"):
+            shutil.rmtree(paths.ROOT / folder, ignore_errors=True)
+        (paths.ROOT / "test-results.xml").unlink(missing_ok=True)
+        out.print("reports are gone")
 
 
-namespace = Collection(start_test_env, stop_test_env, health_check, clean)
+@task(
+    positional=["file"],
+    help={"file": "the estate, in YAML", "name": NAME_HELP, "json": JSON_HELP, "suffix": "makes email and account unique"},
+)
+def seed_estate(
+    _context: Context, file: str, name: str = DEFAULT_NAME, json: bool = False, suffix: str | None = None
+) -> None:
+    """Provision the estate that FILE describes in the running environment."""
+    with user_errors():
+        document = demo.seed(running(name), Path(file), suffix)
+    if json:
+        print_json(document)
+        return
+    deployments = ", ".join(each["name"] for each in document["deployments"])
+    print(f"customer {document['customer_id']} ({document['email']}): {deployments}")
+
+
+@task(name="demo", help={"name": NAME_HELP, "suffix": "makes email and account unique, to seed once more"})
+def run_demo(_context: Context, name: str = DEFAULT_NAME, suffix: str | None = None) -> None:
+    """Start the environment at real speed, with the sample estate in it, analysed; print where to look."""
+    out = console()
+    with user_errors():
+        found = startup.running(name) or started(name, Settings.chosen(None, coverage=False, fleet_speed=DEMO_SPEED))
+        customer = demo.seed(found, demo.SAMPLE_ESTATE, suffix)
+        demo.analyse(found, customer, out.print)
+    out.print(f"Portal:   {customer['portal_url']}")
+    out.print(f"Login:    {customer['email']}")
+    out.print(f"Password: {customer['password']}")
+    out.print("`invoke stop-test-env` ends it.")
+
+
+namespace = Collection(
+    verify_prerequisites,
+    build_all,
+    start_test_env,
+    stop_test_env,
+    health_check,
+    status,
+    show_logs,
+    clean,
+    seed_estate,
+    run_demo,
+)

@@ -1,4 +1,4 @@
-"""What people see: people read stderr when stdout is one JSON document."""
+"""What the verbs print, for people and for programs."""
 
 import json
 import sys
@@ -11,11 +11,10 @@ from testbed.health import Row
 LOG_WIDTH = 160
 
 
-def console(*, to_stderr: bool) -> Console:
+def console() -> Console:
     """A console for progress and tables."""
-    stream = sys.stderr if to_stderr else sys.stdout
     # A log file has no width of its own: rows must not be broken at 80 columns there.
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else LOG_WIDTH)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 
 def print_json(document: Any) -> None:

@@ -1,0 +1,58 @@
+"""demo: an environment, the sample estate in it, analysed, and where to look at it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from testbed import paths
+from testbed.environment import Environment, SetupError
+from testbed.waiting import stretched, wait_until
+
+SAMPLE_ESTATE = paths.ROOT / "fixtures" / "estates" / "acme.yaml"
+ANALYSIS_SECONDS = 120.0
+
+
+def seed(environment: Environment, file: Path, suffix: str | None) -> dict[str, Any]:
+    """Provision the estate that the file describes, in a process of its own: the testbed imports no fixtures.
+
+    Returns what provisioning printed; its progress goes to stderr. SetupError when it fails.
+    """
+    command = [sys.executable, "-m", "fixtures.provision", str(file), "--json"]
+    command += ["--environment", str(environment.state_dir / "environment.json")]
+    command += ["--suffix", suffix] if suffix else []
+    done = subprocess.run(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise SetupError(f"the estate in {file} was not provisioned")
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def analyse(environment: Environment, customer: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Ask for a cost analysis as the customer would, and wait for its result."""
+    url = environment.url("orchestrator")
+    credentials = {"username": customer["email"], "password": customer["password"]}
+    with requests.Session() as session:
+        session.trust_env = False
+        login = session.post(f"{url}/auth/login", json=credentials, timeout=stretched(10))
+        login.raise_for_status()
+        session.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
+        started = session.post(
+            f"{url}/customers/{customer['customer_id']}/analyze", json={"agent_type": "cost"}, timeout=stretched(10)
+        )
+        started.raise_for_status()
+        address = f"{url}/analyses/{started.json()['analysis_id']}"
+        analysis = wait_until(
+            lambda: session.get(address, timeout=stretched(10)).json(),
+            "the cost agent's analysis",
+            ANALYSIS_SECONDS,
+            accept=lambda seen: seen.get("status") in ("completed", "failed"),
+        )
+    if analysis["status"] == "failed":
+        raise SetupError(f"the analysis failed: {analysis.get('error')}")
+    count = len(analysis["recommendation_ids"])
+    say(f"The cost agent made {count} recommendation{'' if count == 1 else 's'}. {analysis.get('summary') or ''}".rstrip())
