@@ -1,0 +1,1 @@
+"""The four agents, and what they share. They read the stores and write to none."""

@@ -1,0 +1,1 @@
+"""The application agent: holds changes to the quality of answers."""

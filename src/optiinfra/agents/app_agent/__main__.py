@@ -1,0 +1,6 @@
+"""`python -m optiinfra.agents.app_agent`."""
+
+from optiinfra.agents.app_agent.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The quality that a deployment has before a change, and whether a canary stage kept it."""
+
+from optiinfra.agents.app_agent.scoring import correct
+from optiinfra.agents.base.agent import Sources
+from optiinfra.api.agents import JudgeAnswer, JudgeTask, ValidateTask, Validation
+from optiinfra.domain import quality
+
+
+async def validate(task: ValidateTask, _sources: Sources) -> Validation:
+    """Establish the baseline from fresh answers; refuse where there is none, or it already misses the objective."""
+    deployment = task.infrastructure.deployment(task.draft.deployment_id)
+    answered, objective = len(task.golden_answers), deployment.slo.quality
+    if not answered:
+        return Validation(
+            agent_type="application",
+            approved=False,
+            reason=f"no golden prompt was answered by {deployment.name}, so there is no baseline to hold the change to",
+            baseline_established=False,
+        )
+    right = correct(task.golden_answers)
+    baseline = right / answered
+    seen = f"{deployment.name} answers {right} of {answered} golden prompts right ({baseline:.3f})"
+    if baseline < objective:
+        reason = f"{seen}, below its own SLO of {objective:.2f}: it has no quality to spare for a change"
+    else:
+        needed = quality.required(baseline, objective)
+        reason = f"{seen}; the change must be shown to keep at least {needed:.3f}"
+    return Validation(
+        agent_type="application",
+        approved=baseline >= objective,
+        reason=reason,
+        baseline_established=True,
+        baseline_quality=baseline,
+    )
+
+
+async def judge(task: JudgeTask, _sources: Sources) -> JudgeAnswer:
+    """Judge a canary stage by all answers its replicas have given so far."""
+    answered = len(task.golden_answers)
+    if not answered:
+        return JudgeAnswer(
+            agent_type="application",
+            decision="continue",
+            reason=f"{task.stage}: no golden prompt was answered yet",
+            observations=0,
+        )
+    verdict = quality.judge(correct(task.golden_answers), answered, task.baseline_quality, task.slo_quality)
+    return JudgeAnswer(
+        agent_type="application",
+        decision=verdict.decision,
+        reason=f"{task.stage}: {verdict.reason}",
+        observations=verdict.observations,
+        estimate=verdict.estimate,
+        lower_bound=verdict.lower_bound,
+        upper_bound=verdict.upper_bound,
+    )

@@ -1,0 +1,71 @@
+"""What telemetry shows of a deployment's load."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from optiinfra.api.common import now
+from optiinfra.kit.waiting import DeadlineError, until_answers
+from optiinfra.stores.clickhouse import Telemetry
+
+RECENT = timedelta(minutes=5)
+HISTORY = timedelta(days=7)
+FIRST_MEASUREMENT_SECONDS = 5.0
+"""How long we wait for a runtime that has just connected to measure for the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A deployment's load: requests a second, milliseconds, tokens a request. None where nothing is known.
+
+    `in_engine` requests run or wait in a replica on average; `busiest` is the mean of the last week's busiest hour.
+    """
+
+    requests_per_second: float | None
+    busiest: float | None
+    p95_latency_ms: float | None
+    in_engine: float | None
+    prompt_tokens: float | None
+    output_tokens: float | None
+    cache_hit_rate: float
+    gpu_utilization: float | None
+    kv_cache_usage: float | None
+    waiting: float | None
+
+
+def load_of(recent: Mapping[str, float], history: Mapping[str, float], busiest: float | None) -> Load:
+    """Put together what was measured lately; what was not is taken from the history."""
+
+    def seen(metric: str) -> float | None:
+        return recent.get(metric, history.get(metric))
+
+    running, waiting = recent.get("requests_running"), recent.get("requests_waiting")
+    return Load(
+        requests_per_second=seen("throughput"),
+        busiest=busiest,
+        p95_latency_ms=seen("p95_latency_ms"),
+        in_engine=None if running is None else running + (waiting or 0.0),
+        prompt_tokens=seen("prompt_tokens_per_request"),
+        output_tokens=seen("output_tokens_per_request"),
+        cache_hit_rate=recent.get("prefix_cache_hit_rate", 0.0),
+        gpu_utilization=seen("gpu_utilization"),
+        kv_cache_usage=recent.get("kv_cache_usage"),
+        waiting=waiting,
+    )
+
+
+async def observe(telemetry: Telemetry, customer_id: str, deployment_id: str) -> Load:
+    """The deployment's load now, and in its busiest hour of the last seven days."""
+
+    async def measured() -> Mapping[str, float]:
+        means = await telemetry.means(customer_id, deployment_id, now() - RECENT)
+        if "requests_running" not in means or ("output_tokens_per_request" not in means and means.get("throughput")):
+            raise LookupError(f"measured so far: {', '.join(sorted(means)) or 'nothing'}")
+        return means
+
+    try:
+        recent = await until_answers(measured, f"telemetry of {deployment_id}", FIRST_MEASUREMENT_SECONDS, interval=0.2)
+    except DeadlineError:
+        recent = await telemetry.means(customer_id, deployment_id, now() - RECENT)
+    history = await telemetry.means(customer_id, deployment_id, now() - HISTORY)
+    return load_of(recent, history, await telemetry.busiest_hour(customer_id, deployment_id, now() - HISTORY))

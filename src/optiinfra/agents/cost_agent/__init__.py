@@ -1,0 +1,1 @@
+"""The cost agent: finds what the same serving could cost less for."""

@@ -1,0 +1,1 @@
+"""The performance agent: holds changes to the latency that was promised."""

@@ -1,0 +1,1 @@
+"""The resource agent: watches how much of what is paid for is used."""

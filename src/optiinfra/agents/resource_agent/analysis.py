@@ -1,0 +1,33 @@
+"""How busy each deployment's engines are."""
+
+from optiinfra.agents.base.agent import Sources
+from optiinfra.agents.base.observed import Load, observe
+from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask
+
+
+def describe(name: str, replicas: int, load: Load) -> str:
+    """One deployment's utilization in words; what was not measured is left out."""
+    figures = [
+        text
+        for value, text in (
+            (load.gpu_utilization, f"GPUs {load.gpu_utilization or 0.0:.0%} busy"),
+            (load.kv_cache_usage, f"KV cache {load.kv_cache_usage or 0.0:.0%} full"),
+            (load.waiting, f"{load.waiting or 0.0:.1f} requests waiting a replica"),
+            (load.requests_per_second, f"{load.requests_per_second or 0.0:.2f} requests a second"),
+        )
+        if value is not None
+    ]
+    return f"{name} ({replicas} replicas): {', '.join(figures) or 'not measured yet'}"
+
+
+async def analyze(task: AnalyzeTask, sources: Sources) -> AnalyzeAnswer:
+    """Report the utilization of every deployment."""
+    words = [
+        describe(
+            deployment.name,
+            deployment.replicas,
+            await observe(sources.telemetry, task.customer_id, deployment.deployment_id),
+        )
+        for deployment in task.infrastructure.vllm_deployments
+    ]
+    return AnalyzeAnswer(drafts=[], summary="; ".join(words) or "there is no deployment yet")

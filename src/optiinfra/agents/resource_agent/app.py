@@ -1,0 +1,20 @@
+"""The resource agent as a service."""
+
+from optiinfra.agents.base.agent import AgentKind
+from optiinfra.agents.base.app import run
+from optiinfra.agents.base.settings import AgentSettings
+from optiinfra.agents.resource_agent.analysis import analyze
+
+KIND = AgentKind("resource", "resource-agent", {"analyze": analyze})
+
+
+class Settings(AgentSettings):
+    """Its own port."""
+
+    resource_agent_port: int = 8013
+
+
+def main() -> None:
+    """Serve the resource agent."""
+    settings = Settings()
+    run(KIND, settings, settings.resource_agent_port)
