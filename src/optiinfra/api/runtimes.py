@@ -55,6 +55,10 @@ class CommandResult(Body):
     error: str | None = None
 
 
+class Discover(Wire):
+    """Report the inventory anew, before answering. Output: `{}`."""
+
+
 class DeployReplica(Wire):
     """Start an engine on an instance, with no traffic yet; done when it is ready. Output: `{replica_id}`."""
 

@@ -32,14 +32,15 @@ def create_app(
 ) -> FastAPI:
     """A FastAPI application with what all services share.
 
-    `public` are the paths that need no credential, besides health and metrics; `checks` are tried by `/ready`.
+    `public` are the paths that need no credential, besides health and metrics; `checks` are tried by
+    `/ready`; they may be filled in while the service starts.
     """
     logging.configure(service, version)
     app = FastAPI(title=f"OptiInfra {service}", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public)
     app.add_middleware(_Observe)
     problems.install(app)
-    dependencies = checks or {}
+    dependencies: Mapping[str, Check] = {} if checks is None else checks
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

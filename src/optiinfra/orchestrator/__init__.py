@@ -1,0 +1,1 @@
+"""The orchestrator: the one writer. A folder a concept; `app.py` wires them."""

@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 
-READER = "optiinfra_reader"
-
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS samples (
         customer_id String, deployment_id String, replica_id String, metric LowCardinality(String),
@@ -50,19 +48,12 @@ class Telemetry:
         """Raises when the server does not answer a query."""
         await self._query("SELECT 1")
 
-    async def create_schema(self, reader_password: str) -> None:
-        """Create database, tables and the read-only user, where they are missing."""
-        grants = (
-            f"CREATE USER IF NOT EXISTS {READER} IDENTIFIED WITH sha256_password BY %(password)s SETTINGS readonly = 1",
-            f"ALTER USER {READER} IDENTIFIED WITH sha256_password BY %(password)s",
-            f"GRANT SELECT ON {self._database}.* TO {READER}",
-        )
+    async def create_schema(self) -> None:
+        """Create database and tables where they are missing. Users are the server's own configuration."""
         create = f"CREATE DATABASE IF NOT EXISTS {self._database}"
         await asyncio.to_thread(self._client.command, create, use_database=False)
         for statement in _SCHEMA:
             await asyncio.to_thread(self._client.command, statement)
-        for grant in grants:
-            await asyncio.to_thread(self._client.command, grant, parameters={"password": reader_password})
 
     async def insert_samples(self, rows: Sequence[tuple[str, str, str, str, datetime, float]]) -> None:
         """Append rows of (customer, deployment, replica or '', metric, timestamp, value)."""
@@ -103,6 +94,21 @@ class Telemetry:
             since=since,
         )
         return dict(rows)
+
+    async def busiest_hour(self, customer_id: str, deployment_id: str, since: datetime) -> float | None:
+        """Mean throughput of the deployment's busiest hour since a moment, requests a second; None if none was seen."""
+        rows = await self._query(
+            """SELECT max(hourly), count() FROM (
+                SELECT avg(value) AS hourly FROM samples
+                WHERE customer_id = %(customer)s AND metric = 'throughput' AND deployment_id = %(deployment)s
+                  AND timestamp >= %(since)s
+                GROUP BY toStartOfHour(timestamp))""",
+            customer=customer_id,
+            deployment=deployment_id,
+            since=since,
+        )
+        busiest, hours = rows[0]
+        return float(busiest) if hours else None
 
     async def series(
         self, customer_id: str, metric: str, start: datetime, end: datetime, deployment_id: str | None, limit: int

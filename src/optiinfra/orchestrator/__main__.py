@@ -1,0 +1,9 @@
+"""`python -m optiinfra.orchestrator`: serve until SIGTERM."""
+
+from optiinfra.kit.app import serve
+from optiinfra.orchestrator.app import create
+from optiinfra.orchestrator.settings import Settings
+
+if __name__ == "__main__":
+    settings = Settings()  # type: ignore[call-arg]  # from the environment
+    serve(create(settings), settings.host, settings.orchestrator_port)

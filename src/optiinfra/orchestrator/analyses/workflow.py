@@ -1,0 +1,147 @@
+"""One analysis, durably: ask the agent, store what it drafts, have the other agents judge each draft."""
+
+from typing import Any
+
+import structlog
+from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
+
+from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask, Draft, ValidateTask, Validation
+from optiinfra.api.common import now
+from optiinfra.api.customers import Preferences
+from optiinfra.api.runtimes import GoldenAnswer, GoldenPrompts
+from optiinfra.clouds.protocol import CloudError
+from optiinfra.domain.quality import LOOKS
+from optiinfra.domain.recommendation import VALIDATORS, AgentType
+from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.agents import service as agents
+from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.inventory import service as inventory
+from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.recommendations import service as recommendations
+from optiinfra.orchestrator.runtimes.service import CommandError, order
+from optiinfra.orchestrator.telemetry.service import store_figure
+from optiinfra.stores.postgres import models
+
+log = structlog.get_logger(__name__)
+
+BASELINE_PROMPTS = LOOKS[1]
+"""Golden prompts that a quality baseline is established from."""
+
+
+@DBOS.dbos_class()
+class AnalysisWorkflow(DBOSConfiguredInstance):
+    """Runs analyses; the workflow's id is the analysis' id."""
+
+    def __init__(self, platform: Platform) -> None:
+        super().__init__(config_name="analyses")
+        self._platform = platform
+
+    async def start(self, analysis_id: str) -> None:
+        """Begin, or do nothing when it has begun already."""
+        with SetWorkflowID(analysis_id):
+            await DBOS.start_workflow_async(self.run, analysis_id)
+
+    @DBOS.workflow()
+    async def run(self, analysis_id: str) -> None:
+        """Carry the analysis through to completed or failed."""
+        drafted = await DBOS.run_step_async({"name": "draft"}, self._draft, analysis_id)
+        if "error" in drafted:
+            await DBOS.run_step_async({"name": "fail"}, self._fail, analysis_id, drafted["error"])
+            return
+        await DBOS.run_step_async({"name": "store"}, self._store, analysis_id, drafted)
+        for recommendation_id in drafted["drafts"]:
+            await DBOS.run_step_async({"name": "validate"}, self._validate, recommendation_id)
+        await DBOS.run_step_async({"name": "complete"}, self._complete, analysis_id, drafted["summary"])
+
+    async def _draft(self, analysis_id: str) -> dict[str, Any]:
+        """`{drafts: {recommendation_id: Draft}, summary}`, or `{error}`."""
+        async with self._platform.database.transaction() as session:
+            analysis = await session.get_one(models.Analysis, analysis_id)
+            customer = await session.get_one(models.Customer, analysis.customer_id)
+        try:
+            estate = await inventory.refresh(self._platform, customer.id)
+            task = AnalyzeTask(
+                task_id=new_id("task"),
+                customer_id=customer.id,
+                preferences=Preferences.model_validate(customer.preferences),
+                infrastructure=estate,
+                spot_quotes=await inventory.spot_quotes(self._platform, customer.id, estate),
+            )
+            agent_type: AgentType = analysis.agent_type  # type: ignore[assignment]  # written from the same literals
+            answer = await agents.ask(self._platform, agent_type, task, AnalyzeAnswer)
+        except (agents.AgentError, CloudError) as error:
+            return {"error": str(error)}
+        drafts = {new_id("rec"): draft.model_dump(mode="json") for draft in answer.drafts}
+        return {"drafts": drafts, "summary": answer.summary}
+
+    async def _store(self, analysis_id: str, drafted: dict[str, Any]) -> None:
+        drafts = {key: Draft.model_validate(draft) for key, draft in drafted["drafts"].items()}
+        async with self._platform.database.transaction() as session:
+            analysis = await session.get_one(models.Analysis, analysis_id)
+            await recommendations.store(
+                session,
+                self._platform,
+                analysis.customer_id,
+                analysis_id,
+                analysis.agent_type,  # type: ignore[arg-type]
+                drafts,
+            )
+
+    async def _validate(self, recommendation_id: str) -> None:
+        async with self._platform.database.transaction() as session:
+            row = await session.get_one(models.Recommendation, recommendation_id)
+            estate = await inventory.describe(session, row.customer_id)
+        draft = Draft.model_validate(row.draft)
+        golden = await self._ask_golden_prompts(row, draft)
+        for validator in VALIDATORS:
+            if validator == row.agent_type:
+                continue
+            task = ValidateTask(
+                task_id=new_id("task"),
+                customer_id=row.customer_id,
+                draft=draft,
+                infrastructure=estate,
+                golden_answers=golden if validator == "application" else [],
+            )
+            try:
+                validation = await agents.ask(self._platform, validator, task, Validation)
+            except agents.AgentError as error:
+                validation = Validation(agent_type=validator, approved=False, reason=f"could not be asked: {error}")
+            async with self._platform.database.transaction() as session:
+                await recommendations.add_validation(session, recommendation_id, validation)
+            if validation.baseline_quality is not None:
+                await store_figure(
+                    self._platform, row.customer_id, row.deployment_id, "quality_score", validation.baseline_quality
+                )
+
+    async def _ask_golden_prompts(self, row: models.Recommendation, draft: Draft) -> list[GoldenAnswer]:
+        """Answers of the deployment as it is; none when its runtime cannot get any, which the validator then says."""
+        async with self._platform.database.transaction() as session:
+            estate = await inventory.describe(session, row.customer_id)
+        deployment = estate.deployment(draft.deployment_id)
+        serving = [replica for replica, weight in deployment.weights.items() if weight > 0]
+        payload = GoldenPrompts(deployment=deployment.name, replica_ids=serving, offset=0, count=BASELINE_PROMPTS)
+        try:
+            output = await order(self._platform, row.customer_id, f"{row.id}:baseline", "golden_prompts", payload)
+        except CommandError as error:
+            log.warning("no quality baseline", recommendation_id=row.id, error=str(error))
+            return []
+        return [GoldenAnswer.model_validate(answer) for answer in output["answers"]]
+
+    async def _complete(self, analysis_id: str, summary: str) -> None:
+        await self._finish(analysis_id, "completed", summary=summary)
+
+    async def _fail(self, analysis_id: str, error: str) -> None:
+        log.warning("analysis failed", analysis_id=analysis_id, error=error)
+        await self._finish(analysis_id, "failed", error=error)
+
+    async def _finish(
+        self, analysis_id: str, status: str, summary: str | None = None, error: str | None = None
+    ) -> None:
+        async with self._platform.database.transaction() as session:
+            row = await session.get_one(models.Analysis, analysis_id, with_for_update=True)
+            if row.status != "started":
+                return
+            row.status, row.summary, row.error, row.completed_at = status, summary, error, now()
+            payload = {"analysis_id": analysis_id, "status": status, "summary": summary, "error": error}
+            await record(session, row.customer_id, "analysis_completed", "agent", payload, agent_type=row.agent_type)

@@ -1,0 +1,173 @@
+"""Wires the concepts together: connections, workflows, routes."""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
+from fastapi import FastAPI
+from sqlalchemy import select
+from starlette.requests import HTTPConnection
+
+from optiinfra.clouds.price_book import PriceBook
+from optiinfra.kit.app import Check, create_app
+from optiinfra.kit.auth import Principal, bearer
+from optiinfra.kit.http import client
+from optiinfra.kit.waiting import until_answers
+from optiinfra.orchestrator.accounts import endpoints as accounts
+from optiinfra.orchestrator.accounts.tokens import read_access_token
+from optiinfra.orchestrator.agents import endpoints as agents
+from optiinfra.orchestrator.agents import service as agent_registry
+from optiinfra.orchestrator.analyses import endpoints as analyses
+from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
+from optiinfra.orchestrator.customers import endpoints as customers
+from optiinfra.orchestrator.events import endpoints as events
+from optiinfra.orchestrator.inventory import endpoints as inventory
+from optiinfra.orchestrator.optimizations import endpoints as optimizations
+from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
+from optiinfra.orchestrator.platform import Platform, of_connection
+from optiinfra.orchestrator.recommendations import endpoints as recommendations
+from optiinfra.orchestrator.runtimes import endpoints as runtimes
+from optiinfra.orchestrator.runtimes import service as runtime_service
+from optiinfra.orchestrator.settings import Settings
+from optiinfra.orchestrator.telemetry import endpoints as telemetry
+from optiinfra.stores import redis
+from optiinfra.stores.clickhouse import Telemetry
+from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.database import Database
+from optiinfra.stores.qdrant import OutcomeMemory
+
+_CONCEPTS = (
+    accounts,
+    customers,
+    inventory,
+    telemetry,
+    runtimes,
+    agents,
+    analyses,
+    recommendations,
+    optimizations,
+    events,
+)
+
+
+def create(settings: Settings) -> FastAPI:
+    """The orchestrator's application."""
+    checks: dict[str, Check] = {}
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _connected(settings, checks) as platform:
+            app.state.platform = platform
+            app.state.analyses = AnalysisWorkflow(platform)
+            app.state.optimizations = OptimizationWorkflow(platform)
+            # Called here, not in a thread: recovered workflows must run on the loop that the clients belong to.
+            DBOS.launch()
+            await _start_what_was_approved(platform, app.state.analyses, app.state.optimizations)
+            try:
+                yield
+            finally:
+                DBOS.destroy()
+
+    DBOS(config=_dbos_config(settings))
+    app = create_app(
+        "orchestrator",
+        settings.version,
+        lifespan=lifespan,
+        authenticate=_authenticate,
+        public=(*accounts.PUBLIC, *runtimes.PUBLIC),
+        checks=checks,
+    )
+    for concept in _CONCEPTS:
+        app.include_router(concept.router)
+    return app
+
+
+@asynccontextmanager
+async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncIterator[Platform]:
+    """Connections to all stores, waited for at most the start deadline, with their schemas up to date."""
+    redis_client = redis.connect(settings.redis_url)
+    wake = redis.WakeUp(redis_client)
+    database = Database(settings.postgresql_url, wake.ring)
+    memory = OutcomeMemory.connect(settings.qdrant_url, settings.qdrant_api_key)
+    deadline = settings.start_deadline_seconds
+
+    async def connect_telemetry() -> Telemetry:
+        return await asyncio.to_thread(
+            Telemetry.connect,
+            settings.clickhouse_url,
+            settings.clickhouse_user,
+            settings.clickhouse_password,
+            settings.clickhouse_database,
+        )
+
+    async def prepare_telemetry() -> Telemetry:
+        telemetry = await until_answers(connect_telemetry, "ClickHouse", deadline)
+        await telemetry.create_schema()
+        return telemetry
+
+    telemetry, *_ = await asyncio.gather(
+        prepare_telemetry(),
+        until_answers(database.migrate, "PostgreSQL", deadline),
+        until_answers(memory.create_schema, "Qdrant", deadline),
+        until_answers(redis_client.ping, "Redis", deadline),
+    )
+    checks |= {
+        "postgresql": database.ping,
+        "clickhouse": telemetry.ping,
+        "qdrant": memory.ping,
+        "redis": redis_client.ping,
+    }
+    async with client(timeout=settings.agent_task_seconds) as agents_http:
+        yield Platform(
+            settings=settings,
+            database=database,
+            telemetry=telemetry,
+            memory=memory,
+            wake=wake,
+            presence=redis.Presence(redis_client, agent_registry.presence_seconds(settings.heartbeat_seconds)),
+            agents_http=agents_http,
+            prices=PriceBook.load(),
+        )
+    await asyncio.gather(telemetry.close(), memory.close(), database.close(), redis.close(redis_client))
+
+
+async def _start_what_was_approved(platform: Platform, analyses: AnalysisWorkflow, runs: OptimizationWorkflow) -> None:
+    """Start what a crash left between its row's commit and its workflow's start; the others are known already."""
+    async with platform.database.transaction() as session:
+        begun = await session.scalars(select(models.Analysis.id).where(models.Analysis.status == "started"))
+        approved = await session.scalars(select(models.Optimization.id).where(models.Optimization.status == "pending"))
+        waiting = list(begun), list(approved)
+    for analysis_id in waiting[0]:
+        await analyses.start(analysis_id)
+    for optimization_id in waiting[1]:
+        await runs.start(optimization_id)
+
+
+async def _authenticate(connection: HTTPConnection) -> Principal | None:
+    token = bearer(connection)
+    if token is None:
+        return None
+    platform = of_connection(connection)
+    if hmac.compare_digest(token, platform.settings.admin_token):
+        return Principal("admin", "admin")
+    if hmac.compare_digest(token, platform.settings.enrolment_secret):
+        return Principal("enrolment", "enrolment")
+    if token.startswith("agsec_"):
+        return await agent_registry.authenticate(platform, token)
+    if token.startswith("agtok_"):
+        return await runtime_service.authenticate(platform, token)
+    return read_access_token(platform.settings, token)
+
+
+def _dbos_config(settings: Settings) -> DBOSConfig:
+    return {
+        "name": "optiinfra",
+        "system_database_url": settings.postgresql_url,
+        # Both by hand: a version computed from the source would strand the work of the one before.
+        "executor_id": settings.executor_id,
+        "application_version": "1",
+        "serializer": DBOSPortableJSONSerializer(),
+        "console_log_level": "WARNING",
+    }

@@ -1,0 +1,63 @@
+"""A customer's own page of the API."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import ValidationError
+
+from optiinfra.api.customers import Customer, InstallCommand, Onboard, Preferences, Started
+from optiinfra.kit.auth import CurrentPrincipal
+from optiinfra.kit.problems import Problem
+from optiinfra.orchestrator.access import OWNERS, require_tenant
+from optiinfra.orchestrator.background import start_in_background
+from optiinfra.orchestrator.customers import service
+from optiinfra.orchestrator.inventory.service import discover
+from optiinfra.orchestrator.platform import CurrentPlatform
+from optiinfra.orchestrator.runtimes.service import issue_token
+
+router = APIRouter(prefix="/customers/{customer_id}")
+
+
+@router.get("")
+async def customer(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> Customer:
+    """The caller's customer."""
+    require_tenant(principal, customer_id)
+    return await service.get(platform, customer_id)
+
+
+@router.patch("/preferences")
+async def preferences(
+    customer_id: str, changes: dict[str, Any], principal: CurrentPrincipal, platform: CurrentPlatform
+) -> Preferences:
+    """Change some preferences, keep the others."""
+    require_tenant(principal, customer_id, OWNERS)
+    try:
+        return await service.prefer(platform, customer_id, changes)
+    except ValidationError as error:
+        detail = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise Problem(422, "invalid", detail) from error
+
+
+@router.post("/onboard", status_code=202)
+async def onboard(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform, body: Onboard) -> Started:
+    """Connect a cloud account and discover what is in it."""
+    require_tenant(principal, customer_id, OWNERS)
+    await service.add_cloud_account(platform, customer_id, body)
+    start_in_background(discover(platform, customer_id))
+    return Started()
+
+
+@router.get("/agent-install-command")
+async def agent_install_command(
+    customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform
+) -> InstallCommand:
+    """A new token for the customer's runtime, and how to start it."""
+    require_tenant(principal, customer_id, OWNERS)
+    return await issue_token(platform, customer_id)
+
+
+@router.delete("", status_code=204)
+async def leave(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
+    """Delete the customer and everything kept of it."""
+    require_tenant(principal, customer_id, OWNERS)
+    await service.remove(platform, customer_id)

@@ -1,0 +1,54 @@
+"""Customers: reading, onboarding a cloud account, leaving."""
+
+from sqlalchemy import delete
+from sqlalchemy.dialects.postgresql import insert
+
+from optiinfra.api.customers import Customer, Onboard, Preferences
+from optiinfra.kit.ids import new_id
+from optiinfra.kit.problems import not_found
+from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.platform import Platform
+from optiinfra.stores.postgres import models
+
+
+async def get(platform: Platform, customer_id: str) -> Customer:
+    """The customer; 404 when there is none."""
+    async with platform.database.transaction() as session:
+        row = await session.get(models.Customer, customer_id)
+    if row is None:
+        raise not_found("customer")
+    return Customer.model_validate(row, from_attributes=True)
+
+
+async def prefer(platform: Platform, customer_id: str, changes: dict[str, object]) -> Preferences:
+    """Change some preferences, keep the others."""
+    async with platform.database.transaction() as session:
+        row = await session.get(models.Customer, customer_id, with_for_update=True)
+        if row is None:
+            raise not_found("customer")
+        preferences = Preferences.model_validate(row.preferences | changes)
+        row.preferences = preferences.model_dump(mode="json")
+    return preferences
+
+
+async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard) -> None:
+    """Note an account to be discovered. The same one again is only discovered anew."""
+    account = {"provider": body.cloud_provider, "region": body.region, "role_arn": body.iam_role_arn}
+    statement = insert(models.CloudAccount).values(
+        id=new_id("acct"), customer_id=customer_id, external_id=body.external_id, status="discovering", **account
+    )
+    statement = statement.on_conflict_do_update(
+        index_elements=["customer_id", "provider", "region", "role_arn"],
+        set_={"status": "discovering", "error": None, "external_id": body.external_id},
+    )
+    async with platform.database.transaction() as session:
+        await session.execute(statement)
+        await record(session, customer_id, "customer_onboarded", "orchestrator", account)
+
+
+async def remove(platform: Platform, customer_id: str) -> None:
+    """Delete a customer everywhere: first the copies, then the row that everything else hangs on."""
+    await platform.telemetry.delete_customer(customer_id)
+    await platform.memory.delete_customer(customer_id)
+    async with platform.database.transaction() as session:
+        await session.execute(delete(models.Customer).where(models.Customer.id == customer_id))

@@ -1,0 +1,67 @@
+"""Events: numbered under the customer's row lock, in the transaction that makes them true."""
+
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from optiinfra.api.events import Event, EventType
+from optiinfra.kit.ids import new_id
+from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.database import Database, wake_after_commit
+
+
+def channel(customer_id: str) -> str:
+    """The wake-up channel of a customer's events."""
+    return f"events:{customer_id}"
+
+
+async def record(
+    session: AsyncSession,
+    customer_id: str,
+    event_type: EventType,
+    source: str,
+    payload: dict[str, Any],
+    *,
+    agent_type: str | None = None,
+    optimization_id: str | None = None,
+    step: str | None = None,
+    status: str | None = None,
+    progress: float | None = None,
+) -> None:
+    """Record an event with the customer's next number; readers wake when the transaction commits."""
+    numbered = (
+        update(models.Customer)
+        .where(models.Customer.id == customer_id)
+        .values(last_event_seq=models.Customer.last_event_seq + 1)
+        .returning(models.Customer.last_event_seq)
+    )
+    session.add(
+        models.Event(
+            customer_id=customer_id,
+            seq=(await session.execute(numbered)).scalar_one(),
+            id=new_id("evt"),
+            event_type=event_type,
+            source=source,
+            agent_type=agent_type,
+            payload=payload,
+            optimization_id=optimization_id,
+            step=step,
+            status=status,
+            progress=progress,
+        )
+    )
+    wake_after_commit(session, channel(customer_id))
+
+
+async def after(database: Database, customer_id: str, seq: int, limit: int) -> list[Event]:
+    """Events numbered above `seq`, in order."""
+    query = (
+        select(models.Event)
+        .where(models.Event.customer_id == customer_id, models.Event.seq > seq)
+        .order_by(models.Event.seq)
+        .limit(limit)
+    )
+    async with database.transaction() as session:
+        rows = (await session.scalars(query)).all()
+    return [Event.model_validate(row, from_attributes=True) for row in rows]

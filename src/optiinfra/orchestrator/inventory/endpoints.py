@@ -1,0 +1,19 @@
+"""What a customer owns."""
+
+from fastapi import APIRouter
+
+from optiinfra.api.customers import Infrastructure
+from optiinfra.kit.auth import CurrentPrincipal
+from optiinfra.orchestrator.access import require_tenant
+from optiinfra.orchestrator.inventory import service
+from optiinfra.orchestrator.platform import CurrentPlatform
+
+router = APIRouter()
+
+
+@router.get("/customers/{customer_id}/infrastructure")
+async def infrastructure(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> Infrastructure:
+    """The estate as last seen."""
+    require_tenant(principal, customer_id)
+    async with platform.database.transaction() as session:
+        return await service.describe(session, customer_id)

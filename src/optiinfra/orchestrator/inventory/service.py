@@ -1,0 +1,208 @@
+"""What a customer owns: instances from the clouds, deployments from the runtime, costs from the price book."""
+
+import asyncio
+
+import structlog
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from optiinfra.api.common import now
+from optiinfra.api.customers import Deployment, DiscoveredDeployment, Infrastructure, Instance
+from optiinfra.clouds.price_book import UnknownPriceError
+from optiinfra.clouds.protocol import CloudError, CloudInstance
+from optiinfra.domain.hardware import INSTANCE_TYPES
+from optiinfra.domain.savings import monthly, total
+from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.inventory.clouds import cloud_of
+from optiinfra.orchestrator.platform import Platform
+from optiinfra.stores.postgres import models
+
+log = structlog.get_logger(__name__)
+
+ESTATE = ""
+"""Resource id under which figures of a whole estate are kept."""
+
+
+async def accounts(session: AsyncSession, customer_id: str) -> list[models.CloudAccount]:
+    """The customer's cloud accounts, oldest first."""
+    mine = select(models.CloudAccount).where(models.CloudAccount.customer_id == customer_id)
+    return list(await session.scalars(mine.order_by(models.CloudAccount.created_at)))
+
+
+async def describe(session: AsyncSession, customer_id: str) -> Infrastructure:
+    """All that is known of the customer's estate, without asking anybody."""
+    clouds = await accounts(session, customer_id)
+    instances = await session.scalars(
+        select(models.Instance).where(models.Instance.customer_id == customer_id).order_by(models.Instance.instance_id)
+    )
+    deployments = await session.scalars(
+        select(models.Deployment).where(models.Deployment.customer_id == customer_id).order_by(models.Deployment.name)
+    )
+    failed = next((cloud for cloud in clouds if cloud.status == "failed"), None)
+    known = {cloud.status for cloud in clouds}
+    status = "failed" if failed else "discovering" if "discovering" in known else "discovered" if known else "pending"
+    return Infrastructure(
+        status=status,
+        error=failed.error if failed else None,
+        instances=[_instance(row) for row in instances],
+        vllm_deployments=[_deployment(row) for row in deployments],
+    )
+
+
+async def refresh(platform: Platform, customer_id: str) -> Infrastructure:
+    """Read every cloud account anew, price what runs, and describe the result.
+
+    Raises CloudError when an account cannot be read; the account then shows it.
+    """
+    async with platform.database.transaction() as session:
+        clouds = await accounts(session, customer_id)
+    listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
+    errors = [listing for listing in listings if isinstance(listing, BaseException)]
+    async with platform.database.transaction() as session:
+        # One at a time a customer, or two readers would write each other's rows back.
+        await session.get_one(models.Customer, customer_id, with_for_update=True)
+        for account, listing in zip(clouds, listings, strict=True):
+            row = await session.get_one(models.CloudAccount, account.id)
+            if isinstance(listing, BaseException):
+                row.status, row.error = "failed", str(listing)
+                continue
+            row.status, row.error = "discovered", None
+            await _store_instances(session, platform, account, listing)
+        await session.flush()
+        infrastructure = await describe(session, customer_id)
+    if errors:
+        raise errors[0]
+    await _store_costs(platform, customer_id, infrastructure)
+    return infrastructure
+
+
+async def discover(platform: Platform, customer_id: str) -> None:
+    """First look after onboarding; an account that cannot be read is the customer's to mend, not an error of ours."""
+    try:
+        infrastructure = await refresh(platform, customer_id)
+    except CloudError as error:
+        log.warning("discovery failed", customer_id=customer_id, error=str(error))
+        return
+    async with platform.database.transaction() as session:
+        payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
+        await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
+
+
+async def spot_quotes(platform: Platform, customer_id: str, infrastructure: Infrastructure) -> dict[str, float]:
+    """What the clouds ask for the instance types in use, dollars an hour by `region/instance_type`."""
+    async with platform.database.transaction() as session:
+        clouds = await accounts(session, customer_id)
+    quotes: dict[str, float] = {}
+    for account in clouds:
+        cloud = await cloud_of(platform.settings, account)
+        for instance_type in sorted({i.instance_type for i in infrastructure.instances if i.region == account.region}):
+            if (quote := await cloud.spot_quote(instance_type)) is not None:
+                quotes[f"{account.region}/{instance_type}"] = quote
+    return quotes
+
+
+async def store_deployments(
+    session: AsyncSession, customer_id: str, deployments: list[DiscoveredDeployment]
+) -> dict[str, str]:
+    """Keep what the runtime reports, forget what it no longer does; returns our id of each, by name."""
+    table = models.Deployment
+    names = [deployment.name for deployment in deployments]
+    await session.execute(delete(table).where(table.customer_id == customer_id, table.name.not_in(names)))
+    ids: dict[str, str] = {}
+    for deployment in deployments:
+        described = deployment.model_dump(mode="json")
+        statement = insert(table).values(
+            id=new_id("dep"), customer_id=customer_id, name=deployment.name, described=described, seen_at=now()
+        )
+        statement = statement.on_conflict_do_update(
+            index_elements=["customer_id", "name"], set_={"described": described, "seen_at": now()}
+        )
+        ids[deployment.name] = (await session.execute(statement.returning(table.id))).scalar_one()
+    return ids
+
+
+async def _list(platform: Platform, account: models.CloudAccount) -> list[CloudInstance]:
+    return await (await cloud_of(platform.settings, account)).instances()
+
+
+async def _store_instances(
+    session: AsyncSession, platform: Platform, account: models.CloudAccount, listing: list[CloudInstance]
+) -> None:
+    table = models.Instance
+    await session.execute(
+        delete(table).where(
+            table.cloud_account_id == account.id, table.instance_id.not_in([seen.instance_id for seen in listing])
+        )
+    )
+    for seen in listing:
+        columns = {
+            "cloud_account_id": account.id,
+            "provider": seen.provider,
+            "region": seen.region,
+            "instance_type": seen.instance_type,
+            "lifecycle": seen.lifecycle,
+            "state": seen.state,
+            "monthly_cost": _monthly_cost(platform, seen),
+            "seen_at": now(),
+        }
+        statement = insert(table).values(customer_id=account.customer_id, instance_id=seen.instance_id, **columns)
+        await session.execute(
+            statement.on_conflict_do_update(index_elements=["customer_id", "instance_id"], set_=columns)
+        )
+
+
+def _monthly_cost(platform: Platform, seen: CloudInstance) -> float:
+    if seen.state != "running":
+        return 0.0
+    try:
+        return round(monthly(platform.prices.hourly(seen.provider, seen.region, seen.instance_type, seen.lifecycle)), 2)
+    except UnknownPriceError as error:
+        # Not one of ours to optimize: shown, but counted as nothing rather than guessed.
+        log.warning("instance has no known price", instance_id=seen.instance_id, error=str(error))
+        return 0.0
+
+
+async def _store_costs(platform: Platform, customer_id: str, infrastructure: Infrastructure) -> None:
+    moment = now()
+    costs = {ESTATE: total(instance.monthly_cost for instance in infrastructure.instances)}
+    for deployment in infrastructure.vllm_deployments:
+        costs[deployment.deployment_id] = total(
+            instance.monthly_cost for instance in infrastructure.instances_of(deployment)
+        )
+    await platform.telemetry.insert_samples(
+        [(customer_id, resource, "", "monthly_cost", moment, cost) for resource, cost in costs.items()]
+    )
+
+
+def _instance(row: models.Instance) -> Instance:
+    known = INSTANCE_TYPES.get(row.instance_type)
+    return Instance(
+        instance_id=row.instance_id,
+        provider=row.provider,
+        region=row.region,
+        instance_type=row.instance_type,
+        lifecycle=row.lifecycle,  # type: ignore[arg-type]  # written from CloudInstance's own literals
+        gpu_type=known.gpu.name if known else None,
+        gpu_count=known.gpu_count if known else 0,
+        monthly_cost=row.monthly_cost,
+        state=row.state,  # type: ignore[arg-type]
+    )
+
+
+def _deployment(row: models.Deployment) -> Deployment:
+    seen = DiscoveredDeployment.model_validate(row.described)
+    return Deployment(
+        deployment_id=row.id,
+        name=seen.name,
+        model=seen.model,
+        provider=seen.provider,
+        region=seen.region,
+        replicas=sum(1 for replica in seen.replicas if seen.weights.get(replica.replica_id, 0) > 0),
+        engine_args=seen.engine_args,
+        weights=seen.weights,
+        slo=seen.slo,
+        interruptible=seen.interruptible,
+        engines=seen.replicas,
+    )

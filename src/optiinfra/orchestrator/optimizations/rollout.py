@@ -1,0 +1,212 @@
+"""Replacing a deployment's replicas by ones on new instances, a share of the traffic at a time, and going back.
+
+Every action may be repeated: it looks for what it made before it makes anything, and what it undoes may be gone.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optiinfra.api.runtimes import DeployReplica, RetireReplica, SetWeights
+from optiinfra.domain.optimization import CANARY_SHARE, shifted_weights
+from optiinfra.orchestrator.optimizations.run import Run, StepError
+from optiinfra.orchestrator.optimizations.stage import judge
+
+Detail = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a step does and how it is undone. Both return what is worth showing of it."""
+
+    do: Callable[[Run], Awaitable[Detail]]
+    undo: Callable[[Run], Awaitable[Detail]]
+
+
+async def create_targets(run: Run) -> Detail:
+    """Have as many spot instances as the deployment has replicas."""
+    wanted = run.parameters
+    instances = await run.cloud.ensure_instances(
+        _targets_key(run), wanted.instance_type, wanted.count, "spot", _tags(run)
+    )
+    if len(instances) != wanted.count:
+        raise StepError(f"asked for {wanted.count} {wanted.instance_type}, the cloud runs {len(instances)}")
+    return {"instance_ids": instances}
+
+
+async def remove_targets(run: Run) -> Detail:
+    """Terminate what `create_targets` made."""
+    instances = await run.cloud.tagged(_targets_key(run))
+    await run.cloud.terminate(instances)
+    return {"terminated": instances}
+
+
+async def deploy_canary(run: Run) -> Detail:
+    """Start one replica on a new instance and give it a small share of the traffic."""
+    return await _shift(run, count=1, share=CANARY_SHARE)
+
+
+async def scale_to_half(run: Run) -> Detail:
+    """Have half the replicas on new instances, with half the traffic."""
+    return await _shift(run, count=_half(run), share=0.5)
+
+
+async def migrate_fully(run: Run) -> Detail:
+    """Have all replicas on new instances with all the traffic, and judge them before anything old goes."""
+    shifted = await _shift(run, count=run.parameters.count, share=1.0)
+    return shifted | await judge(run, 2, shifted["replica_ids"])
+
+
+async def validate_canary(run: Run) -> Detail:
+    """Judge the canary."""
+    return await judge(run, 0, await _replicas_on(run, await run.cloud.tagged(_targets_key(run))))
+
+
+async def validate_half(run: Run) -> Detail:
+    """Judge the new half."""
+    return await judge(run, 1, await _replicas_on(run, await run.cloud.tagged(_targets_key(run))))
+
+
+async def terminate_sources(run: Run) -> Detail:
+    """Drain the old replicas, take them out, and terminate the instances they ran on."""
+    replicas = await _replicas_on(run, run.parameters.source_instance_ids)
+    await _retire(run, replicas)
+    await run.cloud.terminate(run.parameters.source_instance_ids)
+    return {"retired": replicas, "terminated": run.parameters.source_instance_ids}
+
+
+async def restore_sources(run: Run) -> Detail:
+    """Have as many replicas on instances like the original ones as there were, and give them back the traffic."""
+    originals = await _originals(run)
+    missing = len(run.snapshot.instances) - len(originals)
+    if missing > 0:
+        lifecycle = run.snapshot.instances[0].lifecycle
+        instances = await run.cloud.ensure_instances(
+            _restored_key(run), run.snapshot.instances[0].instance_type, missing, lifecycle, _tags(run)
+        )
+        await asyncio.gather(*(_deploy(run, instance) for instance in instances))
+    return {"weights": await _give_back_traffic(run)}
+
+
+async def withdraw_canary(run: Run) -> Detail:
+    """Take the traffic off the new replicas, and the canary away."""
+    return await _withdraw(run, 0, 1)
+
+
+async def withdraw_half(run: Run) -> Detail:
+    """Take the traffic off the new replicas, and those that made up the half away."""
+    return await _withdraw(run, 1, _half(run))
+
+
+async def withdraw_all(run: Run) -> Detail:
+    """Take the traffic off the new replicas, and the last of them away."""
+    return await _withdraw(run, _half(run), run.parameters.count)
+
+
+async def nothing_to_undo(_run: Run) -> Detail:
+    """A judgement changes nothing."""
+    return {}
+
+
+STEP_ACTIONS: dict[str, Action] = {
+    "create_spot_instances": Action(create_targets, remove_targets),
+    "deploy_canary": Action(deploy_canary, withdraw_canary),
+    "validate_canary": Action(validate_canary, nothing_to_undo),
+    "scale_to_50_percent": Action(scale_to_half, withdraw_half),
+    "validate_50_percent": Action(validate_half, nothing_to_undo),
+    "full_migration": Action(migrate_fully, withdraw_all),
+    "terminate_ondemand": Action(terminate_sources, restore_sources),
+}
+
+
+async def _shift(run: Run, count: int, share: float) -> Detail:
+    instances = (await run.cloud.tagged(_targets_key(run)))[:count]
+    if len(instances) < count:
+        raise StepError(f"{count} new instances are needed, the cloud runs {len(instances)}")
+    replicas = await asyncio.gather(*(_deploy(run, instance) for instance in instances))
+    weights = shifted_weights(await _originals(run), replicas, share)
+    await _set_weights(run, weights)
+    return {"instance_ids": instances, "replica_ids": replicas, "weights": weights}
+
+
+async def _withdraw(run: Run, first: int, last: int) -> Detail:
+    weights = await _give_back_traffic(run)
+    replicas = await _replicas_on(run, (await run.cloud.tagged(_targets_key(run)))[first:last])
+    await _retire(run, replicas)
+    return {"weights": weights, "retired": replicas}
+
+
+async def _give_back_traffic(run: Run) -> dict[str, float]:
+    """The weights of the snapshot; a replica that had to be made anew takes the weight of one that is gone."""
+    before, originals = run.snapshot.deployment.weights, await _originals(run)
+    spare = [weight for replica, weight in before.items() if replica not in originals]
+    weights = {replica: before[replica] if replica in before else spare.pop() for replica in originals}
+    # One that died meanwhile leaves its share to the others.
+    weights = {replica: weight / sum(weights.values()) for replica, weight in weights.items()}
+    await _set_weights(run, weights)
+    return weights
+
+
+async def _deploy(run: Run, instance_id: str) -> str:
+    payload = DeployReplica(
+        deployment=run.parameters.deployment,
+        instance_id=instance_id,
+        engine_args=run.snapshot.deployment.engine_args,
+    )
+    output = await run.order(f"deploy:{instance_id}", "deploy_replica", payload)
+    return str(output["replica_id"])
+
+
+async def _set_weights(run: Run, weights: dict[str, float]) -> None:
+    payload = SetWeights(deployment=run.parameters.deployment, weights=weights)
+    await run.order_again("weights", "set_weights", payload)
+
+
+async def _retire(run: Run, replica_ids: Sequence[str]) -> None:
+    await asyncio.gather(
+        *(
+            run.order_again(
+                f"retire:{replica}",
+                "retire_replica",
+                RetireReplica(deployment=run.parameters.deployment, replica_id=replica),
+            )
+            for replica in replica_ids
+        )
+    )
+
+
+async def _originals(run: Run) -> list[str]:
+    """Replicas on the instances that the deployment had, or that were made in their place."""
+    restored = await run.cloud.tagged(_restored_key(run))
+    return await _replicas_on(run, [*run.parameters.source_instance_ids, *restored])
+
+
+async def _replicas_on(run: Run, instance_ids: Sequence[str]) -> list[str]:
+    deployment = await run.deployment()
+    return sorted(
+        replica.replica_id
+        for replica in deployment.engines
+        if replica.instance_id in instance_ids and replica.state != "dead"
+    )
+
+
+def _half(run: Run) -> int:
+    return math.ceil(run.parameters.count / 2)
+
+
+def _targets_key(run: Run) -> str:
+    return f"{run.optimization_id}:targets"
+
+
+def _restored_key(run: Run) -> str:
+    return f"{run.optimization_id}:restored"
+
+
+def _tags(run: Run) -> dict[str, str]:
+    return {
+        "Name": run.parameters.deployment,
+        "optiinfra:customer": run.customer_id,
+        "optiinfra:deployment": run.parameters.deployment,
+    }

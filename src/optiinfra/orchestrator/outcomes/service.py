@@ -1,0 +1,69 @@
+"""What optimizations brought: measured, stored, and remembered for the next prediction."""
+
+from sqlalchemy.dialects.postgresql import insert
+
+from optiinfra.api.common import Moment
+from optiinfra.api.recommendations import Result
+from optiinfra.domain.latency import quantile
+from optiinfra.domain.savings import reduction_percent, total
+from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.inventory import service as inventory
+from optiinfra.orchestrator.optimizations.run import Run
+from optiinfra.orchestrator.telemetry.service import store_figure
+from optiinfra.stores.postgres import models
+
+
+async def measure(run: Run, since: Moment, verdicts: dict[str, dict[str, float]]) -> Result:
+    """The result by fresh measurement: costs from the cloud's inventory, latency since the last shift of traffic."""
+    counters = await run.measure("result")
+    estate = await inventory.refresh(run.platform, run.customer_id)
+    deployment = estate.deployment(run.draft.deployment_id)
+    cost_after = total(instance.monthly_cost for instance in estate.instances_of(deployment))
+    serving = [replica for replica, weight in deployment.weights.items() if weight > 0]
+    counts = await run.platform.telemetry.latencies(run.customer_id, run.draft.deployment_id, since, serving)
+    quality = verdicts["application"]
+    await store_figure(run.platform, run.customer_id, deployment.deployment_id, "quality_score", quality["estimate"])
+    return Result(
+        success=True,
+        predicted_savings=run.draft.estimated_savings,
+        actual_savings=round(run.snapshot.cost - cost_after, 2),
+        cost_before=run.snapshot.cost,
+        cost_after=cost_after,
+        reduction_percent=round(reduction_percent(run.snapshot.cost, cost_after), 2),
+        p95_before=run.snapshot.p95_latency_ms,
+        p95_after=1000.0 * quantile(counts, 0.95),
+        quality_before=run.baseline_quality,
+        quality_after=quality["estimate"],
+        quality_lower_bound=quality["lower_bound"],
+        requests_dropped=counters.requests_dropped - run.snapshot.requests_dropped,
+    )
+
+
+async def remember(run: Run, result: Result) -> None:
+    """Keep the outcome in PostgreSQL and, to be found by similarity, in Qdrant. Harmless to repeat."""
+    measured = {"savings": result.actual_savings, "p95_latency_ms": result.p95_after}
+    known = {figure: value for figure, value in measured.items() if value is not None}
+    draft = run.draft
+    await run.platform.memory.store(
+        run.customer_id, run.optimization_id, draft.type, draft.features, draft.modelled, known
+    )
+    statement = insert(models.Outcome).values(
+        optimization_id=run.optimization_id,
+        customer_id=run.customer_id,
+        type=draft.type,
+        features=draft.features,
+        modelled=draft.modelled,
+        measured=known,
+    )
+    async with run.platform.database.transaction() as session:
+        stored = await session.execute(statement.on_conflict_do_nothing().returning(models.Outcome.optimization_id))
+        if stored.scalar() is not None:
+            payload = {"modelled": draft.modelled, "measured": known}
+            await record(
+                session,
+                run.customer_id,
+                "outcome_stored",
+                "orchestrator",
+                payload,
+                optimization_id=run.optimization_id,
+            )

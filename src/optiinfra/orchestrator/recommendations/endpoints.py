@@ -1,0 +1,48 @@
+"""What is recommended, and the customer's word on it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from optiinfra.api.recommendations import Approved, Recommendation, Reject
+from optiinfra.domain.recommendation import RecommendationStatus
+from optiinfra.kit.auth import CurrentPrincipal
+from optiinfra.orchestrator.access import APPROVERS, require_tenant, require_user
+from optiinfra.orchestrator.optimizations.workflow import CurrentWorkflows
+from optiinfra.orchestrator.platform import CurrentPlatform
+from optiinfra.orchestrator.recommendations import service
+
+router = APIRouter()
+
+
+@router.get("/customers/{customer_id}/recommendations")
+async def recommendations(
+    customer_id: str,
+    principal: CurrentPrincipal,
+    platform: CurrentPlatform,
+    status: RecommendationStatus | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[Recommendation]:
+    """The customer's recommendations, newest first."""
+    require_tenant(principal, customer_id)
+    return await service.listing(platform, customer_id, status, limit)
+
+
+@router.post("/recommendations/{recommendation_id}/approve")
+async def approve(
+    recommendation_id: str, principal: CurrentPrincipal, platform: CurrentPlatform, workflows: CurrentWorkflows
+) -> Approved:
+    """Approve and start carrying out."""
+    customer_id = require_user(principal, APPROVERS)
+    optimization_id = await service.approve(platform, customer_id, recommendation_id, principal.subject)
+    await workflows.start(optimization_id)
+    return Approved(optimization_id=optimization_id)
+
+
+@router.post("/recommendations/{recommendation_id}/reject")
+async def reject(
+    recommendation_id: str, body: Reject, principal: CurrentPrincipal, platform: CurrentPlatform
+) -> Recommendation:
+    """Reject."""
+    customer_id = require_user(principal, APPROVERS)
+    return await service.reject(platform, customer_id, recommendation_id, body.reason, principal.subject)

@@ -1,0 +1,173 @@
+"""Recommendations: stored from drafts, judged by other agents, approved or rejected by the customer."""
+
+from datetime import timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from optiinfra.api.agents import Draft, Validation
+from optiinfra.api.common import now
+from optiinfra.api.recommendations import Recommendation
+from optiinfra.domain.recommendation import ADVICE_ONLY, AgentType, RecommendationStatus
+from optiinfra.kit.ids import new_id
+from optiinfra.kit.logging import trace_id
+from optiinfra.kit.problems import Problem, not_found
+from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.platform import Platform
+from optiinfra.stores.postgres import models
+
+
+async def store(
+    session: AsyncSession,
+    platform: Platform,
+    customer_id: str,
+    analysis_id: str,
+    agent_type: AgentType,
+    drafts: dict[str, Draft],
+) -> None:
+    """Store drafts under their ids; what was pending for the same change of the same deployment is superseded.
+
+    Storing the same ids again changes nothing.
+    """
+    table = models.Recommendation
+    known = set(await session.scalars(select(table.id).where(table.analysis_id == analysis_id)))
+    for recommendation_id, draft in drafts.items():
+        if recommendation_id in known:
+            continue
+        older = (
+            table.customer_id == customer_id,
+            table.deployment_id == draft.deployment_id,
+            table.draft["type"].astext == draft.type,
+            table.status == "pending",
+        )
+        await session.execute(update(table).where(*older).values(status="superseded"))
+        session.add(
+            table(
+                id=recommendation_id,
+                customer_id=customer_id,
+                analysis_id=analysis_id,
+                deployment_id=draft.deployment_id,
+                agent_type=agent_type,
+                status="pending",
+                draft=draft.model_dump(mode="json"),
+                validations=[],
+                expires_at=now() + timedelta(seconds=platform.settings.recommendation_ttl_seconds),
+            )
+        )
+        await session.flush()
+        payload = {
+            "recommendation_id": recommendation_id,
+            "title": draft.title,
+            "estimated_savings": draft.estimated_savings,
+        }
+        await record(session, customer_id, "recommendation_created", "agent", payload, agent_type=agent_type)
+
+
+async def add_validation(session: AsyncSession, recommendation_id: str, validation: Validation) -> None:
+    """Add an agent's judgement; a refusal rejects the recommendation. The same agent's second one is dropped."""
+    row = await session.get_one(models.Recommendation, recommendation_id, with_for_update=True)
+    if any(given["agent_type"] == validation.agent_type for given in row.validations):
+        return
+    row.validations = [*row.validations, validation.model_dump(mode="json")]
+    if not validation.approved and row.status == "pending":
+        row.status = "rejected"
+    payload = {"recommendation_id": row.id, "approved": validation.approved, "reason": validation.reason}
+    await record(
+        session, row.customer_id, "recommendation_validated", "agent", payload, agent_type=validation.agent_type
+    )
+
+
+async def listing(
+    platform: Platform, customer_id: str, status: RecommendationStatus | None, limit: int
+) -> list[Recommendation]:
+    """The customer's recommendations, newest first."""
+    table = models.Recommendation
+    query = select(table).where(table.customer_id == customer_id)
+    if status == "expired":
+        query = query.where(table.status == "pending", table.expires_at <= now())
+    elif status == "pending":
+        query = query.where(table.status == "pending", table.expires_at > now())
+    elif status is not None:
+        query = query.where(table.status == status)
+    async with platform.database.transaction() as session:
+        rows = await session.scalars(query.order_by(table.created_at.desc(), table.id).limit(limit))
+        return [to_wire(row) for row in rows]
+
+
+async def approve(platform: Platform, customer_id: str, recommendation_id: str, approver: str) -> str:
+    """Approve, and return the id of the one optimization that carries it out, however often it is approved.
+
+    Raises 404 for another's, 409 for one that cannot be carried out any more, or never could.
+    """
+    async with platform.database.transaction() as session:
+        row = await _lock(session, customer_id, recommendation_id)
+        query = select(models.Optimization.id).where(models.Optimization.recommendation_id == recommendation_id)
+        if (existing := await session.scalar(query)) is not None:
+            return str(existing)
+        draft = Draft.model_validate(row.draft)
+        _must_be_approvable(to_wire(row))
+        optimization = models.Optimization(
+            id=new_id("opt"),
+            customer_id=customer_id,
+            recommendation_id=recommendation_id,
+            type=draft.type,
+            status="pending",
+            trace_id=trace_id(),
+        )
+        session.add(optimization)
+        row.status = "approved"
+        payload = {"recommendation_id": recommendation_id, "approved_by": approver}
+        await record(
+            session,
+            customer_id,
+            "recommendation_approved",
+            "customer",
+            payload,
+            optimization_id=optimization.id,
+        )
+    return optimization.id
+
+
+async def reject(platform: Platform, customer_id: str, recommendation_id: str, reason: str, by: str) -> Recommendation:
+    """Reject a pending recommendation."""
+    async with platform.database.transaction() as session:
+        row = await _lock(session, customer_id, recommendation_id)
+        if to_wire(row).status != "pending":
+            raise Problem(409, "not_pending", f"the recommendation is {to_wire(row).status}, not pending")
+        row.status = "rejected"
+        payload = {"recommendation_id": recommendation_id, "reason": reason, "rejected_by": by}
+        await record(session, customer_id, "recommendation_rejected", "customer", payload)
+    return to_wire(row)
+
+
+def to_wire(row: models.Recommendation) -> Recommendation:
+    """As the API shows it; a pending one past its time is expired."""
+    draft = Draft.model_validate(row.draft)
+    status = "expired" if row.status == "pending" and row.expires_at <= now() else row.status
+    return Recommendation(
+        id=row.id,
+        agent_type=row.agent_type,  # type: ignore[arg-type]  # written from the same literals
+        status=status,  # type: ignore[arg-type]
+        validations=[Validation.model_validate(validation) for validation in row.validations],
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        **draft.model_dump(exclude={"deployment_id", "modelled", "features"}),
+    )
+
+
+def _must_be_approvable(recommendation: Recommendation) -> None:
+    for validation in recommendation.validations:
+        if not validation.approved:
+            refusal = f"the {validation.agent_type} agent refused it: {validation.reason}"
+            raise Problem(409, "refused_by_validator", refusal)
+    if recommendation.type in ADVICE_ONLY:
+        raise Problem(409, "not_executable", "this is advice for you to follow; the platform cannot carry it out")
+    if recommendation.status != "pending":
+        raise Problem(409, "not_pending", f"the recommendation is {recommendation.status}, not pending")
+
+
+async def _lock(session: AsyncSession, customer_id: str, recommendation_id: str) -> models.Recommendation:
+    row = await session.get(models.Recommendation, recommendation_id, with_for_update=True)
+    if row is None or row.customer_id != customer_id:
+        raise not_found("recommendation")
+    return row

@@ -1,0 +1,74 @@
+"""Where runtimes call in."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from optiinfra.api.customers import Started
+from optiinfra.api.runtimes import Command, CommandResult, Connect, Connected, InventoryAccepted, InventoryReport
+from optiinfra.api.telemetry import TelemetryBatch
+from optiinfra.kit.auth import CurrentPrincipal, Principal
+from optiinfra.kit.problems import Problem, not_found
+from optiinfra.orchestrator.access import require_kind
+from optiinfra.orchestrator.inventory.service import store_deployments
+from optiinfra.orchestrator.platform import CurrentPlatform
+from optiinfra.orchestrator.runtimes import service
+from optiinfra.orchestrator.telemetry.service import store
+
+router = APIRouter(prefix="/agent-runtime")
+
+PUBLIC = ("/agent-runtime/connect",)  # its credential is in the body
+
+
+def _customer(principal: Principal) -> str:
+    require_kind(principal, "runtime")
+    return principal.customer_id or ""
+
+
+@router.post("/connect")
+async def connect(body: Connect, platform: CurrentPlatform) -> Connected:
+    """Connect with a customer's token."""
+    principal = await service.authenticate(platform, body.agent_token)
+    if principal is None or principal.customer_id != body.customer_id:
+        raise Problem(401, "unauthenticated", "unknown or revoked agent token, or another customer's")
+    return Connected(runtime_id=await service.connect(platform, body.customer_id, body.hostname, body.version))
+
+
+@router.put("/{runtime_id}/inventory")
+async def inventory(
+    runtime_id: str, body: InventoryReport, principal: CurrentPrincipal, platform: CurrentPlatform
+) -> InventoryAccepted:
+    """Report every deployment behind the customer's gateway."""
+    async with platform.database.transaction() as session:
+        ids = await store_deployments(session, _customer(principal), body.deployments)
+    return InventoryAccepted(deployment_ids=ids)
+
+
+@router.post("/{runtime_id}/telemetry", status_code=202)
+async def telemetry(
+    runtime_id: str, body: TelemetryBatch, principal: CurrentPrincipal, platform: CurrentPlatform
+) -> Started:
+    """Send what was measured."""
+    await store(platform, _customer(principal), body)
+    return Started()
+
+
+@router.get("/{runtime_id}/commands")
+async def commands(
+    runtime_id: str,
+    principal: CurrentPrincipal,
+    platform: CurrentPlatform,
+    wait: Annotated[float, Query(ge=0, le=60)] = 20,
+) -> list[Command]:
+    """Fetch orders; the answer comes as soon as there is one, or empty after `wait` seconds."""
+    return await service.pending(platform, _customer(principal), runtime_id, wait)
+
+
+@router.post("/{runtime_id}/commands/{command_id}/result")
+async def result(
+    runtime_id: str, command_id: str, body: CommandResult, principal: CurrentPrincipal, platform: CurrentPlatform
+) -> Started:
+    """Answer an order."""
+    if not await service.answer(platform, _customer(principal), command_id, body):
+        raise not_found("command")
+    return Started()

@@ -1,0 +1,38 @@
+"""What the orchestrator is told by its environment."""
+
+from optiinfra.kit.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Addresses, secrets and deadlines (seconds)."""
+
+    orchestrator_port: int = 8001
+    orchestrator_url: str = "http://127.0.0.1:8001"
+    postgresql_url: str
+    clickhouse_url: str
+    clickhouse_user: str
+    clickhouse_password: str
+    clickhouse_database: str = "optiinfra"
+    redis_url: str
+    qdrant_url: str
+    qdrant_api_key: str
+    aws_endpoint_url: str
+    aws_access_key_id: str = "test"
+    aws_secret_access_key: str = "test"  # noqa: S105  the mock cloud asks for some; a real one is set from outside
+    token_signing_key: str
+    enrolment_secret: str
+    admin_token: str
+
+    executor_id: str = "orchestrator"
+    access_token_seconds: int = 900
+    refresh_token_seconds: int = 14 * 24 * 3600
+    recommendation_ttl_seconds: int = 7 * 24 * 3600
+    heartbeat_seconds: float = 2.0
+    agent_task_seconds: float = 30.0
+    agent_wait_seconds: float = 20.0
+    command_seconds: float = 60.0
+    command_redelivery_seconds: float = 30.0
+    stage_deadline_seconds: float = 600.0
+    optimization_deadline_seconds: float = 3600.0
+    measuring_window_seconds: float = 900.0
+    """How far back the figures before a change are taken from."""

@@ -1,0 +1,70 @@
+"""Taking telemetry in, and giving it out as series."""
+
+import math
+from datetime import datetime
+
+from optiinfra.api.common import now
+from optiinfra.api.telemetry import MetricPoint, MetricType, TelemetryBatch
+from optiinfra.orchestrator.platform import Platform
+
+_OPEN_EDGE = math.inf
+_AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
+
+
+async def store(platform: Platform, customer_id: str, batch: TelemetryBatch) -> None:
+    """Append a runtime's batch. The sender says what it measured; whose it is, its token says."""
+    await platform.telemetry.insert_samples(
+        [
+            (customer_id, sample.deployment_id, sample.replica_id, sample.metric, sample.timestamp, sample.value)
+            for sample in batch.samples
+        ]
+    )
+    await platform.telemetry.insert_latencies(
+        [
+            (
+                customer_id,
+                count.deployment_id,
+                count.replica_id,
+                count.timestamp,
+                _OPEN_EDGE if count.le is None else count.le,
+                count.count,
+            )
+            for count in batch.latencies
+        ]
+    )
+
+
+async def store_figure(platform: Platform, customer_id: str, deployment_id: str, metric: str, value: float) -> None:
+    """Append one figure of a deployment that the platform itself established."""
+    await platform.telemetry.insert_samples([(customer_id, deployment_id, "", metric, now(), value)])
+
+
+async def series(
+    platform: Platform,
+    customer_id: str,
+    metric: MetricType,
+    start: datetime,
+    end: datetime,
+    resource_id: str | None,
+    limit: int,
+) -> list[MetricPoint]:
+    """One deployment's points, oldest first, or the estate's: costs as recorded, rates added up, others averaged."""
+    wanted = "" if resource_id is None and metric == "monthly_cost" else resource_id
+    rows = await platform.telemetry.series(customer_id, metric, start, end, wanted, limit)
+    if wanted is None:
+        moments: dict[datetime, list[float]] = {}
+        for moment, _deployment, value in rows:
+            moments.setdefault(moment, []).append(value)
+        rows = [
+            (moment, "", sum(values) / len(values) if metric in _AVERAGED else sum(values))
+            for moment, values in moments.items()
+        ]
+    return [
+        MetricPoint(
+            timestamp=moment,
+            value=value,
+            score=value if metric == "quality_score" else None,
+            resource_id=deployment_id or customer_id,
+        )
+        for moment, deployment_id, value in rows
+    ]

@@ -1,0 +1,63 @@
+"""Sessions, and bringing the schema up to date."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_MIGRATION_LOCK = 7_203_517_001  # any number that nothing else takes an advisory lock on
+
+
+class Database:
+    """One PostgreSQL database. `ring` wakes the readers of a channel once a transaction has committed."""
+
+    def __init__(self, url: str, ring: Callable[[str], Awaitable[None]]) -> None:
+        self._engine = create_async_engine(
+            url, pool_size=20, max_overflow=20, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+        )
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._ring = ring
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed at the end, rolled back on an exception.
+
+        Channels noted by `wake_after_commit` ring after the commit, so that a reader finds what it was woken for.
+        """
+        async with self._sessions() as session:
+            async with session.begin():
+                yield session
+            for channel in sorted(session.info.get("channels", ())):
+                await self._ring(channel)
+
+    async def ping(self) -> None:
+        """Raises when the server does not answer a query."""
+        async with self._engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def migrate(self) -> None:
+        """Bring the schema to the newest revision; of several starting processes one does it, the others wait."""
+        async with self._engine.begin() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            await connection.run_sync(_upgrade)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._engine.dispose()
+
+
+def wake_after_commit(session: AsyncSession, channel: str) -> None:
+    """Wake a channel's readers when this session's transaction has committed."""
+    session.info.setdefault("channels", set()).add(channel)
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,289 @@
+"""Tables. Times are UTC, money US dollars; `*_hash` columns hold what a secret hashes to, never the secret."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, DateTime, ForeignKey, MetaData, UniqueConstraint, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Json = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    """What every table shares: names of constraints that migrations can rely on."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: DateTime(timezone=True),
+        Json: JSONB,
+        list[Json]: JSONB,
+        list[str]: JSONB,
+        list[float]: JSONB,
+        dict[str, float]: JSONB,
+    }
+
+
+def _owner() -> Mapped[str]:
+    return mapped_column(ForeignKey("customers.id", ondelete="CASCADE"), index=True)
+
+
+def _now() -> Mapped[datetime]:
+    return mapped_column(server_default=func.now())
+
+
+class Customer(Base):
+    """A company. `last_event_seq` numbers its events, under this row's lock."""
+
+    __tablename__ = "customers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    company_name: Mapped[str]
+    plan: Mapped[str]
+    preferences: Mapped[Json]
+    last_event_seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    created_at: Mapped[datetime] = _now()
+
+
+class User(Base):
+    """A person of a customer."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    email: Mapped[str] = mapped_column(unique=True)
+    password_hash: Mapped[str]
+    role: Mapped[str]
+    created_at: Mapped[datetime] = _now()
+
+
+class RefreshToken(Base):
+    """One refresh token; those of one sign-in are a family, which a reused one revokes."""
+
+    __tablename__ = "refresh_tokens"
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    family: Mapped[str] = mapped_column(index=True)
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class CloudAccount(Base):
+    """A cloud account that we reach through a role."""
+
+    __tablename__ = "cloud_accounts"
+    __table_args__ = (UniqueConstraint("customer_id", "provider", "region", "role_arn"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    provider: Mapped[str]
+    region: Mapped[str]
+    role_arn: Mapped[str]
+    external_id: Mapped[str | None]
+    status: Mapped[str]
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = _now()
+
+
+class Instance(Base):
+    """A cloud instance as last seen."""
+
+    __tablename__ = "instances"
+
+    customer_id: Mapped[str] = mapped_column(ForeignKey("customers.id", ondelete="CASCADE"), primary_key=True)
+    instance_id: Mapped[str] = mapped_column(primary_key=True)
+    cloud_account_id: Mapped[str] = mapped_column(ForeignKey("cloud_accounts.id", ondelete="CASCADE"), index=True)
+    provider: Mapped[str]
+    region: Mapped[str]
+    instance_type: Mapped[str]
+    lifecycle: Mapped[str]
+    state: Mapped[str]
+    monthly_cost: Mapped[float]
+    seen_at: Mapped[datetime]
+
+
+class Deployment(Base):
+    """A deployment as its gateway last described it (`DiscoveredDeployment`)."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (UniqueConstraint("customer_id", "name"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    name: Mapped[str]
+    described: Mapped[Json]
+    seen_at: Mapped[datetime]
+
+
+class AgentToken(Base):
+    """A token with which a customer's runtime connects."""
+
+    __tablename__ = "agent_tokens"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _now()
+    revoked_at: Mapped[datetime | None]
+
+
+class Runtime(Base):
+    """A connected runtime."""
+
+    __tablename__ = "runtimes"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    hostname: Mapped[str]
+    version: Mapped[str]
+    connected_at: Mapped[datetime] = _now()
+    last_seen_at: Mapped[datetime] = _now()
+
+
+class Command(Base):
+    """An order to a customer's runtime; delivered again if nothing is heard of it."""
+
+    __tablename__ = "commands"
+    __table_args__ = (UniqueConstraint("customer_id", "idempotency_key"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    idempotency_key: Mapped[str]
+    kind: Mapped[str]
+    payload: Mapped[Json]
+    status: Mapped[str]
+    delivered_to: Mapped[str | None]
+    delivered_at: Mapped[datetime | None]
+    output: Mapped[Json | None]
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = _now()
+    completed_at: Mapped[datetime | None]
+
+
+class Agent(Base):
+    """A registered agent; whether it lives is Redis's to say."""
+
+    __tablename__ = "agents"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    agent_type: Mapped[str]
+    pool: Mapped[str]
+    version: Mapped[str]
+    hostname: Mapped[str]
+    base_url: Mapped[str]
+    capabilities: Mapped[list[str]]
+    secret_hash: Mapped[str] = mapped_column(unique=True)
+    registered_at: Mapped[datetime] = _now()
+    last_heartbeat_at: Mapped[datetime] = _now()
+    deregistered_at: Mapped[datetime | None]
+    current_tasks: Mapped[int] = mapped_column(server_default="0")
+    load: Mapped[float] = mapped_column(server_default="0")
+
+
+class Analysis(Base):
+    """One look of an agent at a customer's estate."""
+
+    __tablename__ = "analyses"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    agent_type: Mapped[str]
+    status: Mapped[str]
+    summary: Mapped[str | None]
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = _now()
+    completed_at: Mapped[datetime | None]
+
+
+class Recommendation(Base):
+    """A recommendation: the agent's draft, and the other agents' judgement of it."""
+
+    __tablename__ = "recommendations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    analysis_id: Mapped[str] = mapped_column(ForeignKey("analyses.id", ondelete="CASCADE"), index=True)
+    deployment_id: Mapped[str] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"), index=True)
+    agent_type: Mapped[str]
+    status: Mapped[str]
+    draft: Mapped[Json]
+    validations: Mapped[list[Json]]
+    created_at: Mapped[datetime] = _now()
+    expires_at: Mapped[datetime]
+
+
+class Optimization(Base):
+    """A recommendation being carried out; its id is its workflow's id."""
+
+    __tablename__ = "optimizations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    recommendation_id: Mapped[str] = mapped_column(ForeignKey("recommendations.id", ondelete="CASCADE"), unique=True)
+    type: Mapped[str]
+    status: Mapped[str]
+    trace_id: Mapped[str]
+    snapshot: Mapped[Json | None]
+    result: Mapped[Json | None]
+    rollback_reason: Mapped[str | None]
+    created_at: Mapped[datetime] = _now()
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+
+
+class OptimizationStep(Base):
+    """One step of an optimization, or of its undoing."""
+
+    __tablename__ = "optimization_steps"
+
+    optimization_id: Mapped[str] = mapped_column(ForeignKey("optimizations.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    status: Mapped[str]
+    attempt: Mapped[int]
+    started_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    detail: Mapped[Json]
+
+
+class Outcome(Base):
+    """What an optimization brought, for the next prediction; Qdrant holds a copy to search in."""
+
+    __tablename__ = "outcomes"
+
+    optimization_id: Mapped[str] = mapped_column(ForeignKey("optimizations.id", ondelete="CASCADE"), primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    type: Mapped[str]
+    features: Mapped[list[float]]
+    modelled: Mapped[dict[str, float]]
+    measured: Mapped[dict[str, float]]
+    created_at: Mapped[datetime] = _now()
+
+
+class Event(Base):
+    """What happened to a customer, numbered without gaps."""
+
+    __tablename__ = "events"
+
+    customer_id: Mapped[str] = mapped_column(ForeignKey("customers.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    event_type: Mapped[str]
+    source: Mapped[str]
+    agent_type: Mapped[str | None]
+    payload: Mapped[Json]
+    created_at: Mapped[datetime] = _now()
+    optimization_id: Mapped[str | None]
+    step: Mapped[str | None]
+    status: Mapped[str | None]
+    progress: Mapped[float | None]
