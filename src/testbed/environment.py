@@ -14,7 +14,7 @@ from typing import Any
 
 from testbed import paths
 from testbed.fingerprint import fingerprint, version
-from testbed.parts import ALL_PARTS, HOST, Part, variable_name
+from testbed.parts import HOST, PARTS, Part, variable_name
 
 DEFAULT_NAME = "e2e"
 BACKENDS = ("embedded",)
@@ -216,7 +216,7 @@ def create(name: str, settings: Settings, previous: Environment | None, supervis
 def choose_ports(name: str) -> dict[str, int]:
     """Each part's port: its variable's value, else the fixed one (default name only), else a free one."""
     ports: dict[str, int] = {}
-    for part in ALL_PARTS:
+    for part in PARTS:
         if part.port is None or part.port_variable is None:
             continue
         wanted = os.environ.get(part.port_variable)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import requests
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from testbed.environment import Environment
@@ -131,5 +132,5 @@ def table(rows: list[Row], title: str) -> Table:
         colour = "green" if row.status == "healthy" else "red"
         latency = "" if row.latency_ms is None else f"{row.latency_ms:.0f} ms"
         status = f"[{colour}]{row.status}[/]"
-        made.add_row(row.name, row.address, status, row.version, latency, str(row.restarts), row.note)
+        made.add_row(row.name, row.address, status, row.version, latency, str(row.restarts), escape(row.note))
     return made

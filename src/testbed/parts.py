@@ -181,17 +181,3 @@ def named(name: str) -> Part:
         if name in (part.name, part.program):
             return part
     raise ValueError(f"no part is called {name!r}: choose one of {', '.join(part.name for part in PARTS)}")
-
-
-from importlib.util import find_spec  # noqa: E402  TEMPORARY until every room has its service
-
-
-def _there(part: Part) -> bool:
-    try:
-        return find_spec(part.module + ".__main__") is not None or part.module.startswith("testbed.engines")
-    except ModuleNotFoundError:
-        return part.module.startswith("testbed.engines")
-
-
-ALL_PARTS = PARTS
-PARTS = tuple(part for part in PARTS if _there(part))

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from testbed import paths
@@ -112,5 +113,5 @@ def table(rows: list[Requirement], backend: str) -> Table:
         needed = backend in row.backends
         mark = "[green]✓[/]" if row.ok else ("[red]✗[/]" if needed else "-")
         purpose = row.purpose if needed else f"{row.purpose} only"
-        made.add_row(mark, row.name, row.needed, row.found, purpose, "" if row.ok else row.how)
+        made.add_row(mark, row.name, row.needed, escape(row.found), purpose, "" if row.ok else escape(row.how))
     return made

@@ -1,0 +1,112 @@
+# /// script
+# dependencies = ["nox[uv]>=2025.10"]
+# ///
+"""Sessions: what is run, each in a virtualenv of its own. `nox --list` shows them; positional arguments go to pytest."""
+
+import os
+import time
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "typecheck", "unit"]
+
+ROOT = Path(__file__).parent
+SYSTEM_FOLDERS = ("tests/e2e", "tests/integration", "tests/performance", "tests/security")
+SYSTEM_TESTS = 43
+
+
+def install(session: nox.Session, extra: str) -> None:
+    """Install the project with one of its extras, at the pinned versions."""
+    session.install("-e", f".[{extra}]", "-c", "constraints.txt")
+
+
+def suite(session: nox.Session, *pytest_arguments: str, coverage: bool = False, reuse: bool = True) -> None:
+    """Build, start, check, test; stop what was started, whatever happened."""
+    began = time.time()
+    install(session, "unit" if session.name == "unit" else "system")
+    flags = ["--coverage"] if coverage else []
+    found = session.run("python", "-m", "testbed.reuse", *flags, silent=True) if reuse else None
+    running = str(found or "").strip()
+    name = running or f"{session.name}-{os.getpid()}"
+    session.run("invoke", "build-all", "--name", name)
+    if running:
+        session.log(f"using the running environment {name!r}: it was started from the same source and settings")
+    try:
+        session.run("invoke", "start-test-env", "--name", name, *flags)
+        session.run("invoke", "health-check", "--name", name)
+        results = ROOT / "test-results.xml"
+        results.unlink(missing_ok=True)
+        session.run("pytest", f"--junitxml={results}", *pytest_arguments, env={"OPTIINFRA_TESTENV": name})
+    finally:
+        if not running:
+            session.run("invoke", "stop-test-env", "--name", name)
+        session.run("python", "-m", "testbed.evidence", session.name, "--name", name, f"--started={began}")
+        if coverage and running:
+            session.log(f"service coverage is written when environment {name!r} stops")
+        elif coverage:
+            session.run("python", "-m", "testbed.coverage_summary", session.name, "--name", name)
+        if not running:
+            session.run("invoke", "clean", "--name", name)
+
+
+def existing(*folders: str) -> list[str]:
+    """The folders of tests that there are."""
+    return [folder for folder in folders if any((ROOT / folder).glob("test_*.py"))]
+
+
+def chosen(session: nox.Session, *defaults: str) -> list[str]:
+    """pytest's arguments: the given ones, with the session's own folders unless they name tests themselves."""
+    named = any(argument.startswith("tests/") for argument in session.posargs)
+    return [*([] if named else defaults), *session.posargs]
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """The end-to-end scenarios, one after the other, with their output."""
+    suite(session, "-s", "-v", "-p", "no:randomly", *chosen(session, "tests/e2e"), coverage=True)
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """All system tests in a fresh environment, with coverage and reports."""
+    folders = existing(*SYSTEM_FOLDERS)
+    suite(session, "-v", "--durations=0", *chosen(session, *folders), coverage=True, reuse=False)
+    session.run("python", "-m", "testbed.count", f"--expected={SYSTEM_TESTS}")
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Tests that need nothing but the code."""
+    install(session, "unit")
+    session.run("pytest", *chosen(session, "tests/unit"))
+
+
+@nox.session
+def fast(session: nox.Session) -> None:
+    """Unit and contract tests, and the short integration and security tests, on a live environment."""
+    folders = [*existing("tests/contract", "tests/integration", "tests/security"), "tests/unit"]
+    suite(session, "-m", "not slow and not e2e and not performance", *chosen(session, *folders))
+    session.log("e2e and performance tests were left out: `nox -s test` runs everything")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting, and the arrows between packages."""
+    install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """mypy, strict."""
+    install(session, "types")
+    session.run("mypy")
+
+
+if __name__ == "__main__":
+    nox.main()

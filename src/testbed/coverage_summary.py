@@ -1,0 +1,96 @@
+"""The coverage of the platform's own code, by component, as measured in the service processes."""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from testbed import paths
+
+PACKAGE = PurePosixPath("src/optiinfra")
+FIRST = (
+    "orchestrator/",
+    "agents/cost_agent/",
+    "agents/perf_agent/",
+    "agents/resource_agent/",
+    "agents/app_agent/",
+    "portal/",
+)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Statements and how many of them ran."""
+
+    statements: int = 0
+    covered: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.statements + other.statements, self.covered + other.covered)
+
+    @property
+    def percent(self) -> float:
+        """0 to 100; a component without statements is fully covered."""
+        return 100.0 * self.covered / self.statements if self.statements else 100.0
+
+
+def component(path: str) -> str:
+    """The row that a file of the platform belongs to: its folder, or its agent's."""
+    parts = PurePosixPath(path).relative_to(PACKAGE).parts
+    if len(parts) == 1:
+        return "./"
+    depth = 2 if parts[0] == "agents" and len(parts) > 2 else 1
+    return "/".join(parts[:depth]) + "/"
+
+
+def rows(files: Iterable[tuple[str, Counts]]) -> list[tuple[str, Counts]]:
+    """A row a component, in the report's order, and the total; nothing is omitted."""
+    found: dict[str, Counts] = dict.fromkeys(FIRST, Counts())
+    for path, counts in files:
+        name = component(path)
+        found[name] = found.get(name, Counts()) + counts
+    others = sorted(set(found) - set(FIRST))
+    listed = [(name, found[name]) for name in (*FIRST, *others)]
+    return [*listed, ("TOTAL", sum(found.values(), Counts()))]
+
+
+def render(listed: list[tuple[str, Counts]]) -> str:
+    """The block that the terminal shows."""
+    lines = [f"  {name:<28} {counts.statements:>6} {counts.percent:>6.1f}%" for name, counts in listed]
+    return "\n".join(["Coverage Summary:", *lines])
+
+
+def combine(data_dir: Path, target: Path) -> list[tuple[str, Counts]]:
+    """Combine the processes' data into ``target``, write ``htmlcov/``, and return the counts a file.
+
+    Raises coverage's NoDataError when no process left any.
+    """
+    from coverage import Coverage
+
+    measured = Coverage(data_file=str(target), config_file=str(paths.ROOT / ".coveragerc"))
+    target.unlink(missing_ok=True)
+    measured.combine([str(data_dir)], strict=True, keep=True)
+    measured.save()
+    measured.html_report(directory=str(paths.ROOT / "htmlcov"))
+    counts = []
+    for file in sorted(measured.get_data().measured_files()):
+        _, statements, _, missing, _ = measured.analysis2(file)
+        relative = Path(file).resolve().relative_to(paths.ROOT).as_posix()
+        counts.append((relative, Counts(len(statements), len(statements) - len(missing))))
+    return counts
+
+
+def main() -> None:
+    """``python -m testbed.coverage_summary SESSION --name ENVIRONMENT``: print the summary, keep the data as evidence."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("session")
+    parser.add_argument("--name", required=True)
+    arguments = parser.parse_args()
+    folder = paths.ROOT / "reports" / "evidence" / arguments.session
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = combine(paths.state_dir(arguments.name) / "coverage", folder / "coverage.data")
+    print(render(rows(counts)))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a session leaves behind to be judged: ``reports/evidence/<session>/``."""
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from testbed import environment as environments
+from testbed import paths
+from testbed.fingerprint import source_files, version
+
+SCHEMA = 1
+
+
+def keep_logs(name: str, target: Path) -> None:
+    """Copy an environment's logs to ``target``, replacing what an earlier run left there."""
+    shutil.rmtree(target, ignore_errors=True)
+    folder = paths.log_dir(name)
+    if folder.exists():
+        shutil.copytree(folder, target)
+
+
+def tree_hash(root: Path = paths.ROOT) -> str:
+    """A digest of every file that git tracks or would track, as it lies there now."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, check=False
+    )
+    names = sorted(filter(None, listed.stdout.decode().split("\0"))) if listed.returncode == 0 else []
+    files = [root / name for name in names] or source_files(root)
+    digest = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            digest.update(f"{file.relative_to(root)}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def manifest(session: str, started: datetime, backend: str) -> dict[str, Any]:
+    """What the evidence was made from: a verdict needs it to be of one commit and tree."""
+    return {
+        "schema": SCHEMA,
+        "session": session,
+        "commit": version(),
+        "tree": tree_hash(),
+        "backend": backend,
+        "session_started_at": started.isoformat(),
+        "collected_at": datetime.now(UTC).isoformat(),
+    }
+
+
+def collect(session: str, name: str, started: datetime) -> Path:
+    """Gather a session's evidence from its environment and the latest reports; the folder that it lies in."""
+    folder = paths.ROOT / "reports" / "evidence" / session
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_logs(name, folder / "logs")
+    results = paths.ROOT / "test-results.xml"
+    if results.exists():
+        shutil.copyfile(results, folder / "junit.xml")
+    found = environments.load(name)
+    backend = found.settings.backend if found else environments.Settings.backend
+    (folder / "manifest.json").write_text(json.dumps(manifest(session, started, backend), indent=2))
+    return folder
+
+
+def main() -> None:
+    """``python -m testbed.evidence SESSION --name ENVIRONMENT --started SECONDS``."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("session")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--started", type=float, required=True, help="when the session began, in seconds since 1970")
+    arguments = parser.parse_args()
+    folder = collect(arguments.session, arguments.name, datetime.fromtimestamp(arguments.started, UTC))
+    print(f"Evidence: {folder.relative_to(paths.ROOT)}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""``python -m testbed.reuse``: the name of a running environment that a test session may use, or nothing.
+
+It may if it was started from the same source, pins, Python, backend and settings.
+"""
+
+import argparse
+
+from testbed import startup
+from testbed.environment import DEFAULT_NAME, Settings
+
+
+def reusable(settings: Settings) -> str | None:
+    """The running default environment's name if its fingerprint is what starting now would give."""
+    found = startup.running(DEFAULT_NAME)
+    return found.name if found is not None and found.fingerprint == settings.fingerprint() else None
+
+
+def main() -> None:
+    """Print the name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--coverage", action="store_true")
+    arguments = parser.parse_args()
+    print(reusable(Settings.chosen(None, coverage=arguments.coverage, fleet_speed=None)) or "")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
