@@ -5,5 +5,5 @@ from optiinfra.orchestrator.app import create
 from optiinfra.orchestrator.settings import Settings
 
 if __name__ == "__main__":
-    settings = Settings()  # type: ignore[call-arg]  # from the environment
+    settings = Settings()
     serve(create(settings), settings.host, settings.orchestrator_port)

@@ -117,7 +117,7 @@ async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncItera
         "postgresql": database.ping,
         "clickhouse": telemetry.ping,
         "qdrant": memory.ping,
-        "redis": redis_client.ping,
+        "redis": wake.ping,
     }
     async with client(timeout=settings.agent_task_seconds) as agents_http:
         yield Platform(

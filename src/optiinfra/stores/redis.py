@@ -20,6 +20,10 @@ class WakeUp:
     def __init__(self, client: "redis.Redis") -> None:
         self._client = client
 
+    async def ping(self) -> None:
+        """Raises when the server does not answer."""
+        await self._client.ping()
+
     async def ring(self, channel: str) -> None:
         """Wake everyone who waits on a channel; without Redis they look by themselves within seconds."""
         await self._client.publish(f"optiinfra:wake:{channel}", b"")

@@ -80,7 +80,7 @@ async def listing(platform: Platform) -> list[Agent]:
     return [
         Agent(
             agent_id=row.id,
-            agent_type=row.agent_type,  # type: ignore[arg-type]  # checked when it registered
+            agent_type=row.agent_type,
             status="active" if row.id in alive else "unhealthy",
             version=row.version,
             hostname=row.hostname,

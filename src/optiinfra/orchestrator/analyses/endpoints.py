@@ -59,8 +59,8 @@ async def analysis(analysis_id: str, principal: CurrentPrincipal, platform: Curr
         )
         return Analysis(
             id=row.id,
-            agent_type=row.agent_type,  # type: ignore[arg-type]
-            status=row.status,  # type: ignore[arg-type]
+            agent_type=row.agent_type,
+            status=row.status,
             recommendation_ids=list(found),
             summary=row.summary,
             error=row.error,

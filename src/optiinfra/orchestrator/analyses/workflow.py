@@ -83,7 +83,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
                 self._platform,
                 analysis.customer_id,
                 analysis_id,
-                analysis.agent_type,  # type: ignore[arg-type]
+                analysis.agent_type,
                 drafts,
             )
 

@@ -183,11 +183,11 @@ def _instance(row: models.Instance) -> Instance:
         provider=row.provider,
         region=row.region,
         instance_type=row.instance_type,
-        lifecycle=row.lifecycle,  # type: ignore[arg-type]  # written from CloudInstance's own literals
+        lifecycle=row.lifecycle,
         gpu_type=known.gpu.name if known else None,
         gpu_count=known.gpu_count if known else 0,
         monthly_cost=row.monthly_cost,
-        state=row.state,  # type: ignore[arg-type]
+        state=row.state,
     )
 
 

@@ -75,8 +75,8 @@ async def _to_wire(session: AsyncSession, row: models.Optimization) -> Optimizat
     return Optimization(
         id=row.id,
         recommendation_id=row.recommendation_id,
-        type=row.type,  # type: ignore[arg-type]  # written from the same literals
-        status=row.status,  # type: ignore[arg-type]
+        type=row.type,
+        status=row.status,
         started_at=row.started_at,
         completed_at=row.completed_at,
         execution_steps=[step for step in steps if not step.name.startswith("undo_")],

@@ -1,12 +1,13 @@
 """Carrying an optimization out, durably: each step once, and all that was begun undone when one fails."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import structlog
-from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
-from dbos.error import DBOSException
+from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID, StepOptions
+from dbos import error as dbos_error
 from fastapi import Depends, Request
 
 from optiinfra.api.common import now
@@ -27,8 +28,10 @@ from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
 
-_PATIENT = {"retries_allowed": True, "interval_seconds": 0.5, "max_attempts": 6}
-"""For steps that only a store's outage can stop; what the outside refuses is an answer, not an exception."""
+
+def _patient(name: str) -> StepOptions:
+    """A step that is tried again while it raises: what the outside refuses is an answer, not an exception."""
+    return {"name": name, "retries_allowed": True, "interval_seconds": 0.5, "max_attempts": 6}
 
 
 @DBOS.dbos_class()
@@ -52,7 +55,7 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
     @DBOS.workflow()
     async def run(self, optimization_id: str) -> None:
         """Carry out every step, then measure; on a failure undo what was begun."""
-        steps = await DBOS.run_step_async({"name": "plan", **_PATIENT}, self._plan, optimization_id)
+        steps = await DBOS.run_step_async(_patient("plan"), self._plan, optimization_id)
         begun: list[str] = []
         for step in steps:
             begun.append(step)
@@ -65,27 +68,27 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
     @DBOS.workflow()
     async def roll_back(self, optimization_id: str) -> None:
         """Undo every step of a completed optimization."""
-        steps = await DBOS.run_step_async({"name": "plan", **_PATIENT}, self._plan, optimization_id)
+        steps = await DBOS.run_step_async(_patient("plan"), self._plan, optimization_id)
         await self._undo_all(optimization_id, steps, "rolled back on request")
 
     async def _undo_all(self, optimization_id: str, begun: list[str], failure: str) -> None:
-        await DBOS.run_step_async(
-            {"name": "begin_rollback", **_PATIENT}, self._begin_rollback, optimization_id, failure
-        )
+        await DBOS.run_step_async(_patient("begin_rollback"), self._begin_rollback, optimization_id, failure)
         for step in undo_order(begun):
             problem = await self._step(undo_name(step), self._undo, optimization_id, step)
             if problem is not None:
                 await self._step(
-                    "finish", self._finish, optimization_id, f"{failure}; then {undo_name(step)}: {problem}"
+                    "finish", self._finish, optimization_id, f"{failure}; then {undo_name(step)} failed: {problem}"
                 )
                 return
         await self._step("finish", self._finish_rollback, optimization_id, failure)
 
-    async def _step(self, name: str, function: Any, *args: str) -> str | None:
+    async def _step(self, name: str, function: Callable[..., Awaitable[str | None]], *args: str) -> str | None:
         """Run a durable step that returns why it failed, or None."""
         try:
-            failure: str | None = await DBOS.run_step_async({"name": name, **_PATIENT}, function, *args)
-        except DBOSException as error:  # it kept raising: not an answer from outside, but a defect or a lost store
+            failure: str | None = await DBOS.run_step_async(_patient(name), function, *args)
+        except (
+            dbos_error.DBOSException
+        ) as error:  # it kept raising: not an answer from outside, but a defect or a lost store
             log.exception("step gave up", step=name, args=args)
             return f"internal error: {error}"
         return failure
@@ -105,7 +108,9 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
     async def _undo(self, optimization_id: str, step: str) -> str | None:
         return await self._act(optimization_id, undo_name(step), step, STEP_ACTIONS[step].undo)
 
-    async def _act(self, optimization_id: str, shown: str, step: str, action: Any) -> str | None:
+    async def _act(
+        self, optimization_id: str, shown: str, step: str, action: Callable[[Run], Awaitable[dict[str, Any]]]
+    ) -> str | None:
         """Do one step, or undo it, unless it was done before a crash. Returns why it failed."""
         row = await journal.begin_step(self._platform.database, optimization_id, shown)
         if row.status != "running":

@@ -146,8 +146,8 @@ def to_wire(row: models.Recommendation) -> Recommendation:
     status = "expired" if row.status == "pending" and row.expires_at <= now() else row.status
     return Recommendation(
         id=row.id,
-        agent_type=row.agent_type,  # type: ignore[arg-type]  # written from the same literals
-        status=status,  # type: ignore[arg-type]
+        agent_type=row.agent_type,
+        status=status,
         validations=[Validation.model_validate(validation) for validation in row.validations],
         created_at=row.created_at,
         expires_at=row.expires_at,

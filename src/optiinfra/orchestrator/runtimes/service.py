@@ -128,7 +128,7 @@ async def _take(platform: Platform, customer_id: str, runtime_id: str) -> list[C
         mine = models.Runtime.id == runtime_id, models.Runtime.customer_id == customer_id
         await session.execute(update(models.Runtime).where(*mine).values(last_seen_at=now()))
     return [
-        Command(command_id=row.id, idempotency_key=row.idempotency_key, kind=row.kind, payload=row.payload)  # type: ignore[arg-type]
+        Command(command_id=row.id, idempotency_key=row.idempotency_key, kind=row.kind, payload=row.payload)
         for row in rows
     ]
 
