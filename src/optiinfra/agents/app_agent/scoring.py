@@ -8,16 +8,18 @@ from optiinfra.api.runtimes import GoldenAnswer
 
 
 def normalise(text: str) -> str:
-    """Lower case, one form of each character, words apart by one space; commas within numbers are dropped."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    without_commas = re.sub(r"(?<=\d),(?=\d{3}\b)", "", folded)
-    return " ".join(re.findall(r"[\w.\-/:%$€]*\w[%]?", without_commas))
+    """One form of each character, no capitals, single spaces, no commas between a number's thousands."""
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return re.sub(r"(?<=\d),(?=\d{3}\b)", "", folded)
 
 
 def is_right(answer: GoldenAnswer) -> bool:
-    """Whether the answer holds what was expected, as whole words."""
+    """Whether the answer holds what was expected as a word of its own: 5 is neither in 15, nor in 5.2, nor in -5."""
     expected = normalise(answer.expected)
-    return bool(expected) and f" {expected} " in f" {normalise(answer.answer)} "
+    if not expected:
+        raise ValueError(f"golden prompt {answer.prompt_id} expects nothing; it needs an expected answer")
+    pattern = rf"(?<![\w-])(?<!\d\.){re.escape(expected)}(?!\w|\.\d|-\w)"
+    return re.search(pattern, normalise(answer.answer)) is not None
 
 
 def correct(answers: Sequence[GoldenAnswer]) -> int:

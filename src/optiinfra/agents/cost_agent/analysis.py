@@ -158,7 +158,8 @@ def _explain(candidate: Candidate, savings: float, factor: float, outcomes: int)
     expected = plan.interruptions_per_month * plan.count
     text = (
         f"{deployment.name} runs on {plan.count} on-demand {candidate.instances[0].instance_type} "
-        f"in {deployment.region} for ${plan.current_cost:,.0f} a month (${plan.ondemand_price:,.2f} an hour each) and may be interrupted. "
+        f"in {deployment.region} for ${plan.current_cost:,.0f} a month (${plan.ondemand_price:,.2f} an hour each) "
+        "and may be interrupted. "
         f"On spot they cost about ${plan.spot_price:,.2f} an hour each ({plan.spot_source}). "
         f"We expect {expected:.2f} interruptions a month and allow ${plan.allowance:,.0f} for instances that stand in. "
         f"That leaves about ${savings:,.0f} a month, {savings / plan.current_cost:.0%} of what the deployment costs."

@@ -1,0 +1,57 @@
+"""The agents' own model of serving."""
+
+import pytest
+
+from optiinfra.agents.base.serving import Engine, ModelError, Work
+from tests.unit.agents.estate import ENGINE_ARGS
+
+MODEL = "meta-llama/Llama-3.1-70B-Instruct"
+WORK = Work(800, 800, 200)
+
+
+def engine(**changes: object) -> Engine:
+    return Engine.of(MODEL, "p5.48xlarge", ENGINE_ARGS | changes)
+
+
+def test_an_8b_model_on_one_h100_decodes_as_fast_as_published() -> None:
+    one = Engine.of("meta-llama/Llama-3.1-8B-Instruct", "p5.4xlarge", {})
+    alone = one.under(Work(0, 1, 1000), 1e-6)
+    assert alone is not None
+    assert 0.005 < alone.seconds / 1000 < 0.015  # seconds a token; llm-d-inference-sim has 10-15 ms with a batch
+
+
+def test_more_load_takes_longer_until_the_capacity_is_reached() -> None:
+    capacity = engine().capacity(WORK)
+    seconds = [state.seconds for share in (0.1, 0.5, 0.9, 0.99) if (state := engine().under(WORK, share * capacity))]
+    assert len(seconds) == 4
+    assert seconds == sorted(seconds)
+    assert engine().under(WORK, capacity) is None
+
+
+def test_smaller_weights_and_cache_carry_more() -> None:
+    assert engine(quantization="fp8").capacity(WORK) > engine().capacity(WORK)
+    long = Work(16_000, 16_000, 500)
+    assert engine(kv_cache_dtype="fp8").places(long) > 1.9 * engine().places(long)
+
+
+def test_calibration_finds_the_engine_that_was_observed() -> None:
+    slow = engine().calibrated(WORK, 5.0, 30.0)
+    state = slow.under(WORK, 5.0)
+    assert state is not None
+    assert state.in_engine == pytest.approx(30.0, rel=0.01)
+    assert slow.slowness > 1
+    assert slow.capacity(WORK) < engine().capacity(WORK)
+
+
+@pytest.mark.parametrize(
+    ("model", "instance_type", "args", "wrong"),
+    [
+        ("who/knows", "p5.48xlarge", {}, "unknown model who/knows"),
+        (MODEL, "t3.micro", {}, "unknown instance type t3.micro"),
+        (MODEL, "g5.xlarge", {}, "does not fit g5.xlarge"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "g5.xlarge", {"tensor_parallel_size": 2}, "does not fit"),
+    ],
+)
+def test_what_cannot_be_modelled_is_said(model: str, instance_type: str, args: dict[str, object], wrong: str) -> None:
+    with pytest.raises(ModelError, match=wrong):
+        Engine.of(model, instance_type, args)
