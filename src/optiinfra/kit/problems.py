@@ -3,15 +3,12 @@
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from optiinfra.kit.logging import trace_id
-
-log = structlog.get_logger(__name__)
 
 
 class Problem(Exception):  # noqa: N818  RFC 9457's own word
@@ -60,6 +57,6 @@ def install(app: FastAPI) -> None:
         return problem_response(422, "invalid", detail, extra={"errors": errors})
 
     @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("unhandled error", path=request.url.path, exc_info=error)
+    async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
+        # Starlette raises it again behind this answer, and uvicorn logs it.
         return problem_response(500, "internal", "an unexpected error; the trace id leads to it in the logs")

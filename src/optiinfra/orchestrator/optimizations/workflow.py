@@ -1,7 +1,7 @@
 """Carrying an optimization out, durably: each step once, and all that was begun undone when one fails."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 def _patient(name: str) -> StepOptions:
     """A step that is tried again while it raises: what the outside refuses is an answer, not an exception."""
     return {"name": name, "retries_allowed": True, "interval_seconds": 0.5, "max_attempts": 6}
+
+
+StepAction = Callable[[Run], Awaitable[dict[str, Any]]]
+DurableStep = Callable[..., Coroutine[Any, Any, str | None]]
 
 
 @DBOS.dbos_class()
@@ -82,7 +86,7 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
                 return
         await self._step("finish", self._finish_rollback, optimization_id, failure)
 
-    async def _step(self, name: str, function: Callable[..., Awaitable[str | None]], *args: str) -> str | None:
+    async def _step(self, name: str, function: DurableStep, *args: str) -> str | None:
         """Run a durable step that returns why it failed, or None."""
         try:
             failure: str | None = await DBOS.run_step_async(_patient(name), function, *args)
@@ -108,9 +112,7 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
     async def _undo(self, optimization_id: str, step: str) -> str | None:
         return await self._act(optimization_id, undo_name(step), step, STEP_ACTIONS[step].undo)
 
-    async def _act(
-        self, optimization_id: str, shown: str, step: str, action: Callable[[Run], Awaitable[dict[str, Any]]]
-    ) -> str | None:
+    async def _act(self, optimization_id: str, shown: str, step: str, action: StepAction) -> str | None:
         """Do one step, or undo it, unless it was done before a crash. Returns why it failed."""
         row = await journal.begin_step(self._platform.database, optimization_id, shown)
         if row.status != "running":

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Recommendation
-from optiinfra.domain.recommendation import ADVICE_ONLY, AgentType, RecommendationStatus
+from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.logging import trace_id
 from optiinfra.kit.problems import Problem, not_found
@@ -22,7 +22,7 @@ async def store(
     platform: Platform,
     customer_id: str,
     analysis_id: str,
-    agent_type: AgentType,
+    agent_type: str,
     drafts: dict[str, Draft],
 ) -> None:
     """Store drafts under their ids; what was pending for the same change of the same deployment is superseded.
