@@ -1,0 +1,9 @@
+"""`python -m optiinfra.portal`."""
+
+from optiinfra.kit.app import serve
+from optiinfra.portal.app import create
+from optiinfra.portal.settings import Settings
+
+if __name__ == "__main__":
+    settings = Settings()
+    serve(create(settings), settings.host, settings.portal_port)

@@ -1,0 +1,54 @@
+"""The portal's application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from optiinfra.kit import http
+from optiinfra.kit.app import create_app
+from optiinfra.portal import live, pages
+from optiinfra.portal.browser import BrowserMiddleware
+from optiinfra.portal.platform import Platform
+from optiinfra.portal.sessions import Sessions
+from optiinfra.portal.settings import Settings
+from optiinfra.portal.views import problem_page
+
+_STATIC = Path(str(files("optiinfra.portal") / "static"))
+
+
+def create(settings: Settings, orchestrator: httpx.AsyncClient | None = None) -> FastAPI:
+    """The application; `orchestrator` is the client to reach it with, by default one for the settings' address."""
+    client = orchestrator or http.client(settings.orchestrator_url)
+    platform = Platform(client)
+    sessions = Sessions(settings.portal_session_key, platform)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    app = create_app(
+        "portal",
+        settings.version,
+        lifespan=lifespan,
+        authenticate=sessions.authenticate,
+        public=["/api/health", "/login", *(f"/static/{file.name}" for file in _STATIC.iterdir())],
+        checks={"orchestrator": platform.ready},
+    )
+    app.add_middleware(BrowserMiddleware, sessions=sessions, render_problem=problem_page)
+    app.state.platform, app.state.sessions = platform, sessions
+    app.include_router(pages.router)
+    app.include_router(live.router)
+    app.mount("/static", StaticFiles(directory=_STATIC))
+
+    @app.get("/api/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "healthy", "service": "portal", "version": settings.version, "checks": ["orchestrator"]}
+
+    return app

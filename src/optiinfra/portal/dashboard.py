@@ -1,0 +1,80 @@
+"""The figures of a customer's first page."""
+
+import asyncio
+
+from optiinfra.api.agents import Agent
+from optiinfra.api.common import Wire
+from optiinfra.api.customers import Infrastructure
+from optiinfra.api.recommendations import Optimization, Recommendation
+from optiinfra.api.telemetry import MetricPoint
+from optiinfra.domain import savings
+from optiinfra.domain.optimization import FINAL
+from optiinfra.portal.platform import Platform
+
+
+class Series(Wire):
+    """What the charts are drawn from: the estate's points, oldest first."""
+
+    monthly_cost: list[MetricPoint]
+    p95_latency_ms: list[MetricPoint]
+    quality_score: list[MetricPoint]
+
+
+class Dashboard(Wire):
+    """Dollars a month: what is spent, what pending recommendations would save, what finished changes did save."""
+
+    current_spend: float
+    potential_savings: float
+    realized_savings: float
+    active_optimizations: list[Optimization]
+    recommendations: list[Recommendation]
+    agents: list[Agent]
+    series: Series
+
+
+class Overview(Wire):
+    """The dashboard, and what the page shows beside it."""
+
+    dashboard: Dashboard
+    infrastructure: Infrastructure
+    finished_optimizations: list[Optimization]
+
+
+def refused(recommendation: Recommendation) -> bool:
+    """Whether a validator objects, so that it cannot be approved."""
+    return any(not validation.approved for validation in recommendation.validations)
+
+
+async def overview(platform: Platform, token: str, customer_id: str) -> Overview:
+    """Everything of the first page, asked for side by side."""
+    infrastructure, recommendations, optimizations, agents, series = await asyncio.gather(
+        platform.infrastructure(token, customer_id),
+        platform.recommendations(token, customer_id),
+        platform.optimizations(token, customer_id),
+        platform.agents(token),
+        _series(platform, token, customer_id),
+    )
+    dashboard = Dashboard(
+        current_spend=savings.total(instance.monthly_cost for instance in infrastructure.instances),
+        potential_savings=savings.total(
+            one.estimated_savings for one in recommendations if one.status == "pending" and not refused(one)
+        ),
+        realized_savings=savings.total(
+            one.result.actual_savings or 0.0 for one in optimizations if one.result and one.result.success
+        ),
+        active_optimizations=[one for one in optimizations if one.status not in FINAL],
+        recommendations=recommendations,
+        agents=agents,
+        series=series,
+    )
+    finished = [one for one in optimizations if one.status in FINAL]
+    return Overview(dashboard=dashboard, infrastructure=infrastructure, finished_optimizations=finished)
+
+
+async def _series(platform: Platform, token: str, customer_id: str) -> Series:
+    cost, latency, quality = await asyncio.gather(
+        platform.metrics(token, customer_id, "monthly_cost"),
+        platform.metrics(token, customer_id, "p95_latency_ms"),
+        platform.metrics(token, customer_id, "quality_score"),
+    )
+    return Series(monthly_cost=cost, p95_latency_ms=latency, quality_score=quality)

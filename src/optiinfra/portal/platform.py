@@ -1,0 +1,138 @@
+"""The platform as the portal sees it: the orchestrator's API, called with the user's own token."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import TypeAdapter
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from optiinfra.api.accounts import Identity, Login, Refresh, Tokens
+from optiinfra.api.agents import Agent
+from optiinfra.api.customers import Infrastructure
+from optiinfra.api.events import Event
+from optiinfra.api.recommendations import Approved, Optimization, Recommendation, Reject
+from optiinfra.api.telemetry import MetricPoint, MetricType
+from optiinfra.kit.problems import Problem
+
+T = TypeVar("T")
+
+_LIVE_PROTOCOL = "optiinfra.v1"
+
+
+def unavailable(seen: str) -> Problem:
+    """What the caller is told while the orchestrator is away."""
+    return Problem(503, "platform_unavailable", f"The platform does not answer at the moment ({seen}).")
+
+
+class Platform:
+    """Raises `Problem`: the orchestrator's own for what it refuses, 503 when it is away."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def ready(self) -> None:
+        """Raises when the orchestrator does not answer."""
+        (await self._http.get("/health")).raise_for_status()
+
+    async def login(self, username: str, password: str) -> Tokens:
+        """Sign in."""
+        return await self._call("POST", "/auth/login", Tokens, body=Login(username=username, password=password))
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        """Exchange a refresh token, which is used up by it."""
+        return await self._call("POST", "/auth/refresh", Tokens, body=Refresh(refresh_token=refresh_token))
+
+    async def logout(self, token: str) -> None:
+        """End every sign-in of the user."""
+        await self._call("POST", "/auth/logout", type(None), token)
+
+    async def me(self, token: str) -> Identity:
+        """Who the token belongs to."""
+        return await self._call("GET", "/auth/me", Identity, token)
+
+    async def infrastructure(self, token: str, customer_id: str) -> Infrastructure:
+        """What the customer owns."""
+        return await self._call("GET", f"/customers/{customer_id}/infrastructure", Infrastructure, token)
+
+    async def recommendations(self, token: str, customer_id: str) -> list[Recommendation]:
+        """Newest first."""
+        return await self._call("GET", f"/customers/{customer_id}/recommendations", list[Recommendation], token)
+
+    async def optimizations(self, token: str, customer_id: str) -> list[Optimization]:
+        """Newest first."""
+        return await self._call("GET", f"/customers/{customer_id}/optimizations", list[Optimization], token)
+
+    async def optimization(self, token: str, optimization_id: str) -> Optimization:
+        """One of them."""
+        return await self._call("GET", f"/optimizations/{optimization_id}", Optimization, token)
+
+    async def agents(self, token: str) -> list[Agent]:
+        """The platform's agents."""
+        return await self._call("GET", "/orchestrator/agents", list[Agent], token)
+
+    async def metrics(self, token: str, customer_id: str, metric_type: MetricType) -> list[MetricPoint]:
+        """The estate's series, oldest first."""
+        path = f"/customers/{customer_id}/metrics?metric_type={metric_type}"
+        return await self._call("GET", path, list[MetricPoint], token)
+
+    async def approve(self, token: str, recommendation_id: str) -> Approved:
+        """Approve and start."""
+        return await self._call("POST", f"/recommendations/{recommendation_id}/approve", Approved, token)
+
+    async def reject(self, token: str, recommendation_id: str, reason: str) -> Recommendation:
+        """Reject."""
+        path = f"/recommendations/{recommendation_id}/reject"
+        return await self._call("POST", path, Recommendation, token, Reject(reason=reason))
+
+    async def events(
+        self, token: str, customer_id: str, after: int, idle_seconds: float
+    ) -> AsyncIterator[Event | None]:
+        """Each event after number `after`, as it happens; None whenever nothing happened for `idle_seconds`.
+
+        Ends when the orchestrator ends the connection.
+        """
+        url = f"{self._http.base_url.copy_with(scheme='ws')}ws/customers/{customer_id}?after={after}"
+        protocols: list[Any] = [_LIVE_PROTOCOL, f"bearer.{token}"]
+        try:
+            async with connect(url, subprotocols=protocols, proxy=None) as socket:
+                while True:
+                    try:
+                        text = await asyncio.wait_for(socket.recv(), idle_seconds)
+                    except TimeoutError:
+                        yield None
+                    else:
+                        yield Event.model_validate_json(text)
+        except ConnectionClosed:
+            return
+        except (OSError, WebSocketException) as error:
+            raise unavailable(f"{type(error).__name__}: {error}") from error
+
+    async def _call(
+        self, method: str, path: str, shape: type[T], token: str | None = None, body: Any | None = None
+    ) -> T:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        content = None
+        if body is not None:
+            content, headers["content-type"] = body.model_dump_json(), "application/json"
+        try:
+            response = await self._http.request(method, path, headers=headers, content=content)
+        except httpx.HTTPError as error:
+            raise unavailable(type(error).__name__) from error
+        if response.status_code >= 500:
+            raise unavailable(f"status {response.status_code}")
+        if response.is_error:
+            raise _refusal(response)
+        return TypeAdapter(shape).validate_json(response.content or b"null")
+
+
+def _refusal(response: httpx.Response) -> Problem:
+    """The orchestrator's problem as ours, or its status alone when it sent none."""
+    try:
+        told = response.json()
+        kind, detail = str(told["type"]).rsplit(":", 1)[-1], str(told["detail"])
+    except (ValueError, KeyError, TypeError):
+        kind, detail = "refused", f"the platform refused this with status {response.status_code}"
+    return Problem(response.status_code, kind, detail)

@@ -1,0 +1,136 @@
+"""Who is signed in: tokens in a sealed cookie, or a bearer token; renewed before they expire."""
+
+import asyncio
+import base64
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from pydantic import ValidationError
+from starlette.requests import HTTPConnection
+
+from optiinfra.api.accounts import Identity, Tokens
+from optiinfra.api.common import Wire
+from optiinfra.kit.auth import Principal, bearer
+from optiinfra.kit.problems import Problem
+from optiinfra.portal.platform import Platform
+
+COOKIE = "optiinfra_session"
+
+_PURPOSE = b"optiinfra portal session v1"
+_NONCE_BYTES = 12
+_RENEW_BEFORE_SECONDS = 30.0
+_REMEMBER_RENEWAL_SECONDS = 60.0
+
+
+class Session(Wire):
+    """A signed-in browser; `expires_at` (seconds since the epoch) is the access token's end."""
+
+    access_token: str
+    refresh_token: str
+    expires_at: float
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a handler needs to act for the caller; `expires_at` is infinite for a bearer token."""
+
+    token: str
+    identity: Identity
+    expires_at: float
+
+
+class Sessions:
+    """Seals, opens and renews sessions.
+
+    A refresh token works once, and using it twice ends the sign-in. A page's requests come side by side with the
+    same cookie, so a renewal is done once and its outcome kept for those who still hold the old cookie.
+    """
+
+    def __init__(self, key: str, platform: Platform) -> None:
+        self._cipher = AESGCM(hashlib.sha256(key.encode()).digest())
+        self._platform = platform
+        self._renewals: dict[str, tuple[float, asyncio.Task[Session]]] = {}
+
+    async def sign_in(self, username: str, password: str) -> Session:
+        """A new session; `Problem` 401 when name or password is wrong."""
+        tokens = await self._platform.login(username, password)
+        return _session(tokens, await self._platform.me(tokens.access_token))
+
+    def seal(self, session: Session) -> str:
+        """The session as a cookie's value, which only we can read or make."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._cipher.encrypt(nonce, session.model_dump_json().encode(), _PURPOSE)
+        return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")  # "=" would have the cookie quoted
+
+    def opened(self, cookie: str | None) -> Session | None:
+        """The session in a cookie; None when there is none, or it was not sealed by us."""
+        if not cookie:
+            return None
+        try:
+            raw = base64.urlsafe_b64decode(cookie + "==")
+            plain = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _PURPOSE)
+            return Session.model_validate_json(plain)
+        except (ValueError, InvalidTag, ValidationError):
+            return None
+
+    async def authenticate(self, connection: HTTPConnection) -> Principal | None:
+        """For the middleware: who calls. Leaves an `Access`, and a renewed session, in the request's state."""
+        if token := bearer(connection):
+            try:
+                identity = await self._platform.me(token)
+            except Problem as problem:
+                if problem.status in (401, 403):
+                    return None
+                raise
+            connection.state.access = Access(token, identity, float("inf"))
+            return _principal(identity)
+        session = self.opened(connection.cookies.get(COOKIE))
+        if session is None:
+            return None
+        try:
+            current = await self._fresh(session)
+        except Problem as problem:
+            if problem.status == 401:
+                return None
+            current = session  # the page itself will say that the platform is away
+        if current is not session:
+            connection.state.renewed_session = current
+        connection.state.access = Access(current.access_token, current.identity, current.expires_at)
+        return _principal(current.identity)
+
+    async def _fresh(self, session: Session) -> Session:
+        if session.expires_at - time.time() > _RENEW_BEFORE_SECONDS:
+            return session
+        present = time.monotonic()
+        self._renewals = {
+            key: renewal for key, renewal in self._renewals.items() if present - renewal[0] < _REMEMBER_RENEWAL_SECONDS
+        }
+        key = session.refresh_token
+        if key not in self._renewals:
+            self._renewals[key] = (present, asyncio.create_task(self._renew(session)))
+        try:
+            return await asyncio.shield(self._renewals[key][1])
+        except Problem:
+            self._renewals.pop(key, None)
+            raise
+
+    async def _renew(self, session: Session) -> Session:
+        return _session(await self._platform.refresh(session.refresh_token), session.identity)
+
+
+def _session(tokens: Tokens, identity: Identity) -> Session:
+    return Session(
+        access_token=tokens.access_token,
+        refresh_token=tokens.refresh_token,
+        expires_at=time.time() + tokens.expires_in,
+        identity=identity,
+    )
+
+
+def _principal(identity: Identity) -> Principal:
+    return Principal("user", identity.email, identity.customer_id, identity.role)
