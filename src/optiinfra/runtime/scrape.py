@@ -7,6 +7,7 @@ restarts.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -95,8 +96,10 @@ def since(previous: Reading | None, current: Reading) -> Interval:
     if previous is None or _restarted(previous, current):
         previous = Reading({}, {})
     counted = {name: current.values.get(name, 0.0) - previous.values.get(name, 0.0) for name in _COUNTERS}
+    grown = {edge: max(0, count - previous.latency.get(edge, 0)) for edge, count in current.latency.items()}
+    # An empty bucket below a filled one is kept: its edge is where the filled one begins.
     latency = {
-        edge: grown for edge, count in current.latency.items() if (grown := count - previous.latency.get(edge, 0)) > 0
+        edge: grown[edge] for edge, above in pairwise([*sorted(grown), math.inf]) if grown[edge] or grown.get(above)
     }
     return Interval(**counted, latency=latency)
 

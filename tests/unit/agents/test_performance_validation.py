@@ -1,6 +1,7 @@
 """The performance agent: what an interruption would do to latency."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,8 @@ def test_a_single_replica_has_nothing_to_spare() -> None:
 
 @pytest.mark.parametrize("missing", ["requests_per_second", "prompt_tokens", "output_tokens"])
 def test_what_was_never_measured_is_not_approved(missing: str) -> None:
-    approved, reason = judged(replace(LOAD, **{missing: None}))
+    unmeasured: dict[str, Any] = {missing: None}
+    approved, reason = judged(replace(LOAD, **unmeasured))
     assert not approved
     assert "not been measured" in reason
 

@@ -27,7 +27,8 @@ _DEFAULTS: Mapping[str, Any] = {
     "kv_cache_dtype": "auto",
     "quantization": None,
 }
-_SLOWEST, _FASTEST = 8.0, 0.125
+# An observed engine may be much slower than the roofline, but no faster than all of the bandwidth.
+_SLOWEST, _FASTEST = 8.0, BANDWIDTH_SHARE
 
 
 class ModelError(ValueError):

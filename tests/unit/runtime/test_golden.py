@@ -1,0 +1,65 @@
+"""Golden prompts: reading them, walking round them, and conversing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from optiinfra.runtime import golden
+from optiinfra.runtime.golden import GoldenPrompt, GoldenPromptError
+
+PROMPTS = [GoldenPrompt(f"p{number}", (), ("hello?",), "yes") for number in range(3)]
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_set_is_walked_round_and_round_with_another_seed_each_round() -> None:
+    walked = [(prompt.id, seed) for prompt, seed in golden.pick(PROMPTS, 2, 5)]
+    assert walked == [("p2", 0), ("p0", 1), ("p1", 1), ("p2", 1), ("p0", 2)]
+
+
+async def test_turns_are_sent_one_by_one_with_the_replicas_own_answers_between() -> None:
+    asked: list[tuple[str, list[tuple[str, str]], int]] = []
+
+    async def complete(replica_id: str, messages: Sequence[dict[str, str]], seed: int) -> str:
+        asked.append((replica_id, [(message["role"], message["content"]) for message in messages], seed))
+        return f"answer {len(asked)}"
+
+    prompt = GoldenPrompt("p", ("be brief",), ("first", "second"), "42")
+    (answer,) = await golden.ask(complete, ["r1"], [(prompt, 7)])
+    assert asked[0] == ("r1", [("system", "be brief"), ("user", "first")], 7)
+    assert asked[1][1] == [("system", "be brief"), ("user", "first"), ("assistant", "answer 1"), ("user", "second")]
+    assert (answer.prompt_id, answer.turns, answer.expected, answer.answer) == ("p", 2, "42", "answer 2")
+
+
+async def test_replicas_take_turns() -> None:
+    asked: list[str] = []
+
+    async def complete(replica_id: str, messages: Sequence[dict[str, str]], seed: int) -> str:
+        asked.append(replica_id)
+        return "yes"
+
+    await golden.ask(complete, ["r1", "r2"], golden.pick(PROMPTS, 0, 4))
+    assert sorted(asked) == ["r1", "r1", "r2", "r2"]
+    with pytest.raises(GoldenPromptError, match="at least one replica"):
+        await golden.ask(complete, [], golden.pick(PROMPTS, 0, 1))
+
+
+async def test_a_folder_is_read_in_an_order_that_mixes_its_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        entries = "\n".join(
+            f'  - {{id: {name}{number}, messages: [{{role: user, content: "q"}}], expected: "1"}}'
+            for number in range(20)
+        )
+        (tmp_path / f"{name}.yaml").write_text(f"prompts:\n{entries}\n")
+    ids = [prompt.id for prompt in golden.load(tmp_path)]
+    assert len(set(ids)) == 40
+    assert {name[0] for name in ids[:10]} == {"a", "b"}
+    assert ids == [prompt.id for prompt in golden.load(tmp_path)]
+
+
+@pytest.mark.parametrize("text", ["prompts: [{id: x}]", "[", "prompts: []", ""])
+async def test_what_is_no_set_of_prompts_is_said_with_its_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(GoldenPromptError, match=r"wrong\.yaml"):
+        golden.load(path)
