@@ -1,0 +1,81 @@
+"""One embedded engine by itself, as the environment would start it, for as long as a test module needs it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from testbed import environment as environments
+from testbed import health, paths, startup
+from testbed.environment import Environment, Settings, scrubbed
+from testbed.parts import named
+from testbed.probes import probe_of
+from testbed.waiting import wait_until
+
+READY_SECONDS = 30.0
+
+
+class Engine:
+    """A running engine; ``environment`` holds its address and secrets."""
+
+    def __init__(self, name: str, environment: Environment) -> None:
+        self.part = named(name)
+        self.environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.environment.ports[self.part.name]
+
+    def secret(self, name: str) -> str:
+        """One of the environment's secrets."""
+        return self.environment.credentials[name]
+
+    def start(self) -> None:
+        """Start it and wait until its health probe succeeds."""
+        state = self.environment.state_dir
+        state.mkdir(parents=True, exist_ok=True)
+        with (state / f"{self.part.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self.part.module],
+                cwd=paths.ROOT,
+                env=scrubbed(os.environ) | self.environment.variables(self.part),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+        def probe() -> str:
+            assert self._process is not None
+            assert self._process.poll() is None, (state / f"{self.part.name}.log").read_text()[-3000:]
+            return probe_of(self.part)(self.environment, self.part).version
+
+        wait_until(probe, f"{self.part.name} to be ready", READY_SECONDS, transient=health.failures())
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end as the supervisor does."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.Signals[f"SIG{self.part.stop_signal}"])
+            self._process.wait(timeout=20)
+
+
+@contextmanager
+def running(name: str) -> Iterator[Engine]:
+    """An engine with data of its own, removed afterwards."""
+    environment = environments.create(f"contract-{name}-{os.getpid()}", Settings(), None, "")
+    engine = Engine(name, environment)
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
+        startup.clean(environment.name, print)

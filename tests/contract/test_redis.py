@@ -1,0 +1,48 @@
+"""Redis as the platform uses it: redis-py."""
+
+from collections.abc import Iterator
+
+import pytest
+from redis import AuthenticationError, Redis
+
+from tests.contract.engine import Engine, running
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with running("redis") as started:
+        yield started
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[Redis]:
+    with Redis.from_url(engine.environment.urls()["redis"], decode_responses=True) as made:
+        yield made
+
+
+def test_keys_expire(client: Redis) -> None:
+    client.set("presence", "here", px=20)
+    assert client.pttl("presence") <= 20
+    assert client.get("presence") == "here"
+
+
+def test_a_message_reaches_a_subscriber(client: Redis) -> None:
+    with client.pubsub(ignore_subscribe_messages=True) as subscription:
+        subscription.subscribe("wake-up")
+        subscription.get_message(timeout=2)
+        assert client.publish("wake-up", "7") == 1
+        message = subscription.get_message(timeout=2)
+    assert message is not None
+    assert message["data"] == "7"
+
+
+def test_a_wrong_password_is_refused(engine: Engine) -> None:
+    with Redis(port=engine.port, password="wrong") as stranger, pytest.raises(AuthenticationError):
+        stranger.ping()
+
+
+def test_keys_survive_a_kill(engine: Engine, client: Redis) -> None:
+    client.set("kept", "yes")
+    engine.kill()
+    engine.start()
+    assert client.get("kept") == "yes"
