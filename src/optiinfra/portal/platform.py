@@ -94,10 +94,12 @@ class Platform:
 
         Ends when the orchestrator ends the connection.
         """
-        url = f"{self._http.base_url.copy_with(scheme='ws')}ws/customers/{customer_id}?after={after}"
+        base = self._http.base_url
+        scheme = "wss" if base.scheme == "https" else "ws"
+        url = base.copy_with(scheme=scheme, path=f"/ws/customers/{customer_id}", query=f"after={after}".encode())
         protocols: list[Any] = [_LIVE_PROTOCOL, f"bearer.{token}"]
         try:
-            async with connect(url, subprotocols=protocols, proxy=None) as socket:
+            async with connect(str(url), subprotocols=protocols, proxy=None) as socket:
                 while True:
                     try:
                         text = await asyncio.wait_for(socket.recv(), idle_seconds)

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from optiinfra.api.accounts import Identity
 from optiinfra.api.agents import Agent, Prediction, Validation
@@ -29,10 +30,10 @@ def portal(orchestrator: "Orchestrator") -> FastAPI:
     return create(settings, httpx.AsyncClient(base_url=settings.orchestrator_url, transport=transport))
 
 
-def browser(app: FastAPI, accept: str = "text/html") -> httpx.AsyncClient:
+def browser(app: FastAPI) -> TestClient:
     """A browser at the portal's door, which follows no redirect unasked."""
-    headers = {"accept": accept, "origin": ADDRESS, "sec-fetch-site": "same-origin"}
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ADDRESS, headers=headers)
+    headers = {"accept": "text/html", "origin": ADDRESS, "sec-fetch-site": "same-origin"}
+    return TestClient(app, base_url=ADDRESS, headers=headers, follow_redirects=False)
 
 
 class Orchestrator:
