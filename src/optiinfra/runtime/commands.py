@@ -24,6 +24,7 @@ from optiinfra.kit.waiting import DeadlineError, until_answers
 from optiinfra.runtime import golden
 from optiinfra.runtime.collect import Collector
 from optiinfra.runtime.gateway import Gateway, GatewayError
+from optiinfra.runtime.golden import GoldenPrompt
 from optiinfra.runtime.inventory import Inventory
 from optiinfra.runtime.outbox import Outbox
 from optiinfra.runtime.platform import Platform, RejectedError
@@ -70,6 +71,7 @@ class Commander:
             "golden_prompts": self._ask_golden_prompts,
             "measure": self._measure,
         }
+        self._loaded_prompts: list[GoldenPrompt] | None = None
         self._succeeded: OrderedDict[str, CommandResult] = OrderedDict()
         self._running: dict[str, asyncio.Task[None]] = {}
 
@@ -180,7 +182,7 @@ class Commander:
 
     async def _ask_golden_prompts(self, command: Command) -> dict[str, Any]:
         order = GoldenPrompts.model_validate(command.payload)
-        prompts = await asyncio.to_thread(golden.load, self._golden_prompts)
+        prompts = await self._prompts()
         model = (await self._gateway.deployment(order.deployment)).model
 
         async def complete(replica_id: str, messages: Any, seed: int) -> str:
@@ -188,6 +190,11 @@ class Commander:
 
         answers = await golden.ask(complete, order.replica_ids, golden.pick(prompts, order.offset, order.count))
         return {"answers": [answer.model_dump() for answer in answers]}
+
+    async def _prompts(self) -> list[GoldenPrompt]:
+        if self._loaded_prompts is None:
+            self._loaded_prompts = await asyncio.to_thread(golden.load, self._golden_prompts)
+        return self._loaded_prompts
 
     async def _measure(self, command: Command) -> dict[str, Any]:
         order = Measure.model_validate(command.payload)

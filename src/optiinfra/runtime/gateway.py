@@ -1,5 +1,6 @@
 """The customer's inference gateway and the engines behind it, over HTTP."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -8,6 +9,8 @@ import httpx
 from optiinfra.api.common import Moment, Wire
 from optiinfra.api.customers import DiscoveredDeployment, Replica, Slo
 from optiinfra.kit import http
+
+_PROMPTING_CLIENTS = 4
 
 
 class GatewayError(Exception):
@@ -75,6 +78,9 @@ class Gateway:
 
     def __init__(self, url: str, customer_id: str, *, client: httpx.AsyncClient | None = None) -> None:
         self._http = client or http.client(url, timeout=10.0)
+        # A client's choice of a connection gets slower with each that it has, and golden prompts want many at once.
+        self._prompting = [client] if client else [http.client(url) for _ in range(_PROMPTING_CLIENTS)]
+        self._next_prompting = itertools.cycle(self._prompting)
         self._fleet = f"/fleet/{customer_id}"
 
     async def deployments(self) -> list[GatewayDeployment]:
@@ -119,12 +125,13 @@ class Gateway:
         """The engine's answer to a conversation, sampled with that seed."""
         body = {"model": model, "messages": list(messages), "seed": seed, "max_tokens": 256}
         path = f"/replicas/{replica_id}/v1/chat/completions"
-        answer = await self._call("POST", path, json=body, timeout=timeout)
+        answer = await self._call("POST", path, json=body, timeout=timeout, client=next(self._next_prompting))
         return str(answer.json()["choices"][0]["message"]["content"])
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        for client in (self._http, *self._prompting):
+            await client.aclose()
 
     async def _call(
         self,
@@ -135,12 +142,13 @@ class Gateway:
         key: str | None = None,
         also: Sequence[int] = (),
         timeout: float | None = None,
+        client: httpx.AsyncClient | None = None,
     ) -> httpx.Response:
         headers = {"Idempotency-Key": key} if key else {}
         extra: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
         url = f"{self._fleet}{path}"
         try:
-            answer = await self._http.request(method, url, json=json, headers=headers, **extra)
+            answer = await (client or self._http).request(method, url, json=json, headers=headers, **extra)
         except httpx.HTTPError as error:
             raise GatewayError(f"{method} {url}: {type(error).__name__}: {error}") from error
         if not answer.is_success and answer.status_code not in also:
