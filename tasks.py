@@ -73,7 +73,7 @@ def verify_prerequisites(_context: Context, name: str = DEFAULT_NAME, backend: s
 
 
 @task(help={"name": "unused: every environment runs the same build"})
-def build_all(_context: Context, name: str = DEFAULT_NAME) -> None:  # noqa: ARG001
+def build_all(_context: Context, name: str = DEFAULT_NAME) -> None:
     """Build every service; on the embedded backend: compile it and import every module of it."""
     with user_errors():
         build.build_all(lambda line: print(line, flush=True))
@@ -170,7 +170,12 @@ def clean(_context: Context, name: str = DEFAULT_NAME, reports: bool = False) ->
 
 @task(
     positional=["file"],
-    help={"file": "the estate, in YAML", "name": NAME_HELP, "json": JSON_HELP, "suffix": "makes email and account unique"},
+    help={
+        "file": "the estate, in YAML",
+        "name": NAME_HELP,
+        "json": JSON_HELP,
+        "suffix": "makes email and account unique",
+    },
 )
 def seed_estate(
     _context: Context, file: str, name: str = DEFAULT_NAME, json: bool = False, suffix: str | None = None

@@ -53,7 +53,9 @@ TARGETS = (
     Target("portal", ("optiinfra.portal",)),
     Target("runtime", ("optiinfra.runtime",)),
     Target("sandbox", ("fixtures",)),
-    Target("engines", ("testbed.engines",), ("moto.moto_server.werkzeug_app", "moto.ec2.responses", "moto.sts.responses")),
+    Target(
+        "engines", ("testbed.engines",), ("moto.moto_server.werkzeug_app", "moto.ec2.responses", "moto.sts.responses")
+    ),
 )
 
 

@@ -81,7 +81,7 @@ def combine(data_dir: Path, target: Path) -> list[tuple[str, Counts]]:
 
 
 def main() -> None:
-    """``python -m testbed.coverage_summary SESSION --name ENVIRONMENT``: print the summary, keep the data as evidence."""
+    """``python -m testbed.coverage_summary SESSION --name ENVIRONMENT``: print the summary, keep the data."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("session")
     parser.add_argument("--name", required=True)

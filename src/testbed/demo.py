@@ -55,4 +55,5 @@ def analyse(environment: Environment, customer: dict[str, Any], say: Callable[[s
     if analysis["status"] == "failed":
         raise SetupError(f"the analysis failed: {analysis.get('error')}")
     count = len(analysis["recommendation_ids"])
-    say(f"The cost agent made {count} recommendation{'' if count == 1 else 's'}. {analysis.get('summary') or ''}".rstrip())
+    made = f"The cost agent made {count} recommendation{'' if count == 1 else 's'}."
+    say(f"{made} {analysis.get('summary') or ''}".rstrip())

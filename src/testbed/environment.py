@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import paths
+from testbed.engines.settings import write_private
 from testbed.fingerprint import fingerprint, version
 from testbed.parts import HOST, PARTS, Part, variable_name
 
@@ -159,9 +160,7 @@ class Environment:
         """Write ``environment.json``, private from its first byte on."""
         target = self.state_dir / "environment.json"
         partial = target.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(self.document(), file, indent=2)
+        write_private(partial, json.dumps(self.document(), indent=2))
         partial.replace(target)
 
 

@@ -27,7 +27,10 @@ def keep_logs(name: str, target: Path) -> None:
 def tree_hash(root: Path = paths.ROOT) -> str:
     """A digest of every file that git tracks or would track, as it lies there now."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, check=False
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        check=False,
     )
     names = sorted(filter(None, listed.stdout.decode().split("\0"))) if listed.returncode == 0 else []
     files = [root / name for name in names] or source_files(root)

@@ -1,7 +1,7 @@
 """The one manifest of what an environment consists of.
 
-Supervision, health rows, logs, status, port checks and cleaning all derive from it: a new part is one entry here (and its
-probe, where no existing one fits).
+Supervision, health rows, logs, status, port checks and cleaning all derive from it: a new part is one entry here (and
+its probe, where no existing one fits).
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Wheel:
 class Part:
     """One row of health-check.
 
-    ``program`` is the process that plays the part (one process may play several) and ``module`` what ``python -m`` runs.
+    ``program`` is the process that plays the part (one process may play several), ``module`` what ``python -m`` runs.
     ``variables`` are the settings that this process gets besides the common ones: a service sees only the secrets that
     it needs. ``wave`` orders stopping: a lower one stops first, so that nobody loses a server it still talks to.
     """

@@ -54,7 +54,9 @@ def allowed_seconds(item: pytest.Item) -> float | None:
     if item.get_closest_marker("e2e"):
         module = item.path.stem
         if module not in SCENARIO_MINUTES:
-            raise pytest.UsageError(f"{item.nodeid}: no deadline is set for scenario {module}: add it to SCENARIO_MINUTES")
+            raise pytest.UsageError(
+                f"{item.nodeid}: no deadline is set for scenario {module}: add it to SCENARIO_MINUTES"
+            )
         return SCENARIO_MINUTES[module] * 60
     return next((float(seconds) for mark, seconds in SECONDS.items() if item.get_closest_marker(mark)), None)
 

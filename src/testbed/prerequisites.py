@@ -75,7 +75,7 @@ def _ports(running: Environment | None) -> Requirement:
 
 
 def requirements(backend: str, running: Environment | None) -> list[Requirement]:
-    """Every requirement; those of other backends are shown but not needed. A running environment's ports count as free."""
+    """Every requirement; those of other backends are shown but not needed; ``running``'s ports count as free."""
     compose = ("compose",)
     memory, disk = NEEDS[backend]
     return [
@@ -87,14 +87,34 @@ def requirements(backend: str, running: Environment | None) -> list[Requirement]
             "everything",
             "your system's package manager, or pyenv",
         ),
-        _tool("Git", ["git", "--version"], "2.30", "versions, evidence", "your system's package manager", ("embedded", "compose")),
+        _tool(
+            "Git",
+            ["git", "--version"],
+            "2.30",
+            "versions, evidence",
+            "your system's package manager",
+            ("embedded", "compose"),
+        ),
         _package("pytest", "7.0", "tests"),
         _package("nox", "2025.10", "sessions"),
         _package("invoke", "2.0", "the environment's verbs"),
-        _tool("Docker", ["docker", "--version"], "20.10", "the compose backend", "docs.docker.com/engine/install", compose),
-        _tool("Compose", ["docker", "compose", "version"], "2.0", "the compose backend", "docs.docker.com/compose/install", compose),
-        _amount("memory", memory, psutil.virtual_memory().available / GIGABYTE, "the environment", "close programs", backend),
-        _amount("disk", disk, shutil.disk_usage(paths.ROOT).free / GIGABYTE, "packages, data, logs", "free space", backend),
+        _tool(
+            "Docker", ["docker", "--version"], "20.10", "the compose backend", "docs.docker.com/engine/install", compose
+        ),
+        _tool(
+            "Compose",
+            ["docker", "compose", "version"],
+            "2.0",
+            "the compose backend",
+            "docs.docker.com/compose/install",
+            compose,
+        ),
+        _amount(
+            "memory", memory, psutil.virtual_memory().available / GIGABYTE, "the environment", "close programs", backend
+        ),
+        _amount(
+            "disk", disk, shutil.disk_usage(paths.ROOT).free / GIGABYTE, "packages, data, logs", "free space", backend
+        ),
         _ports(running),
     ]
 
@@ -106,7 +126,9 @@ def missing(rows: list[Requirement], backend: str) -> list[Requirement]:
 
 def table(rows: list[Requirement], backend: str) -> Table:
     """The rows for people."""
-    made = Table(title=f"prerequisites of the {backend} backend", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(
+        title=f"prerequisites of the {backend} backend", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for heading in ("", "tool", "needed", "found", "for", "how to get it"):
         made.add_column(heading)
     for row in rows:

@@ -1,7 +1,7 @@
 """How each kind of part proves that it works; returns its version and a note, raises when it does not.
 
-A store's probe writes and reads, an agent needs a fresh heartbeat in the orchestrator's registry, a service must run the
-commit that the environment was started from.
+A store's probe writes and reads, an agent needs a fresh heartbeat in the orchestrator's registry, a service must run
+the commit that the environment was started from.
 """
 
 import json
@@ -103,8 +103,8 @@ def clickhouse(environment: Environment, _part: Part) -> Outcome:
         " TTL toDateTime(at) + INTERVAL 1 HOUR"
     )
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-    query(f"INSERT INTO testbed.health VALUES ('{at}')")
     # A literal of our own clock, nothing from outside.
+    query(f"INSERT INTO testbed.health VALUES ('{at}')")  # noqa: S608
     count, version = query(f"SELECT count(), version() FROM testbed.health WHERE at = '{at}'").split("\t")  # noqa: S608
     if count != "1":
         raise ProbeError(f"wrote one row and counted {count}")

@@ -140,10 +140,14 @@ def _wait_healthy(environment: Environment, since: datetime, healthy: Callable[[
             return [row.name for row in seen.values() if row.status != "healthy"]
 
         try:
-            wait_until(step, "all parts to be healthy", START_SECONDS, accept=lambda _: not pending, transient=(OSError,))
+            wait_until(
+                step, "all parts to be healthy", START_SECONDS, accept=lambda _: not pending, transient=(OSError,)
+            )
         except WaitTimeoutError as error:
             late = [row for row in seen.values() if row.status != "healthy"]
-            lines = "\n".join(f"{row.name}: {row.note}\n{last_lines(environment, named(row.name).program)}" for row in late)
+            lines = "\n".join(
+                f"{row.name}: {row.note}\n{last_lines(environment, named(row.name).program)}" for row in late
+            )
             raise StartError(f"not healthy after {stretched(START_SECONDS):.0f} s:\n{lines}") from error
         finally:
             abandoned.set()

@@ -1,7 +1,7 @@
 """Supervisor runs the parts: its configuration, its remote interface, and what it has seen die.
 
-Learnt about it: its main loop sleeps for up to a second unless somebody calls, so that polling it makes starts and stops
-prompt; ``kill -9`` of it orphans its children, which are found by the mark in their environment.
+Learnt about it: its main loop sleeps for up to a second unless somebody calls, so that polling it makes starts and
+stops prompt; ``kill -9`` of it orphans its children, which are found by the mark in their environment.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from testbed import paths
+from testbed.engines.settings import write_private
 from testbed.environment import Environment, scrubbed
 from testbed.parts import PARTS, Part, programs
 from testbed.waiting import wait_until
@@ -145,9 +146,7 @@ class Supervisor:
         for folder in ("logs", "runtime", "coverage"):
             (state / folder).mkdir(parents=True, exist_ok=True)
         config = state / "supervisord.conf"
-        config.unlink(missing_ok=True)
-        with open(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(configuration(self._environment))
+        write_private(config, configuration(self._environment))
         variables = scrubbed(os.environ) | {"OPTIINFRA_ENV_ID": self._environment.env_id}
         done = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],

