@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from invoke import Collection, Context, Exit, task
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
 
 from testbed import build, demo, health, logs, optional_positional, paths, prerequisites, startup
 from testbed import environment as environments
 from testbed.console import console, print_json, progress
 from testbed.environment import DEFAULT_NAME, Environment, Settings, SetupError
+from testbed.parts import PARTS
 
 optional_positional.allow()
 
@@ -53,7 +57,7 @@ def started(name: str, settings: Settings) -> Environment:
     began = time.monotonic()
     out.print(f"Starting environment [bold]{name}[/] ({settings.backend})")
     made = startup.start(name, settings, out.print, healthy=lambda row: progress(out, row, time.monotonic() - began))
-    out.print(f"All {len(health.PARTS)} parts are healthy after {time.monotonic() - began:.1f} s.")
+    out.print(f"All {len(PARTS)} parts are healthy after {time.monotonic() - began:.1f} s.")
     return made
 
 

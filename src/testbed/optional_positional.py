@@ -17,4 +17,4 @@ def allow() -> None:
                 argument.value = ""
         complete(parser)
 
-    ParseMachine.complete_context = complete_context  # type: ignore[method-assign]
+    ParseMachine.complete_context = complete_context  # type: ignore[method-assign,assignment]

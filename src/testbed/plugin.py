@@ -4,7 +4,7 @@ Unit tests load it too, so whatever is heavy is imported where it is used.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def scenario_name(path: Path) -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """A scenario whose body ended well must have carried out all its phases: checked as part of the test itself."""
     waiting.forget_waits()
     result = yield
@@ -90,9 +90,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Put the scenario's lines into the report, and where it stood and what it waited for when it failed."""
-    report: Any = yield
+    report = yield
     found = item.stash.get(_scenario, None)
     if call.when == "call":
         if found is not None:

@@ -106,7 +106,8 @@ def holder(port: int) -> str:
     except psutil.AccessDenied:  # macOS tells root only
         return "another process"
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+        if listens and connection.pid:
             with contextlib.suppress(psutil.Error):
                 return f"process {connection.pid} ({' '.join(psutil.Process(connection.pid).cmdline())[:120]})"
     return "a process of another user"

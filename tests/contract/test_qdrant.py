@@ -56,7 +56,7 @@ def test_the_nearest_come_first_and_only_those_that_match(client: QdrantClient) 
 def test_a_score_threshold_leaves_out_what_is_unlike(client: QdrantClient) -> None:
     near = store(client, "a", [1, 0, 0])
     store(client, "a", [0, 1, 0])
-    hits = client.query_points(NAME, query=[1, 0, 0], score_threshold=0.9).points
+    hits = client.query_points(NAME, query=[1.0, 0.0, 0.0], score_threshold=0.9).points
     assert [hit.id for hit in hits] == [near]
 
 
@@ -106,7 +106,7 @@ def test_a_collection_tells_what_it_is(client: QdrantClient) -> None:
 def test_the_read_only_key_reads_and_changes_nothing(engine: Engine, client: QdrantClient) -> None:
     kept = store(client, "a", [1, 0, 0])
     reader = connect(engine, engine.secret("qdrant_read_only_api_key"))
-    assert reader.query_points(NAME, query=[1, 0, 0]).points[0].id == kept
+    assert reader.query_points(NAME, query=[1.0, 0.0, 0.0]).points[0].id == kept
     assert reader.count(NAME).count == 1
     with pytest.raises(UnexpectedResponse, match="403"):
         reader.delete(NAME, points_selector=[kept])

@@ -27,7 +27,7 @@ def test_keys_expire(client: Redis) -> None:
 
 
 def test_a_message_reaches_a_subscriber(client: Redis) -> None:
-    with client.pubsub(ignore_subscribe_messages=True) as subscription:
+    with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
         subscription.subscribe("wake-up")
         subscription.get_message(timeout=2)
         assert client.publish("wake-up", "7") == 1

@@ -5,6 +5,7 @@ Readiness is an authenticated query over HTTP, never the process alone.
 """
 
 import hashlib
+import importlib
 import os
 import shutil
 import signal
@@ -85,8 +86,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until ``stop``; ``error`` says why when it ended otherwise."""
-        from chdb import _chdb
-
+        _chdb = importlib.import_module("chdb._chdb")  # loads 300 MB, and has no types
         _chdb.set_signal_handlers_enabled(0)
         endless = f"SELECT count() FROM file('/dev/fd/{self._reader}', 'LineAsString')"  # noqa: S608  (our own pipe)
         result = _chdb.query(f"SYSTEM START LISTEN HTTP; {endless}", "TabSeparated", path=str(self._data / "db"))

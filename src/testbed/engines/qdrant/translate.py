@@ -153,7 +153,7 @@ def field_schema(value: Any) -> Any:
     return _enum(edge.PayloadSchemaType, value["type"] if isinstance(value, dict) else value)
 
 
-def checked_ids(ids: list[Any]) -> list[int | str]:
+def checked_ids(ids: list[Any]) -> list[int | str | UUID]:
     """Point ids: unsigned integers or UUIDs, as the server demands."""
     for value in ids:
         if isinstance(value, str):
