@@ -38,6 +38,11 @@ class Collector:
         self._watched: dict[str, _Watched] = {}
         self._one_at_a_time = asyncio.Lock()
 
+    @property
+    def watched(self) -> frozenset[str]:
+        """The deployments that were looked at so far."""
+        return frozenset(self._watched)
+
     async def round(self, deployment_ids: Mapping[str, str]) -> TelemetryBatch:
         """Scrape every engine of the deployments that the platform knows; GatewayError when the gateway is away."""
         async with self._one_at_a_time:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from optiinfra.runtime.collect import Collector
+from optiinfra.runtime.collect import SHORTEST_WINDOW_SECONDS, Collector
 from optiinfra.runtime.commands import Commander
 from optiinfra.runtime.enrolment import Enrolment
 from optiinfra.runtime.gateway import Gateway, GatewayError
@@ -45,7 +45,12 @@ async def _connection(enrolment: Enrolment, settings: RuntimeSettings) -> None:
     watch = _GatewayWatch()
 
     async def scrape() -> None:
+        known = collector.watched
         await outbox.put(await collector.round(inventory.deployment_ids))
+        if collector.watched - known:
+            # Rates need two looks: a new deployment's come as soon as they can.
+            await asyncio.sleep(SHORTEST_WINDOW_SECONDS)
+            await outbox.put(await collector.round(inventory.deployment_ids))
 
     try:
         log.info("connected", runtime_id=await platform.connect())

@@ -59,7 +59,9 @@ async def observe(telemetry: Telemetry, customer_id: str, deployment_id: str) ->
 
     async def measured() -> Mapping[str, float]:
         means = await telemetry.means(customer_id, deployment_id, now() - RECENT)
-        if "requests_running" not in means or ("output_tokens_per_request" not in means and means.get("throughput")):
+        idle = means.get("throughput") == 0.0
+        wanted = {"requests_running", "throughput"} | (set() if idle else {"output_tokens_per_request"})
+        if wanted - means.keys():
             raise LookupError(f"measured so far: {', '.join(sorted(means)) or 'nothing'}")
         return means
 
