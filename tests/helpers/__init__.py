@@ -1,0 +1,1 @@
+"""What tests share: customers to act as, the clouds' own truth, and assertions with words."""

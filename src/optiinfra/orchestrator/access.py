@@ -24,6 +24,12 @@ def require_tenant(principal: Principal, customer_id: str, roles: tuple[str, ...
     return customer_id
 
 
+def require_tenant_or_admin(principal: Principal, customer_id: str, roles: tuple[str, ...] = ALL_ROLES) -> None:
+    """As `require_tenant`, and for the platform's administrator."""
+    if principal.kind != "admin":
+        require_tenant(principal, customer_id, roles)
+
+
 def require_kind(principal: Principal, *kinds: str) -> None:
     """Let only callers of these kinds pass."""
     if principal.kind not in kinds:

@@ -60,8 +60,8 @@ def create(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _connected(settings, checks) as platform:
             app.state.platform = platform
-            app.state.analyses = AnalysisWorkflow(platform)
             app.state.optimizations = OptimizationWorkflow(platform)
+            app.state.analyses = AnalysisWorkflow(platform, app.state.optimizations)
             # Called here, not in a thread: recovered workflows must run on the loop that the clients belong to.
             DBOS.launch()
             await _start_what_was_approved(platform, app.state.analyses, app.state.optimizations)

@@ -4,6 +4,7 @@ from typing import Any
 
 import structlog
 from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
+from sqlalchemy import select
 
 from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask, Draft, ValidateTask, Validation
 from optiinfra.api.common import now
@@ -16,6 +17,7 @@ from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.agents import service as agents
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory import service as inventory
+from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.recommendations import service as recommendations
 from optiinfra.orchestrator.runtimes.service import CommandError, order
@@ -32,9 +34,9 @@ BASELINE_PROMPTS = LOOKS[1]
 class AnalysisWorkflow(DBOSConfiguredInstance):
     """Runs analyses; the workflow's id is the analysis' id."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, optimizations: OptimizationWorkflow) -> None:
         super().__init__(config_name="analyses")
-        self._platform = platform
+        self._platform, self._optimizations = platform, optimizations
 
     async def start(self, analysis_id: str) -> None:
         """Begin, or do nothing when it has begun already."""
@@ -51,6 +53,8 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
         await DBOS.run_step_async({"name": "store"}, self._store, analysis_id, drafted)
         for recommendation_id in drafted["drafts"]:
             await DBOS.run_step_async({"name": "validate"}, self._validate, recommendation_id)
+        for optimization_id in await DBOS.run_step_async({"name": "auto_approve"}, self._auto_approve, analysis_id):
+            await self._optimizations.start(optimization_id)
         await DBOS.run_step_async({"name": "complete"}, self._complete, analysis_id, drafted["summary"])
 
     async def _draft(self, analysis_id: str) -> dict[str, Any]:
@@ -127,6 +131,22 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             log.warning("no quality baseline", recommendation_id=row.id, error=str(error))
             return []
         return [GoldenAnswer.model_validate(answer) for answer in output["answers"]]
+
+    async def _auto_approve(self, analysis_id: str) -> list[str]:
+        """Approve what the customer's preferences approve in advance; the ids of the optimizations to start."""
+        async with self._platform.database.transaction() as session:
+            analysis = await session.get_one(models.Analysis, analysis_id)
+            customer = await session.get_one(models.Customer, analysis.customer_id)
+            mine = models.Recommendation.analysis_id == analysis_id
+            rows = [
+                recommendations.to_wire(row) for row in await session.scalars(select(models.Recommendation).where(mine))
+            ]
+        limit = Preferences.model_validate(customer.preferences).auto_approve_below
+        return [
+            await recommendations.approve(self._platform, customer.id, row.id, "preferences")
+            for row in rows
+            if row.status in ("pending", "approved") and row.risk_level == "low" and row.estimated_savings < limit
+        ]
 
     async def _complete(self, analysis_id: str, summary: str) -> None:
         await self._finish(analysis_id, "completed", summary=summary)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from optiinfra.api.customers import Customer, InstallCommand, Onboard, Preferences, Started
 from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.problems import Problem
-from optiinfra.orchestrator.access import OWNERS, require_tenant
+from optiinfra.orchestrator.access import OWNERS, require_tenant, require_tenant_or_admin
 from optiinfra.orchestrator.background import start_in_background
 from optiinfra.orchestrator.customers import service
 from optiinfra.orchestrator.inventory.service import discover
@@ -20,8 +20,8 @@ router = APIRouter(prefix="/customers/{customer_id}")
 
 @router.get("")
 async def customer(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> Customer:
-    """The caller's customer."""
-    require_tenant(principal, customer_id)
+    """One customer."""
+    require_tenant_or_admin(principal, customer_id)
     return await service.get(platform, customer_id)
 
 
@@ -59,5 +59,5 @@ async def agent_install_command(
 @router.delete("", status_code=204)
 async def leave(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
     """Delete the customer and everything kept of it."""
-    require_tenant(principal, customer_id, OWNERS)
+    require_tenant_or_admin(principal, customer_id, OWNERS)
     await service.remove(platform, customer_id)

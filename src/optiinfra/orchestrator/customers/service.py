@@ -51,4 +51,8 @@ async def remove(platform: Platform, customer_id: str) -> None:
     await platform.telemetry.delete_customer(customer_id)
     await platform.memory.delete_customer(customer_id)
     async with platform.database.transaction() as session:
-        await session.execute(delete(models.Customer).where(models.Customer.id == customer_id))
+        gone = await session.scalar(
+            delete(models.Customer).where(models.Customer.id == customer_id).returning(models.Customer.id)
+        )
+    if gone is None:
+        raise not_found("customer")

@@ -161,14 +161,13 @@ async def _deploy(run: Run, instance_id: str) -> str:
 
 async def _set_weights(run: Run, weights: dict[str, float]) -> None:
     payload = SetWeights(deployment=run.parameters.deployment, weights=weights)
-    await run.order_again("weights", "set_weights", payload)
+    await run.order_again("set_weights", payload)
 
 
 async def _retire(run: Run, replica_ids: Sequence[str]) -> None:
     await asyncio.gather(
         *(
             run.order_again(
-                f"retire:{replica}",
                 "retire_replica",
                 RetireReplica(deployment=run.parameters.deployment, replica_id=replica),
             )

@@ -54,18 +54,18 @@ class Run:
         key = f"{self.optimization_id}:{name}"
         return await order(self.platform, self.customer_id, key, kind, payload)
 
-    async def order_again(self, name: str, kind: CommandKind, payload: Wire) -> dict[str, Any]:
+    async def order_again(self, kind: CommandKind, payload: Wire) -> dict[str, Any]:
         """As `order`, but anew each time: for what is harmless to repeat and stale when it is not."""
-        return await self.order(f"{self.step}:{name}:{new_id('cmd')}", kind, payload)
+        return await self.order(f"{self.step}:{new_id('cmd')}", kind, payload)
 
-    async def measure(self, name: str) -> MeasureOutput:
+    async def measure(self) -> MeasureOutput:
         """Have the deployment scraped now; what it did so far is then in the telemetry."""
         payload = Measure(deployment=self.parameters.deployment)
-        return MeasureOutput.model_validate(await self.order_again(f"measure:{name}", "measure", payload))
+        return MeasureOutput.model_validate(await self.order_again("measure", payload))
 
     async def deployment(self) -> Deployment:
         """The deployment as its gateway describes it now."""
-        await self.order_again("discover", "discover", Discover())
+        await self.order_again("discover", Discover())
         return (await self.estate()).deployment(self.draft.deployment_id)
 
     async def estate(self) -> Infrastructure:

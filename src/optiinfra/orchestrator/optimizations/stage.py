@@ -1,9 +1,8 @@
 """Judging a stage: the performance and the application agent look at fresh measurements until both are sure."""
 
 import asyncio
-import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +10,7 @@ from optiinfra.api.agents import JudgeAnswer, JudgeTask
 from optiinfra.api.common import now
 from optiinfra.api.runtimes import GoldenAnswer, GoldenPrompts
 from optiinfra.domain.quality import LOOKS
-from optiinfra.domain.recommendation import VALIDATORS, AgentType
+from optiinfra.domain.recommendation import AgentType
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.agents import service as agents
 from optiinfra.orchestrator.optimizations.run import Run, StepError
@@ -19,47 +18,49 @@ from optiinfra.orchestrator.optimizations.run import Run, StepError
 _LOOK_SECONDS = 0.25
 """Least time between two looks: telemetry of a shorter one would hardly hold anything new."""
 
+Look = Callable[[], Awaitable[JudgeAnswer]]
+
 
 async def judge(run: Run, number: int, replica_ids: Sequence[str]) -> dict[str, Any]:
     """Judge the `number`-th stage (from 0) by what these replicas do from now on.
 
-    Returns what each agent saw last. Raises StepError when one says that it fails, or when they were not sure
-    before the deadline: time alone passes nothing.
+    Returns each agent's last word. Raises StepError when one says that it fails, or when one was not sure before
+    the deadline: time alone passes nothing.
     """
-    await run.measure("flush")  # what is scraped from now on happened from now on
-    since, ends = now(), time.monotonic() + run.platform.settings.stage_deadline_seconds
+    ends = time.monotonic() + run.platform.settings.stage_deadline_seconds
+    await run.measure()  # what is scraped from now on happened from now on
+    since = now()
     answers: list[GoldenAnswer] = []
-    passed: dict[AgentType, JudgeAnswer] = {}
-    for look in itertools.count():
+
+    async def latency() -> JudgeAnswer:
+        await run.measure()
+        return await _ask(run, "performance", since, replica_ids, [])
+
+    async def quality() -> JudgeAnswer:
+        answers.extend(await _more_answers(run, number, len(answers), replica_ids))
+        return await _ask(run, "application", since, replica_ids, answers)
+
+    # In this order: golden prompts are shorter than customers' requests and would flatter the latency.
+    verdicts = [await _until_sure(look, ends) for look in (latency, quality)]
+    return {"verdicts": {verdict.agent_type: verdict.model_dump(mode="json") for verdict in verdicts}}
+
+
+async def _until_sure(look: Look, ends: float) -> JudgeAnswer:
+    while True:
         began = time.monotonic()
-        if "application" not in passed:
-            answers += await _more_answers(run, number, len(answers), replica_ids)
-        await run.measure(str(look))
-        unsure = [agent for agent in VALIDATORS if agent not in passed]
-        seen = await asyncio.gather(*(_ask(run, agent, since, replica_ids, answers) for agent in unsure))
-        for answer in seen:
-            if answer.decision == "fail":
-                raise StepError(f"the {answer.agent_type} agent fails it: {answer.reason}")
-            if answer.decision == "pass":
-                passed[answer.agent_type] = answer
-        if len(passed) == len(VALIDATORS):
-            break
+        answer = await look()
+        if answer.decision == "pass":
+            return answer
+        if answer.decision == "fail":
+            raise StepError(f"the {answer.agent_type} agent fails it: {answer.reason}")
         if time.monotonic() > ends:
-            last = "; ".join(f"{answer.agent_type}: {answer.reason}" for answer in seen)
-            raise StepError(f"undecided at the stage's deadline; last seen: {last}")
+            raise StepError(f"the {answer.agent_type} agent is not sure at the stage's deadline: {answer.reason}")
         await asyncio.sleep(max(0.0, began + _LOOK_SECONDS - time.monotonic()))
-    return {
-        "since": since.isoformat(),
-        "looks": look + 1,
-        "verdicts": {agent: answer.model_dump(mode="json") for agent, answer in passed.items()},
-    }
 
 
 async def _more_answers(run: Run, stage: int, have: int, replica_ids: Sequence[str]) -> list[GoldenAnswer]:
-    """The golden prompts up to the next look of the sequential test, none when the last one is reached."""
-    target = next((look for look in LOOKS if look > have), have)
-    if target == have:
-        return []
+    """The golden prompts up to the next look of the sequential test."""
+    target = next(look for look in LOOKS if look > have)  # at the last look the agent is sure
     payload = GoldenPrompts(
         deployment=run.parameters.deployment,
         replica_ids=list(replica_ids),
@@ -67,7 +68,7 @@ async def _more_answers(run: Run, stage: int, have: int, replica_ids: Sequence[s
         offset=(stage + 1) * LOOKS[-1] + have,
         count=target - have,
     )
-    output = await run.order_again(f"golden:{have}", "golden_prompts", payload)
+    output = await run.order_again("golden_prompts", payload)
     return [GoldenAnswer.model_validate(answer) for answer in output["answers"]]
 
 
@@ -84,6 +85,6 @@ async def _ask(
         slo_p95_latency_ms=run.snapshot.deployment.slo.p95_latency_ms,
         slo_quality=run.snapshot.deployment.slo.quality,
         baseline_quality=run.baseline_quality,
-        golden_answers=list(answers) if agent == "application" else [],
+        golden_answers=list(answers),
     )
     return await agents.ask(run.platform, agent, task, JudgeAnswer)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 import structlog
@@ -145,9 +145,8 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         run = await load(self._platform, optimization_id, "measure_result")
         async with self._platform.database.transaction() as session:
             shift = await session.get_one(models.OptimizationStep, (optimization_id, "full_migration"))
-        since = datetime.fromisoformat(shift.detail["since"]).astimezone(UTC)
         try:
-            result = await outcomes.measure(run, since, shift.detail["verdicts"])
+            result = await outcomes.measure(run, shift.detail["verdicts"])
         except (CommandError, CloudError) as refusal:
             return f"the result could not be measured: {refusal}"
         await outcomes.remember(run, result)

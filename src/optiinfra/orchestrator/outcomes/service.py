@@ -2,9 +2,7 @@
 
 from sqlalchemy.dialects.postgresql import insert
 
-from optiinfra.api.common import Moment
 from optiinfra.api.recommendations import Result
-from optiinfra.domain.latency import quantile
 from optiinfra.domain.savings import reduction_percent, total
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory import service as inventory
@@ -13,15 +11,13 @@ from optiinfra.orchestrator.telemetry.service import store_figure
 from optiinfra.stores.postgres import models
 
 
-async def measure(run: Run, since: Moment, verdicts: dict[str, dict[str, float]]) -> Result:
-    """The result by fresh measurement: costs from the cloud's inventory, latency since the last shift of traffic."""
-    counters = await run.measure("result")
+async def measure(run: Run, verdicts: dict[str, dict[str, float]]) -> Result:
+    """The result: costs from the cloud's inventory as it is now, latency and quality as judged under all traffic."""
+    counters = await run.measure()
     estate = await inventory.refresh(run.platform, run.customer_id)
     deployment = estate.deployment(run.draft.deployment_id)
     cost_after = total(instance.monthly_cost for instance in estate.instances_of(deployment))
-    serving = [replica for replica, weight in deployment.weights.items() if weight > 0]
-    counts = await run.platform.telemetry.latencies(run.customer_id, run.draft.deployment_id, since, serving)
-    quality = verdicts["application"]
+    latency, quality = verdicts["performance"], verdicts["application"]
     await store_figure(run.platform, run.customer_id, deployment.deployment_id, "quality_score", quality["estimate"])
     return Result(
         success=True,
@@ -31,7 +27,7 @@ async def measure(run: Run, since: Moment, verdicts: dict[str, dict[str, float]]
         cost_after=cost_after,
         reduction_percent=round(reduction_percent(run.snapshot.cost, cost_after), 2),
         p95_before=run.snapshot.p95_latency_ms,
-        p95_after=1000.0 * quantile(counts, 0.95),
+        p95_after=latency["estimate"],
         quality_before=run.baseline_quality,
         quality_after=quality["estimate"],
         quality_lower_bound=quality["lower_bound"],

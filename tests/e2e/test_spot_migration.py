@@ -1,0 +1,171 @@
+"""Scenario 1: a deployment moves from on-demand to spot instances, and the platform learns from it."""
+
+from typing import Any
+
+import httpx
+import pytest
+from qdrant_client import QdrantClient, models
+
+from fixtures.estates import load_deployments
+from optiinfra.api.recommendations import Recommendation
+from optiinfra.domain.optimization import STEPS
+from testbed.scenario import Scenario
+from tests.helpers import cloud_truth
+from tests.helpers.assertions import (
+    assert_cost_reduced,
+    assert_multi_agent_coordination,
+    assert_optimization_successful,
+    assert_quality_maintained,
+)
+from tests.helpers.customer import Customer
+from tests.helpers.customers import ESTATES
+
+MOVED, STAYS, SIMILAR = "vllm-prod-1", "vllm-prod-2", "vllm-batch-1"
+
+
+@pytest.mark.e2e
+@pytest.mark.phases(
+    "Recording initial state",
+    "Triggering cost agent analysis",
+    "Waiting for recommendation",
+    "Validating with the other agents",
+    "Approving as the customer",
+    "Executing the blue-green migration",
+    "Checking quality",
+    "Checking savings",
+    "Checking the learning loop",
+)
+def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, environment: dict[str, Any]) -> None:
+    """From analysis to outcome: approved by the agents and the customer, carried out without a lost request."""
+    with scenario.phase("Recording initial state"):
+        cost_at_first = cloud_truth.monthly_cost(acme.seeded)
+        estate = acme.infrastructure()
+        assert sum(i.monthly_cost for i in estate.instances) == pytest.approx(cost_at_first, rel=1e-6)
+        assert cost_at_first == pytest.approx(120_000, rel=0.01)
+        assert cloud_truth.running(acme.seeded, MOVED) == [("p4de.24xlarge", "on-demand")] * 2
+        deployment_cost = cloud_truth.monthly_cost(acme.seeded, MOVED)
+        slo = estate.deployment(acme.deployment_id(MOVED)).slo
+        scenario.say(f"Initial monthly cost: ${cost_at_first:,.0f}")
+        scenario.say(f"{MOVED}: ${deployment_cost:,.0f} of it, on 2 on-demand p4de.24xlarge")
+
+    with scenario.phase("Triggering cost agent analysis"):
+        analysis_id = acme.start_analysis("cost")
+        scenario.say(f"Analysis ID: {analysis_id}")
+
+    with scenario.phase("Waiting for recommendation"):
+        analysis = acme.finished_analysis(analysis_id)
+        assert analysis.status == "completed", f"the analysis failed: {analysis.error}"
+        found = acme.recommendations_of(analysis)
+        assert set(found) == {MOVED, STAYS}
+        recommendation, twin = found[MOVED], found[STAYS]
+        assert recommendation.type == "spot_migration"
+        assert recommendation.risk_level in ("low", "medium")
+        assert recommendation.estimated_savings == pytest.approx(18_000, rel=0.05)
+        scenario.announce("Recommendation generated")
+        scenario.say(recommendation.title)
+        scenario.say(f"Estimated savings: ${recommendation.estimated_savings:,.0f}/month")
+        scenario.say(f"Risk: {recommendation.risk_level}, confidence {recommendation.confidence:.0%}")
+
+    with scenario.phase("Validating with the other agents"):
+        assert_multi_agent_coordination(recommendation, "cost", {"performance": True, "application": True})
+        baseline = next(v for v in recommendation.validations if v.agent_type == "application")
+        assert baseline.baseline_established
+        assert_multi_agent_coordination(twin, "cost", {"performance": False, "application": True})
+        refusal = acme.http.post(f"/recommendations/{twin.id}/approve")
+        assert refusal.status_code == 409, f"a refused recommendation was approved: {refusal.text}"
+        assert "performance agent refused it" in refusal.json()["detail"]
+        for validation in recommendation.validations:
+            scenario.say(f"{validation.agent_type} agent agrees: {validation.reason}")
+        scenario.say(f"{STAYS} stays: {refusal.json()['detail']}")
+
+    with acme.live_events() as live:
+        with scenario.phase("Approving as the customer"):
+            approval = acme.post(f"/recommendations/{recommendation.id}/approve")
+            again = acme.post(f"/recommendations/{recommendation.id}/approve")
+            assert approval == again, "approving twice must start one optimization"
+            assert approval["status"] == "approved"
+            scenario.say(f"Optimization ID: {approval['optimization_id']}")
+
+        with scenario.phase("Executing the blue-green migration"):
+            optimization = acme.finished_optimization(approval["optimization_id"])
+            result = assert_optimization_successful(optimization)
+            for step in optimization.execution_steps:
+                assert step.completed_at is not None
+                scenario.say(f"{step.name}: {(step.completed_at - step.started_at).total_seconds():.1f} s")
+            events = live.until("optimization_completed")
+            assert [event.seq for event in events] == list(range(live.after + 1, live.after + 1 + len(events)))
+            started = tuple(event.step for event in events if event.event_type == "step_started")
+            assert started == STEPS["spot_migration"], f"steps seen live: {started}"
+            gateway = acme.fleet(MOVED)
+            assert gateway["requests_dropped"] == result.requests_dropped == 0
+            assert cloud_truth.running(acme.seeded, MOVED) == [("p4de.24xlarge", "spot")] * 2
+            scenario.say(f"Requests served {gateway['requests_served']:,}, dropped {gateway['requests_dropped']}")
+
+    with scenario.phase("Checking quality"):
+        assert_quality_maintained(result, slo.quality)
+        assert result.p95_before is not None
+        assert result.p95_after is not None
+        assert result.p95_after <= slo.p95_latency_ms
+        scenario.say(f"Quality {result.quality_before:.1%} -> at least {result.quality_lower_bound:.1%}")
+        scenario.say(
+            f"p95 {result.p95_before:,.0f} ms -> {result.p95_after:,.0f} ms, objective {slo.p95_latency_ms:,.0f}"
+        )
+
+    with scenario.phase("Checking savings"):
+        cost_after, deployment_after = (cloud_truth.monthly_cost(acme.seeded, name) for name in (None, MOVED))
+        assert_cost_reduced(deployment_cost, deployment_after, at_least_percent=40)
+        assert result.cost_before == pytest.approx(deployment_cost, abs=0.02)
+        assert result.cost_after == pytest.approx(deployment_after, abs=0.02)
+        assert result.actual_savings == pytest.approx(cost_at_first - cost_after, abs=0.05)
+        assert result.actual_savings >= 0.8 * result.predicted_savings
+        assert _dashboard(acme)["current_spend"] == pytest.approx(cost_after, abs=0.05)
+        assert _dashboard(acme)["realized_savings"] == pytest.approx(result.actual_savings)
+        scenario.say(f"Monthly cost now: ${cost_after:,.0f}, {_percent(cost_at_first, cost_after)} of the estate less")
+        scenario.say(
+            f"{MOVED}: ${deployment_after:,.0f}, {_percent(deployment_cost, deployment_after)} of its own less"
+        )
+        scenario.say(f"Saved ${result.actual_savings:,.0f}/month, predicted ${result.predicted_savings:,.0f}/month")
+
+    with scenario.phase("Checking the learning loop"):
+        acme.add(load_deployments(ESTATES / "addition.yaml"))
+        informed = acme.analyzed("cost")[SIMILAR]
+        _forget_outcomes(environment, acme)
+        naive = acme.analyzed("cost")[SIMILAR]
+        assert informed.similar_outcomes == [optimization.id]
+        assert naive.similar_outcomes == []
+        # The same instances in the same number: what the first migration saved is what this one will.
+        truth = result.actual_savings
+        assert abs(informed.estimated_savings - truth) < abs(naive.estimated_savings - truth), _off(
+            informed, naive, truth
+        )
+        scenario.say(f"{SIMILAR}: ${informed.estimated_savings:,.2f}/month predicted, knowing the outcome")
+        scenario.say(f"without it ${naive.estimated_savings:,.2f}, measured before ${truth:,.2f}")
+
+
+def _dashboard(customer: Customer) -> dict[str, Any]:
+    answer = httpx.get(
+        f"{customer.seeded.portal_url}/portal/customers/{customer.id}/dashboard",
+        headers={"Authorization": customer.http.headers["Authorization"]},
+        timeout=10,
+    )
+    assert answer.status_code == 200, f"the dashboard answered {answer.status_code}: {answer.text}"
+    return dict(answer.json())
+
+
+def _forget_outcomes(environment: dict[str, Any], customer: Customer) -> None:
+    client = QdrantClient(
+        url=environment["urls"]["qdrant"],
+        api_key=environment["credentials"]["qdrant_api_key"],
+        check_compatibility=False,
+    )
+    belongs = models.FieldCondition(key="customer_id", match=models.MatchValue(value=customer.id))
+    assert client.count("outcomes", models.Filter(must=[belongs])).count == 1, "one optimization leaves one outcome"
+    client.delete("outcomes", models.FilterSelector(filter=models.Filter(must=[belongs])))
+
+
+def _percent(before: float, after: float) -> str:
+    return f"{(before - after) / before:.1%}"
+
+
+def _off(informed: Recommendation, naive: Recommendation, truth: float) -> str:
+    return f"with outcome {informed.estimated_savings}, without {naive.estimated_savings}, measured {truth}"

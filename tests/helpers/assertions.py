@@ -1,0 +1,60 @@
+"""Assertions that scenarios share. Each says what was expected, what was found, and of what."""
+
+from collections.abc import Mapping
+
+from optiinfra.api.recommendations import Optimization, Recommendation, Result
+from optiinfra.domain.optimization import STEPS
+
+KEPT_QUALITY = 0.95
+
+
+def assert_cost_reduced(before: float, after: float, at_least_percent: float) -> None:
+    """The cost fell by more than so many percent of what it was."""
+    assert before > 0, f"the cost before is ${before:,.2f}: nothing could be reduced"
+    reduction = (before - after) / before * 100
+    assert reduction > at_least_percent, (
+        f"cost ${before:,.2f} -> ${after:,.2f} a month is {reduction:.1f}% less; more than {at_least_percent}% was due"
+    )
+
+
+def assert_quality_maintained(result: Result, slo: float) -> None:
+    """Quality's lower confidence bound keeps 95% of the baseline and holds the objective."""
+    assert result.quality_before is not None, "no quality baseline was measured"
+    assert result.quality_lower_bound is not None, "no lower bound of the quality afterwards was measured"
+    needed = max(KEPT_QUALITY * result.quality_before, slo)
+    assert result.quality_lower_bound >= needed, (
+        f"quality is at least {result.quality_lower_bound:.3f}, needed {needed:.3f} "
+        f"(baseline {result.quality_before:.3f}, objective {slo:.3f})"
+    )
+
+
+def assert_optimization_successful(optimization: Optimization) -> Result:
+    """Completed, with every step of its kind done once, in order, and nothing undone; returns the result."""
+    error = optimization.result.error if optimization.result else None
+    assert optimization.status == "completed", f"{optimization.id} is {optimization.status}: {error}"
+    names = tuple(step.name for step in optimization.execution_steps)
+    assert names == STEPS[optimization.type], f"steps {names}, expected {STEPS[optimization.type]}"
+    for step in optimization.execution_steps:
+        assert step.status == "completed", f"step {step.name} is {step.status}: {step.detail}"
+        assert step.completed_at is not None, f"step {step.name} is completed at no time"
+        assert step.attempt == 1, f"step {step.name} took {step.attempt} attempts with nothing in its way"
+    for earlier, later in zip(optimization.execution_steps, optimization.execution_steps[1:], strict=False):
+        assert earlier.completed_at is not None
+        assert earlier.completed_at <= later.started_at, f"{later.name} began before {earlier.name} was over"
+    assert not optimization.rollback_steps, f"steps were undone: {[step.name for step in optimization.rollback_steps]}"
+    assert optimization.result is not None, f"{optimization.id} is completed without a result"
+    assert optimization.result.success, f"{optimization.id} is completed without success: {error}"
+    return optimization.result
+
+
+def assert_multi_agent_coordination(
+    recommendation: Recommendation, proposer: str, verdicts: Mapping[str, bool]
+) -> None:
+    """The proposer did not judge itself, and exactly these other agents said yes or no, each with a reason."""
+    assert recommendation.agent_type == proposer, f"proposed by {recommendation.agent_type}, expected {proposer}"
+    given = {validation.agent_type: validation.approved for validation in recommendation.validations}
+    assert len(given) == len(recommendation.validations), f"an agent judged twice: {recommendation.validations}"
+    assert proposer not in given, f"the {proposer} agent judged its own recommendation"
+    assert given == dict(verdicts), f"validations {given}, expected {dict(verdicts)}"
+    for validation in recommendation.validations:
+        assert validation.reason, f"the {validation.agent_type} agent gave no reason"

@@ -1,0 +1,36 @@
+"""What a customer's cloud costs, seen past the platform: the cloud's own inventory at prices of the tests' own."""
+
+from fixtures.aws import Accounts
+from fixtures.provision import SeededEstate
+
+HOURS_PER_MONTH = 730
+
+# Dollars an hour in us-east-1. On demand: AWS's list prices of 2026. Spot: what AWS asks for a Capacity Block
+# of the type, which spot does not exceed for long; the platform's price book takes the same source.
+HOURLY = {
+    ("p4de.24xlarge", "on-demand"): 27.44705,
+    ("p4de.24xlarge", "spot"): 14.7663,
+    ("p5.48xlarge", "on-demand"): 55.04,
+}
+
+
+def running(seeded: SeededEstate, deployment: str | None = None) -> list[tuple[str, str]]:
+    """(instance type, lifecycle) of every running instance of the customer, or of one deployment by its tag."""
+    filters = [{"Name": "instance-state-name", "Values": ["running"]}]
+    if deployment is not None:
+        filters.append({"Name": "tag:optiinfra:deployment", "Values": [deployment]})
+    found: list[tuple[str, str]] = []
+    for cloud in seeded.clouds:
+        ec2 = Accounts(cloud.endpoint_url).ec2(cloud.region, cloud.account_id)
+        for page in ec2.get_paginator("describe_instances").paginate(Filters=filters):  # type: ignore[arg-type]
+            found += [
+                (instance["InstanceType"], instance.get("InstanceLifecycle", "on-demand"))
+                for reservation in page["Reservations"]
+                for instance in reservation["Instances"]
+            ]
+    return sorted(found)
+
+
+def monthly_cost(seeded: SeededEstate, deployment: str | None = None) -> float:
+    """Dollars a month of what runs."""
+    return sum(HOURLY[kind] * HOURS_PER_MONTH for kind in running(seeded, deployment))

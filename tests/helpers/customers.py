@@ -1,0 +1,50 @@
+"""Fixtures: customers made for one test, and gone after it."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fixtures import estates
+from fixtures.estates import Estate
+from fixtures.provision import provision, remove
+from tests.helpers.customer import Customer
+
+ESTATES = Path(estates.__file__).parent
+
+NewCustomer = Callable[[Estate], Customer]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--keep` leaves the customers of a run where they are, to look at."""
+    parser.addoption("--keep", action="store_true", help="keep the customers that the tests provision")
+
+
+@pytest.fixture
+def new_customer(environment: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[NewCustomer]:
+    """Provision an estate as a customer of its own, under a name that no other test has."""
+    made: list[Customer] = []
+
+    def make(estate: Estate) -> Customer:
+        seeded = provision(environment, estate, suffix=uuid.uuid4().hex[:10])
+        http = httpx.Client(base_url=seeded.orchestrator_url, timeout=30)
+        customer = Customer(environment, seeded, http)
+        made.append(customer)
+        tokens = customer.post("/auth/login", {"username": seeded.email, "password": seeded.password})
+        http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+        return customer
+
+    yield make
+    for customer in made:
+        customer.http.close()
+        if not request.config.getoption("keep"):
+            remove(environment, customer.seeded)
+
+
+@pytest.fixture
+def acme(new_customer: NewCustomer) -> Customer:
+    """The sample estate: two deployments that may go to spot, of which one can bear it."""
+    return new_customer(estates.load(ESTATES / "acme.yaml"))

@@ -1,0 +1,71 @@
+"""Quality: exact bounds, and a sequential test that keeps its error rate."""
+
+import random
+
+import pytest
+
+from optiinfra.domain import quality
+from optiinfra.domain.verdict import ERROR_RATE
+
+
+def test_bounds_are_clopper_and_pearsons() -> None:
+    # 0.05 ** (1 / 20): twenty of twenty right.
+    assert quality.lower_bound(20, 20, 0.05) == pytest.approx(0.8609, abs=1e-4)
+    assert quality.upper_bound(0, 20, 0.05) == pytest.approx(1 - 0.8609, abs=1e-4)
+    # Tables of the exact interval, 95% one-sided, 8 of 10.
+    assert quality.lower_bound(8, 10, 0.05) == pytest.approx(0.4931, abs=1e-4)
+    assert quality.upper_bound(8, 10, 0.05) == pytest.approx(0.9632, abs=1e-4)
+
+
+def test_nothing_right_and_everything_right_are_bounded_by_the_ends() -> None:
+    assert quality.lower_bound(0, 50) == 0.0
+    assert quality.upper_bound(50, 50) == 1.0
+
+
+@pytest.mark.parametrize(("correct", "answered"), [(1, 0), (5, 4), (-1, 4)])
+def test_impossible_counts_are_refused(correct: int, answered: int) -> None:
+    with pytest.raises(ValueError, match="need 0 <= correct <= answered"):
+        quality.lower_bound(correct, answered)
+
+
+def test_required_is_the_stricter_of_objective_and_kept_baseline() -> None:
+    assert quality.required(baseline=1.0, slo=0.9) == pytest.approx(0.95)
+    assert quality.required(baseline=0.92, slo=0.9) == pytest.approx(0.9)
+
+
+def test_few_answers_decide_nothing_yet() -> None:
+    assert quality.judge(58, 60, baseline=0.98, slo=0.9).decision == "continue"
+
+
+def test_many_good_answers_pass_and_many_bad_ones_fail() -> None:
+    assert quality.judge(236, 240, baseline=0.98, slo=0.9).decision == "pass"
+    assert quality.judge(40, 60, baseline=0.98, slo=0.9).decision == "fail"
+
+
+def test_what_is_not_shown_at_the_last_look_fails() -> None:
+    verdict = quality.judge(452, 480, baseline=0.98, slo=0.9)
+    assert verdict.decision == "fail"
+    assert "last look" in verdict.reason
+
+
+def test_a_model_just_below_what_is_required_passes_no_oftener_than_the_error_rate() -> None:
+    rng = random.Random(7)
+    needed = quality.required(baseline=1.0, slo=0.9)
+    passed = sum(_run(rng, needed - 1e-6) for _ in range(600))
+    assert passed / 600 <= ERROR_RATE + 0.02
+
+
+def test_a_model_as_good_as_before_passes_nearly_always() -> None:
+    rng = random.Random(8)
+    assert sum(_run(rng, 0.99) for _ in range(300)) >= 297
+
+
+def _run(rng: random.Random, accuracy: float) -> bool:
+    correct = answered = 0
+    for look in quality.LOOKS:
+        correct += sum(rng.random() < accuracy for _ in range(look - answered))
+        answered = look
+        verdict = quality.judge(correct, answered, baseline=1.0, slo=0.9)
+        if verdict.decision != "continue":
+            return verdict.decision == "pass"
+    raise AssertionError("the last look decides")
