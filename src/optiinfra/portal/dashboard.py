@@ -9,6 +9,7 @@ from optiinfra.api.recommendations import Optimization, Recommendation
 from optiinfra.api.telemetry import MetricPoint
 from optiinfra.domain import savings
 from optiinfra.domain.optimization import FINAL
+from optiinfra.domain.recommendation import VALIDATORS, AgentType
 from optiinfra.portal.platform import Platform
 
 
@@ -21,7 +22,7 @@ class Series(Wire):
 
 
 class Dashboard(Wire):
-    """Dollars a month: what is spent, what pending recommendations would save, what finished changes did save."""
+    """Dollars a month: spent, saved by what can be approved now, saved by what was carried out (measured)."""
 
     current_spend: float
     potential_savings: float
@@ -45,6 +46,17 @@ def refused(recommendation: Recommendation) -> bool:
     return any(not validation.approved for validation in recommendation.validations)
 
 
+def awaited(recommendation: Recommendation) -> list[AgentType]:
+    """The validators that have not spoken yet; nothing is approved before they have."""
+    heard = {validation.agent_type for validation in recommendation.validations}
+    return [one for one in VALIDATORS if one not in heard and one != recommendation.agent_type]
+
+
+def approvable(recommendation: Recommendation) -> bool:
+    """Whether it waits for nobody but the customer."""
+    return recommendation.status == "pending" and not refused(recommendation) and not awaited(recommendation)
+
+
 async def overview(platform: Platform, token: str, customer_id: str) -> Overview:
     """Everything of the first page, asked for side by side."""
     infrastructure, recommendations, optimizations, agents, series = await asyncio.gather(
@@ -56,9 +68,7 @@ async def overview(platform: Platform, token: str, customer_id: str) -> Overview
     )
     dashboard = Dashboard(
         current_spend=savings.total(instance.monthly_cost for instance in infrastructure.instances),
-        potential_savings=savings.total(
-            one.estimated_savings for one in recommendations if one.status == "pending" and not refused(one)
-        ),
+        potential_savings=savings.total(one.estimated_savings for one in recommendations if approvable(one)),
         realized_savings=savings.total(
             one.result.actual_savings or 0.0 for one in optimizations if one.result and one.result.success
         ),

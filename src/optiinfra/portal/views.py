@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from optiinfra.portal.dashboard import refused
+from optiinfra.portal.dashboard import awaited, refused
 
 UNKNOWN = "\N{EN DASH}"
 
@@ -90,4 +90,4 @@ _TEMPLATES.filters |= {
     "moment": moment,
     "details": details,
 }
-_TEMPLATES.globals |= {"took": took, "refused": refused}
+_TEMPLATES.globals |= {"took": took, "refused": refused, "awaited": awaited}

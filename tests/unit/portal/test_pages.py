@@ -69,6 +69,17 @@ def test_home_shows_figures_voices_and_who_may_be_approved(owner: TestClient) ->
     assert text.index("vllm-prod-1 to spot") < text.index("vllm-prod-2 to spot")
 
 
+def test_nothing_is_approved_before_every_validator_has_spoken(
+    owner: TestClient, orchestrator: fake.Orchestrator
+) -> None:
+    one = orchestrator.recommendations[0]
+    orchestrator.recommendations = [one.model_copy(update={"validations": one.validations[:1]})]
+    text = owner.get("/").text
+    assert "Being checked by the application agent" in text
+    assert "/approve" not in text
+    assert owner.get(DASHBOARD, headers=JSON).json()["potential_savings"] == 0.0
+
+
 def test_a_viewer_sees_no_buttons(owner: TestClient, orchestrator: fake.Orchestrator) -> None:
     orchestrator.identity = fake.OWNER.model_copy(update={"role": "viewer"})
     owner.post("/login", data={"email": fake.OWNER.email, "password": fake.PASSWORD})
