@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["nox[uv]>=2025.10"]
+# dependencies = ["nox>=2025.10"]
 # ///
 """Sessions: what is run, each in a virtualenv of its own. Positional arguments go to pytest."""
 

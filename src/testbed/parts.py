@@ -4,7 +4,7 @@ Supervision, health rows, logs, status, port checks and cleaning all derive from
 its probe, where no existing one fits).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["store", "cloud", "sandbox", "service", "agent", "runtime"]
@@ -42,7 +42,6 @@ class Part:
     health_path: str = "/health"
     stop_signal: str = "TERM"
     stop_group: bool = True
-    deadline: float = field(default=60.0)
 
     @property
     def port_variable(self) -> str | None:

@@ -20,7 +20,8 @@ from testbed.parts import PARTS, Part, named
 from testbed.supervision import Supervisor, new_socket, stop_strays, strays
 from testbed.waiting import POLL_SECONDS, WaitTimeoutError, stretched, wait_until
 
-START_SECONDS = 60.0
+# A part that dies ends the start at once; this is for one that hangs.
+START_SECONDS = 120.0
 LAST_LINES = 15
 
 Say = Callable[[str], None]
