@@ -65,11 +65,14 @@ def start(name: str, settings: Settings, say: Say, *, healthy: Callable[[Row], N
         if left:
             say(f"stopped what an earlier supervisor left behind: {', '.join(left)}")
         check_wheels()
-        created = environments.create(name, settings, environments.load(name), new_socket())
-        check_ports(created)
-        created.save()
+        previous = environments.load(name)
+        if previous is not None:
+            _forget_socket(previous)
+        created = environments.create(name, settings, previous, new_socket())
         since = datetime.now(UTC).replace(microsecond=0)
         try:
+            check_ports(created)
+            created.save()
             Supervisor(created).launch()
             _wait_healthy(created, since, healthy)
         except BaseException:
@@ -178,8 +181,12 @@ def _stop(environment: Environment) -> bool:
     supervisor = Supervisor(environment)
     ran = supervisor.pid is not None
     supervisor.stop()
-    shutil.rmtree(Path(environment.supervisor_socket).parent, ignore_errors=True)
+    _forget_socket(environment)
     return ran
+
+
+def _forget_socket(environment: Environment) -> None:
+    shutil.rmtree(Path(environment.supervisor_socket).parent, ignore_errors=True)
 
 
 def clean(name: str, say: Say) -> None:

@@ -10,7 +10,10 @@ from testbed.engines import settings
 
 
 def configuration(port: int, password: str, data: str) -> str:
-    """valkey.conf; the password stands in a private file because a command line is public."""
+    """valkey.conf; the password stands in a private file because a command line is public.
+
+    A process title would overwrite the environment, by which a process is found when its supervisor has died.
+    """
     return f"""\
 bind {settings.HOST}
 port {port}
@@ -21,6 +24,7 @@ appendfsync everysec
 save ""
 daemonize no
 loglevel notice
+set-proc-title no
 tcp-backlog 128
 """
 
