@@ -23,6 +23,7 @@ MOVED, STAYS, SIMILAR = "vllm-prod-1", "vllm-prod-2", "vllm-batch-1"
 
 
 @pytest.mark.e2e
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 @pytest.mark.phases(
     "Recording initial state",
     "Triggering cost agent analysis",
@@ -134,12 +135,11 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
         assert informed.similar_outcomes == [optimization.id]
         assert naive.similar_outcomes == []
         # The same instances in the same number: what the first migration saved is what this one will.
-        truth = result.actual_savings
-        assert abs(informed.estimated_savings - truth) < abs(naive.estimated_savings - truth), _off(
-            informed, naive, truth
-        )
+        measured = result.actual_savings
+        closer, further = (abs(found.estimated_savings - measured) for found in (informed, naive))
+        assert closer < further, f"off by ${closer:,.2f} with the outcome known, by ${further:,.2f} without"
         scenario.say(f"{SIMILAR}: ${informed.estimated_savings:,.2f}/month predicted, knowing the outcome")
-        scenario.say(f"without it ${naive.estimated_savings:,.2f}, measured before ${truth:,.2f}")
+        scenario.say(f"without it ${naive.estimated_savings:,.2f}, measured before ${measured:,.2f}")
 
 
 def _dashboard(customer: Customer) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The memory of outcomes in Qdrant: one point a finished optimization, found again by similarity."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
@@ -23,7 +24,10 @@ class OutcomeMemory:
         """A client of that server; nothing is sent yet."""
         from qdrant_client import AsyncQdrantClient
 
-        return cls(AsyncQdrantClient(url=url, api_key=api_key, timeout=10, check_compatibility=False))
+        with warnings.catch_warnings():
+            # Whether the way there is encrypted is the address' business; on loopback it need not be.
+            warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
+            return cls(AsyncQdrantClient(url=url, api_key=api_key, timeout=10, check_compatibility=False))
 
     async def ping(self) -> None:
         """Raises when the server does not answer."""

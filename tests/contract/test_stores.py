@@ -1,0 +1,224 @@
+"""The platform's own stores against the embedded engines that stand for the databases."""
+
+import math
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
+from sqlalchemy import select, text
+
+from optiinfra.domain.outcomes import Change, features
+from optiinfra.kit.waiting import until_answers
+from optiinfra.stores import redis
+from optiinfra.stores.clickhouse import Telemetry
+from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.database import Database, wake_after_commit
+from optiinfra.stores.qdrant import OutcomeMemory
+from tests.contract.engine import Engine, running
+
+pytestmark = pytest.mark.anyio
+
+BEGAN = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module", params=["asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """One event loop for the module's clients; trio is none that the platform runs on."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def clickhouse() -> Iterator[Engine]:
+    with running("clickhouse") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Engine]:
+    with running("postgresql") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def qdrant() -> Iterator[Engine]:
+    with running("qdrant") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Engine]:
+    with running("redis") as engine:
+        yield engine
+
+
+async def ring_nobody(_channel: str) -> None:
+    """For databases whose readers are not under test."""
+
+
+@pytest.fixture
+async def database(postgresql: Engine) -> AsyncIterator[Database]:
+    opened = Database(postgresql.environment.urls()["postgresql"], ring_nobody)
+    await opened.migrate()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def telemetry(clickhouse: Engine) -> AsyncIterator[Telemetry]:
+    opened = Telemetry.connect(
+        clickhouse.environment.urls()["clickhouse"], "optiinfra", clickhouse.secret("clickhouse_password"), "optiinfra"
+    )
+    await opened.create_schema()
+    yield opened
+    await opened.delete_customer("cust_1")
+    await opened.close()
+
+
+@pytest.fixture
+async def memory(qdrant: Engine) -> AsyncIterator[OutcomeMemory]:
+    opened = OutcomeMemory.connect(qdrant.environment.urls()["qdrant"], qdrant.secret("qdrant_api_key"))
+    await opened.create_schema()
+    yield opened
+    await opened.close()
+
+
+async def test_migrations_make_what_the_models_say(database: Database) -> None:
+    await database.migrate()  # again: nothing to do
+    async with database.transaction() as session:
+        listed = text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+        found = set(await session.scalars(listed))
+    assert found == {*models.Base.metadata.tables, "alembic_version"}
+
+
+async def test_a_failed_transaction_leaves_nothing_and_wakes_nobody(postgresql: Engine) -> None:
+    rung: list[str] = []
+
+    async def ring(channel: str) -> None:
+        rung.append(channel)
+
+    database = Database(postgresql.environment.urls()["postgresql"], ring)
+    await database.migrate()
+
+    async def fail_on_the_way() -> None:
+        async with database.transaction() as session:
+            session.add(models.Customer(id="cust_lost", company_name="x", plan="pro", preferences={}))
+            wake_after_commit(session, "lost")
+            await session.flush()
+            raise RuntimeError("on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        await fail_on_the_way()
+    async with database.transaction() as session:
+        session.add(models.Customer(id="cust_kept", company_name="x", plan="pro", preferences={}))
+        wake_after_commit(session, "kept")
+    async with database.transaction() as session:
+        assert list(await session.scalars(select(models.Customer.id))) == ["cust_kept"]
+    assert rung == ["kept"]
+    await database.close()
+
+
+async def test_histograms_are_summed_by_bucket_since_a_millisecond(telemetry: Telemetry) -> None:
+    earlier = BEGAN - timedelta(milliseconds=1)
+    await telemetry.insert_latencies(
+        [
+            ("cust_1", "dep_1", "rep_1", earlier, 1.0, 1000),
+            ("cust_1", "dep_1", "rep_1", BEGAN, 1.0, 3),
+            ("cust_1", "dep_1", "rep_2", BEGAN, 1.0, 4),
+            ("cust_1", "dep_1", "rep_2", BEGAN, math.inf, 5),
+            ("cust_1", "dep_2", "rep_3", BEGAN, 1.0, 6),
+            ("cust_2", "dep_1", "rep_1", BEGAN, 1.0, 7),
+        ]
+    )
+    assert await telemetry.latencies("cust_1", "dep_1", BEGAN) == {1.0: 7.0, math.inf: 5.0}
+    assert await telemetry.latencies("cust_1", "dep_1", BEGAN, ["rep_1"]) == {1.0: 3.0}
+    assert await telemetry.latencies("cust_1", "dep_1", BEGAN, []) == {}
+    await telemetry.delete_customer("cust_2")
+
+
+async def test_series_come_oldest_first_in_utc(telemetry: Telemetry) -> None:
+    later = BEGAN + timedelta(hours=1)
+    await telemetry.insert_samples(
+        [("cust_1", "dep_1", "", "throughput", later, 2.0), ("cust_1", "dep_1", "", "throughput", BEGAN, 1.0)]
+    )
+    assert await telemetry.series("cust_1", "throughput", BEGAN, later, "dep_1", 10) == [
+        (BEGAN, "dep_1", 1.0),
+        (later, "dep_1", 2.0),
+    ]
+    assert await telemetry.series("cust_1", "throughput", later, later, None, 10) == [(later, "dep_1", 2.0)]
+
+
+async def test_the_agents_user_reads_telemetry_and_writes_none(clickhouse: Engine, telemetry: Telemetry) -> None:
+    await telemetry.insert_samples([("cust_1", "dep_1", "", "throughput", BEGAN, 4.0)])
+    reader = Telemetry.connect(
+        clickhouse.environment.urls()["clickhouse"],
+        "optiinfra_reader",
+        clickhouse.secret("clickhouse_reader_password"),
+        "optiinfra",
+    )
+    assert (await reader.means("cust_1", "dep_1", BEGAN))["throughput"] == 4.0
+    with pytest.raises(DatabaseError, match="Not enough privileges"):
+        await reader.insert_samples([("cust_1", "dep_1", "", "throughput", BEGAN, 5.0)])
+    await reader.close()
+
+
+async def test_outcomes_are_found_by_likeness_within_the_customer(memory: OutcomeMemory) -> None:
+    change = Change("spot_migration", 27.4, 70e9, 8, 2, 2.0)
+    for customer, optimization in (("cust_1", "opt_1"), ("cust_2", "opt_2")):
+        await memory.store(customer, optimization, change.type, features(change), {"savings": 10.0}, {"savings": 12.0})
+    (found,) = await memory.similar("cust_1", change.type, features(change))
+    assert (found.optimization_id, found.modelled, found.measured) == ("opt_1", {"savings": 10.0}, {"savings": 12.0})
+    assert found.similarity == pytest.approx(1.0, abs=1e-4)
+    await memory.delete_customer("cust_1")
+    assert await memory.similar("cust_1", change.type, features(change)) == []
+    assert len(await memory.similar("cust_2", change.type, features(change))) == 1
+    await memory.delete_customer("cust_2")
+
+
+async def test_an_outcome_stored_again_is_replaced(memory: OutcomeMemory) -> None:
+    vector = features(Change("spot_migration", 27.4, 70e9, 8, 2, 2.0))
+    for measured in (11.0, 12.0):
+        await memory.store("cust_1", "opt_1", "spot_migration", vector, {"savings": 10.0}, {"savings": measured})
+    (found,) = await memory.similar("cust_1", "spot_migration", vector)
+    assert found.measured == {"savings": 12.0}
+    await memory.delete_customer("cust_1")
+
+
+async def test_a_ring_wakes_who_waits_at_once(valkey: Engine) -> None:
+    client = redis.connect(valkey.environment.urls()["redis"])
+    wake, found = redis.WakeUp(client), None
+
+    async def fetch() -> str | None:
+        return found
+
+    async with anyio.create_task_group() as group:
+
+        async def publish() -> None:
+            nonlocal found
+            await anyio.wait_all_tasks_blocked()
+            found = "news"
+            await wake.ring("channel")
+
+        group.start_soon(publish)
+        with anyio.fail_after(1.5):  # sooner than a reader looks by itself
+            assert await wake.until("channel", fetch, 30.0) == "news"
+    assert await wake.until("other", fetch, 0.0) == "news"
+    await redis.close(client)
+
+
+async def test_presence_expires_by_itself(valkey: Engine) -> None:
+    client = redis.connect(valkey.environment.urls()["redis"])
+    presence, brief = redis.Presence(client, 60.0), redis.Presence(client, 0.05)
+    await presence.seen("agent_1")
+    await presence.seen("agent_2")
+    await brief.seen("agent_3")
+    await presence.gone("agent_2")
+
+    async def only_the_first() -> None:
+        assert await presence.alive(["agent_1", "agent_2", "agent_3"]) == {"agent_1"}
+
+    await until_answers(only_the_first, "presence to expire", 5.0, interval=0.02)
+    assert await presence.alive([]) == set()
+    await redis.close(client)
