@@ -16,6 +16,9 @@ from optiinfra.portal.views import render
 
 router = APIRouter()
 
+_OBJECTED_SHOWN = 5
+"""How many of the recommendations that a validator refused are explained, newest first."""
+
 
 def _platform(request: Request) -> Platform:
     platform: Platform = request.app.state.platform
@@ -86,9 +89,18 @@ async def home(platform: CurrentPlatform, access: CurrentAccess) -> Response:
     """What is spent, what could be saved, what is going on."""
     made_at = datetime.now(UTC)
     data = await overview(platform, access.token, access.identity.customer_id)
-    pending = [one for one in data.dashboard.recommendations if one.status == "pending"]
-    pending.sort(key=lambda one: (refused(one), -one.estimated_savings))
-    return _page("home.html", identity=access.identity, made_at=made_at, data=data, pending=pending, planned=STEPS)
+    known = data.dashboard.recommendations
+    pending = sorted((one for one in known if one.status == "pending"), key=lambda one: -one.estimated_savings)
+    objected = [one for one in known if one.status == "rejected" and refused(one)][:_OBJECTED_SHOWN]
+    return _page(
+        "home.html",
+        identity=access.identity,
+        made_at=made_at,
+        data=data,
+        pending=pending,
+        objected=objected,
+        planned=STEPS,
+    )
 
 
 @router.get("/optimizations/{optimization_id}")

@@ -62,17 +62,19 @@ def took(started: datetime | None, ended: datetime | None) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
-def details(values: dict[str, Any]) -> dict[str, str]:
-    """What a step noted, as far as it can be read on a line."""
+def details(noted: dict[str, Any]) -> dict[str, str]:
+    """What a step noted, a line each; of the agents' verdicts their reasons."""
+    verdicts = {f"{agent} agent": verdict["reason"] for agent, verdict in noted.get("verdicts", {}).items()}
+    others = {key: value for key, value in noted.items() if key not in ("verdicts", "since")}
+    return {words(key): _line(value) for key, value in (others | verdicts).items() if value not in (None, [], {}, "")}
 
-    def shown(value: Any) -> str:
-        if isinstance(value, list):
-            return ", ".join(map(shown, value))
-        if isinstance(value, dict):
-            return ", ".join(f"{key} {shown(inner)}" for key, inner in value.items())
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    return {words(key): shown(value) for key, value in values.items() if value not in (None, [], {}, "")}
+def _line(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_line, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_line(inner)}" for key, inner in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 _TEMPLATES = jinja2.Environment(

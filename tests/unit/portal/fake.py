@@ -23,6 +23,13 @@ PASSWORD = "correct-horse-battery"
 ADDRESS = "http://portal.test"
 
 
+VERDICT = {
+    "looks": 4,
+    "since": "2026-11-02T09:30:00+00:00",
+    "verdicts": {"performance": {"reason": "p95 7,077 ms over 304 requests", "decision": "pass", "estimate": 7077.0}},
+}
+
+
 def portal(orchestrator: "Orchestrator") -> FastAPI:
     """A portal that talks to it."""
     settings = Settings(orchestrator_url="http://orchestrator.test", portal_session_key="k" * 48, version="abc1234")
@@ -210,7 +217,7 @@ def recommendation(name: str, objection: str | None = None) -> Recommendation:
             ),
         ],
         similar_outcomes=["opt_0"],
-        status="pending",
+        status="rejected" if objection else "pending",
         created_at=NOW,
         expires_at=NOW + timedelta(days=7),
     )
@@ -225,7 +232,7 @@ def optimization(name: str, status: Any, done: int, *, result: Result | None = N
             attempt=1,
             started_at=NOW + timedelta(seconds=20 * number),
             completed_at=NOW + timedelta(seconds=20 * number + 12),
-            detail={"replicas": ["r-8", "r-9"], "p95_ms": 7_203.4} if "validate" in step else {},
+            detail=VERDICT if "validate" in step else {"weights": {"r-8": 0.2}},
         )
         for number, step in enumerate(STEPS["spot_migration"][:done])
     ]

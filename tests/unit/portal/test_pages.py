@@ -125,6 +125,9 @@ def test_a_running_optimization_shows_what_is_done_and_what_comes(
     classes = re.findall(r'<li class="(completed|running|planned)"', text)
     assert classes == ["completed"] * 3 + ["running"] + ["planned"] * 3
     assert "Predicted and measured" not in text
+    assert "<dt>Performance agent</dt><dd>p95 7,077 ms over 304 requests</dd>" in text
+    assert "<dt>Weights</dt><dd>r-8 0.2</dd>" in text
+    assert "2026-11-02T09" not in text
 
 
 def test_a_finished_optimization_compares_prediction_and_measurement(
