@@ -138,6 +138,13 @@ async def test_histograms_are_summed_by_bucket_since_a_millisecond(telemetry: Te
     await telemetry.delete_customer("cust_2")
 
 
+async def test_a_batch_sent_again_is_counted_once(telemetry: Telemetry) -> None:
+    rows = [("cust_1", "dep_9", "rep_1", BEGAN, 1.0, 3)]
+    for token in ("batch-1", "batch-1", "batch-2"):
+        await telemetry.insert_latencies(rows, token)
+    assert await telemetry.latencies("cust_1", "dep_9", BEGAN) == {1.0: 6.0}
+
+
 async def test_series_come_oldest_first_in_utc(telemetry: Telemetry) -> None:
     later = BEGAN + timedelta(hours=1)
     await telemetry.insert_samples(

@@ -98,6 +98,16 @@ class Customer:
             poll=0.2,
         )
 
+    def rolled_back_optimization(self, optimization_id: str) -> Optimization:
+        """A completed optimization once it is undone, or could not be."""
+        return wait_until(
+            lambda: self.optimization(optimization_id),
+            f"optimization {optimization_id} to be undone",
+            OPTIMIZATION_SECONDS,
+            accept=lambda optimization: optimization.status in ("rolled_back", "failed"),
+            poll=0.2,
+        )
+
     def fleet(self, deployment: str) -> dict[str, Any]:
         """The deployment as its own gateway describes it, past the platform."""
         answer = httpx.get(f"{self.seeded.fleet_url}/fleet/{self.id}/deployments/{deployment}", timeout=10)

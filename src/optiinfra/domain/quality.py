@@ -1,10 +1,8 @@
 """Answer quality: the share of golden prompts answered correctly, with exact binomial confidence bounds."""
 
-from scipy.special import betaincinv
-
 from optiinfra.domain.verdict import ERROR_RATE, Verdict
 
-LOOKS = (60, 120, 240, 480)
+LOOKS = (120, 240, 480)
 """Cumulative numbers of golden prompts after which a stage is judged."""
 
 KEPT_SHARE = 0.95
@@ -13,12 +11,16 @@ KEPT_SHARE = 0.95
 
 def lower_bound(correct: int, answered: int, error: float = ERROR_RATE) -> float:
     """One-sided Clopper-Pearson lower bound of the true share of correct answers, wrong with chance `error`."""
+    from scipy.special import betaincinv  # half a second, so only where it is used
+
     _check(correct, answered)
     return 0.0 if correct == 0 else float(betaincinv(correct, answered - correct + 1, error))
 
 
 def upper_bound(correct: int, answered: int, error: float = ERROR_RATE) -> float:
     """One-sided Clopper-Pearson upper bound of the true share of correct answers, wrong with chance `error`."""
+    from scipy.special import betaincinv
+
     _check(correct, answered)
     return 1.0 if correct == answered else float(betaincinv(correct + 1, answered - correct, 1.0 - error))
 

@@ -40,6 +40,11 @@ ADVICE_ONLY: frozenset[RecommendationType] = frozenset({"commitment", "region_ad
 VALIDATORS: tuple[AgentType, ...] = ("performance", "application")
 
 
+def validators_of(proposer: AgentType) -> list[AgentType]:
+    """Who must have judged a recommendation before it may be approved: nobody judges their own."""
+    return [agent for agent in VALIDATORS if agent != proposer]
+
+
 def within_risk(risk: RiskLevel, limit: RiskLevel) -> bool:
     """Whether a customer whose limit is `limit` accepts a change of risk `risk`."""
     return RISK_ORDER[risk] <= RISK_ORDER[limit]

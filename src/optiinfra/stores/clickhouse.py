@@ -14,11 +14,13 @@ _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS samples (
         customer_id String, deployment_id String, replica_id String, metric LowCardinality(String),
         timestamp DateTime64(3, 'UTC'), value Float64
-    ) ENGINE = MergeTree ORDER BY (customer_id, metric, deployment_id, replica_id, timestamp)""",
+    ) ENGINE = MergeTree ORDER BY (customer_id, metric, deployment_id, replica_id, timestamp)
+    SETTINGS non_replicated_deduplication_window = 1000""",
     """CREATE TABLE IF NOT EXISTS latency_counts (
         customer_id String, deployment_id String, replica_id String,
         timestamp DateTime64(3, 'UTC'), le Float64, count UInt64
-    ) ENGINE = MergeTree ORDER BY (customer_id, deployment_id, timestamp, replica_id, le)""",
+    ) ENGINE = MergeTree ORDER BY (customer_id, deployment_id, timestamp, replica_id, le)
+    SETTINGS non_replicated_deduplication_window = 1000""",
 )
 
 
@@ -56,17 +58,25 @@ class Telemetry:
         for statement in _SCHEMA:
             await asyncio.to_thread(self._client.command, statement)
 
-    async def insert_samples(self, rows: Sequence[tuple[str, str, str, str, datetime, float]]) -> None:
-        """Append rows of (customer, deployment, replica or '', metric, timestamp, value)."""
-        await self._insert(
-            "samples", rows, ["customer_id", "deployment_id", "replica_id", "metric", "timestamp", "value"]
-        )
+    async def insert_samples(
+        self, rows: Sequence[tuple[str, str, str, str, datetime, float]], token: str | None = None
+    ) -> None:
+        """Append rows of (customer, deployment, replica or '', metric, timestamp, value).
 
-    async def insert_latencies(self, rows: Sequence[tuple[str, str, str, datetime, float, int]]) -> None:
-        """Append rows of (customer, deployment, replica, timestamp, bucket's upper edge in seconds, count)."""
-        await self._insert(
-            "latency_counts", rows, ["customer_id", "deployment_id", "replica_id", "timestamp", "le", "count"]
-        )
+        Rows that come again under the same token, within the last thousand inserts, are dropped.
+        """
+        columns = ["customer_id", "deployment_id", "replica_id", "metric", "timestamp", "value"]
+        await self._insert("samples", rows, columns, token)
+
+    async def insert_latencies(
+        self, rows: Sequence[tuple[str, str, str, datetime, float, int]], token: str | None = None
+    ) -> None:
+        """Append rows of (customer, deployment, replica, timestamp, bucket's upper edge in seconds, count).
+
+        As `insert_samples`, once under a token.
+        """
+        columns = ["customer_id", "deployment_id", "replica_id", "timestamp", "le", "count"]
+        await self._insert("latency_counts", rows, columns, token)
 
     async def latencies(
         self, customer_id: str, deployment_id: str, since: datetime, replica_ids: Sequence[str] | None = None
@@ -145,9 +155,10 @@ class Telemetry:
         """Close the connections."""
         await asyncio.to_thread(self._client.close)
 
-    async def _insert(self, table: str, rows: Sequence[Sequence[Any]], columns: list[str]) -> None:
+    async def _insert(self, table: str, rows: Sequence[Sequence[Any]], columns: list[str], token: str | None) -> None:
         if rows:
-            await asyncio.to_thread(self._client.insert, table, rows, columns)
+            settings = {"insert_deduplication_token": token} if token else {}
+            await asyncio.to_thread(self._client.insert, table, rows, columns, settings=settings)
 
     async def _query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         result = await asyncio.to_thread(self._client.query, statement, parameters=parameters)

@@ -34,12 +34,12 @@ def test_required_is_the_stricter_of_objective_and_kept_baseline() -> None:
 
 
 def test_few_answers_decide_nothing_yet() -> None:
-    assert quality.judge(58, 60, baseline=0.98, slo=0.9).decision == "continue"
+    assert quality.judge(117, 120, baseline=0.98, slo=0.9).decision == "continue"
 
 
 def test_many_good_answers_pass_and_many_bad_ones_fail() -> None:
     assert quality.judge(236, 240, baseline=0.98, slo=0.9).decision == "pass"
-    assert quality.judge(40, 60, baseline=0.98, slo=0.9).decision == "fail"
+    assert quality.judge(80, 120, baseline=0.98, slo=0.9).decision == "fail"
 
 
 def test_what_is_not_shown_at_the_last_look_fails() -> None:

@@ -12,7 +12,7 @@ from optiinfra.api.customers import Preferences
 from optiinfra.api.runtimes import GoldenAnswer, GoldenPrompts
 from optiinfra.clouds.protocol import CloudError
 from optiinfra.domain.quality import LOOKS
-from optiinfra.domain.recommendation import VALIDATORS, AgentType
+from optiinfra.domain.recommendation import AgentType, validators_of
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.agents import service as agents
 from optiinfra.orchestrator.events.service import record
@@ -26,7 +26,7 @@ from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
 
-BASELINE_PROMPTS = LOOKS[1]
+BASELINE_PROMPTS = LOOKS[0]
 """Golden prompts that a quality baseline is established from."""
 
 
@@ -96,10 +96,9 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             row = await session.get_one(models.Recommendation, recommendation_id)
             estate = await inventory.describe(session, row.customer_id)
         draft = Draft.model_validate(row.draft)
+        draft_by: AgentType = row.agent_type  # type: ignore[assignment]  # written from the same literals
         golden = await self._ask_golden_prompts(row, draft)
-        for validator in VALIDATORS:
-            if validator == row.agent_type:
-                continue
+        for validator in validators_of(draft_by):
             task = ValidateTask(
                 task_id=new_id("task"),
                 customer_id=row.customer_id,

@@ -121,9 +121,8 @@ async def load(platform: Platform, optimization_id: str, step: str) -> Run:
             row.one().snapshot = snapshot.model_dump(mode="json")
     else:
         snapshot = Snapshot.model_validate(optimization.snapshot)
-    baselines = [given.get("baseline_quality") for given in recommendation.validations]
-    baseline = next((quality for quality in baselines if quality is not None), None)
-    if baseline is None:
+    baselines = [given["baseline_quality"] for given in recommendation.validations if given["baseline_quality"]]
+    if not baselines:
         raise StepError("no quality baseline was established, so nothing could be held against it")
     return Run(
         platform=platform,
@@ -132,7 +131,7 @@ async def load(platform: Platform, optimization_id: str, step: str) -> Run:
         step=step,
         draft=draft,
         parameters=parameters,
-        baseline_quality=baseline,
+        baseline_quality=baselines[0],
         snapshot=snapshot,
         cloud=await cloud_of(platform.settings, here[0]),
     )

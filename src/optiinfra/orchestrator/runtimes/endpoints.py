@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 
 from optiinfra.api.customers import Started
 from optiinfra.api.runtimes import Command, CommandResult, Connect, Connected, InventoryAccepted, InventoryReport
@@ -46,10 +46,14 @@ async def inventory(
 
 @router.post("/{runtime_id}/telemetry", status_code=202)
 async def telemetry(
-    runtime_id: str, body: TelemetryBatch, principal: CurrentPrincipal, platform: CurrentPlatform
+    runtime_id: str,
+    body: TelemetryBatch,
+    principal: CurrentPrincipal,
+    platform: CurrentPlatform,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Started:
-    """Send what was measured."""
-    await store(platform, _customer(principal), body)
+    """Send what was measured; a batch sent again under its key is counted once."""
+    await store(platform, _customer(principal), body, idempotency_key)
     return Started()
 
 

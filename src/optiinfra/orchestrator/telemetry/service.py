@@ -11,13 +11,15 @@ _OPEN_EDGE = math.inf
 _AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
 
 
-async def store(platform: Platform, customer_id: str, batch: TelemetryBatch) -> None:
-    """Append a runtime's batch. The sender says what it measured; whose it is, its token says."""
+async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key: str | None) -> None:
+    """Append a runtime's batch, once under its key. The sender says what it measured; whose it is, its token says."""
+    token = f"{customer_id}:{key}" if key else None
     await platform.telemetry.insert_samples(
         [
             (customer_id, sample.deployment_id, sample.replica_id, sample.metric, sample.timestamp, sample.value)
             for sample in batch.samples
-        ]
+        ],
+        token,
     )
     await platform.telemetry.insert_latencies(
         [
@@ -30,7 +32,8 @@ async def store(platform: Platform, customer_id: str, batch: TelemetryBatch) -> 
                 count.count,
             )
             for count in batch.latencies
-        ]
+        ],
+        token,
     )
 
 

@@ -1,0 +1,115 @@
+"""Handing tasks to agents: the least loaded first, another when one fails, and a clear word when none can."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from optiinfra.api.agents import Agent, AnalyzeAnswer, AnalyzeTask
+from optiinfra.api.common import now
+from optiinfra.api.customers import Infrastructure, Preferences
+from optiinfra.orchestrator.agents import service
+from optiinfra.orchestrator.platform import Platform
+
+pytestmark = pytest.mark.anyio
+
+TASK = AnalyzeTask(
+    task_id="task_1",
+    customer_id="cust_1",
+    preferences=Preferences(),
+    infrastructure=Infrastructure(status="discovered", instances=[], vllm_deployments=[]),
+)
+DONE = {"drafts": [], "summary": "nothing to save"}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def agent(number: int, **changes: Any) -> Agent:
+    return Agent(
+        agent_id=f"agent_{number}",
+        agent_type="cost",
+        status="active",
+        version="1",
+        hostname="h",
+        base_url=f"http://agent-{number}",
+        pool="default",
+        capabilities=["analyze"],
+        last_heartbeat_at=now(),
+        current_tasks=0,
+        load=0.0,
+    ).model_copy(update=changes)
+
+
+class Asked:
+    """A platform whose registry holds these agents, and the hosts that were asked, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, agents: list[Agent], answer: Callable[[str], httpx.Response]):
+        self.hosts: list[str] = []
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            self.hosts.append(request.url.host)
+            return answer(request.url.host)
+
+        async def listing(_platform: Platform) -> list[Agent]:
+            return agents
+
+        async def look_once(_channel: str, fetch: Any, _seconds: float) -> Any:
+            return await fetch()
+
+        monkeypatch.setattr(service, "listing", listing)
+        self.platform = cast(
+            "Platform",
+            SimpleNamespace(
+                settings=SimpleNamespace(enrolment_secret="s" * 32, agent_task_seconds=5.0, agent_wait_seconds=0.0),
+                wake=SimpleNamespace(until=look_once),
+                agents_http=httpx.AsyncClient(transport=httpx.MockTransport(handle)),
+            ),
+        )
+
+    async def ask(self) -> AnalyzeAnswer:
+        return await service.ask(self.platform, "cost", TASK, AnalyzeAnswer)
+
+
+async def test_the_least_loaded_agent_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch, [agent(1, load=0.9), agent(2, load=0.1)], lambda _: httpx.Response(200, json=DONE))
+    assert (await asked.ask()).summary == "nothing to save"
+    assert asked.hosts == ["agent-2"]
+
+
+async def test_another_agent_is_asked_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(host: str) -> httpx.Response:
+        if host == "agent-1":
+            raise httpx.ConnectError("refused")
+        return httpx.Response(500) if host == "agent-2" else httpx.Response(200, json=DONE)
+
+    asked = Asked(monkeypatch, [agent(n, load=n / 10) for n in (1, 2, 3)], answer)
+    assert (await asked.ask()).summary == "nothing to save"
+    assert asked.hosts == ["agent-1", "agent-2", "agent-3"]
+
+
+async def test_an_answer_of_another_shape_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(host: str) -> httpx.Response:
+        return httpx.Response(200, json={"drafts": "none"} if host == "agent-1" else DONE)
+
+    asked = Asked(monkeypatch, [agent(1), agent(2, load=0.1)], answer)
+    assert (await asked.ask()).drafts == []
+    assert asked.hosts == ["agent-1", "agent-2"]
+
+
+@pytest.mark.parametrize("unfit", [{"agent_type": "performance"}, {"status": "unhealthy"}, {"capabilities": ["judge"]}])
+async def test_agents_that_cannot_do_it_are_not_asked(monkeypatch: pytest.MonkeyPatch, unfit: dict[str, Any]) -> None:
+    asked = Asked(monkeypatch, [agent(1, **unfit)], lambda _: httpx.Response(200, json=DONE))
+    with pytest.raises(service.AgentError, match="no cost agent that can analyze was there"):
+        await asked.ask()
+    assert asked.hosts == []
+
+
+async def test_when_all_fail_the_error_says_what_each_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch, [agent(1), agent(2)], lambda _: httpx.Response(503))
+    with pytest.raises(service.AgentError, match=r"agent_1.*503.*agent_2.*503"):
+        await asked.ask()
