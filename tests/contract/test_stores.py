@@ -79,7 +79,7 @@ async def telemetry(clickhouse: Engine) -> AsyncIterator[Telemetry]:
 
 @pytest.fixture
 async def memory(qdrant: Engine) -> AsyncIterator[OutcomeMemory]:
-    opened = OutcomeMemory.connect(qdrant.environment.urls()["qdrant"], qdrant.secret("qdrant_api_key"))
+    opened = OutcomeMemory(qdrant.environment.urls()["qdrant"], qdrant.secret("qdrant_api_key"))
     await opened.create_schema()
     yield opened
     await opened.close()

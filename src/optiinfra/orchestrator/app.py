@@ -90,7 +90,7 @@ async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncItera
     redis_client = redis.connect(settings.redis_url)
     wake = redis.WakeUp(redis_client)
     database = Database(settings.postgresql_url, wake.ring)
-    memory = OutcomeMemory.connect(settings.qdrant_url, settings.qdrant_api_key)
+    memory = OutcomeMemory(settings.qdrant_url, settings.qdrant_api_key)
     deadline = settings.start_deadline_seconds
 
     async def connect_telemetry() -> Telemetry:

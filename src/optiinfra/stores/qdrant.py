@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -16,18 +17,17 @@ COLLECTION = "outcomes"
 class OutcomeMemory:
     """Outcomes of one Qdrant server. The agents' API key may only read."""
 
-    def __init__(self, client: "AsyncQdrantClient") -> None:
-        self._client = client
+    def __init__(self, url: str, api_key: str) -> None:
+        self._url, self._api_key = url, api_key
 
-    @classmethod
-    def connect(cls, url: str, api_key: str) -> "OutcomeMemory":
-        """A client of that server; nothing is sent yet."""
-        from qdrant_client import AsyncQdrantClient
+    @cached_property
+    def _client(self) -> "AsyncQdrantClient":
+        from qdrant_client import AsyncQdrantClient  # a second of imports, so only where outcomes are really used
 
         with warnings.catch_warnings():
             # Whether the way there is encrypted is the address' business; on loopback it need not be.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
-            return cls(AsyncQdrantClient(url=url, api_key=api_key, timeout=10, check_compatibility=False))
+            return AsyncQdrantClient(url=self._url, api_key=self._api_key, timeout=10, check_compatibility=False)
 
     async def ping(self) -> None:
         """Raises when the server does not answer."""
@@ -102,8 +102,9 @@ class OutcomeMemory:
         await self._client.delete(COLLECTION, models.FilterSelector(filter=models.Filter(must=[belongs])), wait=True)
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
+        """Close the connections, if any were opened."""
+        if "_client" in self.__dict__:
+            await self._client.close()
 
 
 def point_id(optimization_id: str) -> str:

@@ -25,11 +25,12 @@ Handler = Callable[[Any, Sources], Awaitable[TaskAnswer]]
 
 @dataclass(frozen=True, slots=True)
 class AgentKind:
-    """One kind of agent: its type, its service's name, and what it does by kind of task."""
+    """One kind of agent: type, service name, what it does by kind of task, and whether it asks for past outcomes."""
 
     type: AgentType
     service: str
     handlers: Mapping[str, Handler]
+    remembers: bool = False
 
     @property
     def capabilities(self) -> list[str]:

@@ -97,7 +97,7 @@ class AgentApp:
 
     async def _connect(self) -> Sources:
         chosen, deadline = self._settings, self._settings.start_deadline_seconds
-        outcomes = OutcomeMemory.connect(chosen.qdrant_url, chosen.qdrant_api_key)
+        outcomes = OutcomeMemory(chosen.qdrant_url, chosen.qdrant_api_key)
 
         async def clickhouse() -> Telemetry:
             telemetry = await asyncio.to_thread(
@@ -110,10 +110,9 @@ class AgentApp:
             await telemetry.ping()
             return telemetry
 
-        telemetry, _ = await asyncio.gather(
-            until_answers(clickhouse, f"ClickHouse at {chosen.clickhouse_url}", deadline),
-            until_answers(outcomes.ping, f"Qdrant at {chosen.qdrant_url}", deadline),
-        )
+        telemetry = await until_answers(clickhouse, f"ClickHouse at {chosen.clickhouse_url}", deadline)
+        if self._kind.remembers:
+            await until_answers(outcomes.ping, f"Qdrant at {chosen.qdrant_url}", deadline)
         return Sources(telemetry, outcomes)
 
     async def check_telemetry(self) -> None:
@@ -137,7 +136,7 @@ def create_agent(kind: AgentKind, settings: AgentSettings, port: int) -> tuple[F
         settings.version,
         lifespan=agent.lifespan,
         authenticate=agent.authenticate,
-        checks={"clickhouse": agent.check_telemetry, "qdrant": agent.check_outcomes},
+        checks={"clickhouse": agent.check_telemetry} | ({"qdrant": agent.check_outcomes} if kind.remembers else {}),
     )
 
     @app.post("/tasks")

@@ -5,7 +5,7 @@ from optiinfra.agents.base.app import run
 from optiinfra.agents.base.settings import AgentSettings
 from optiinfra.agents.cost_agent.analysis import analyze
 
-KIND = AgentKind("cost", "cost-agent", {"analyze": analyze})
+KIND = AgentKind("cost", "cost-agent", {"analyze": analyze}, remembers=True)
 
 
 class Settings(AgentSettings):
