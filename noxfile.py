@@ -46,15 +46,17 @@ def suite(
         results.unlink(missing_ok=True)
         session.run("pytest", f"--junitxml={results}", *pytest_arguments, env={"OPTIINFRA_TESTENV": name})
     finally:
-        if not running:
-            session.run("invoke", "stop-test-env", "--name", name)
-        session.run("python", "-m", "testbed.evidence", session.name, "--name", name, f"--started={began}")
-        if coverage and running:
-            session.log(f"service coverage is written when environment {name!r} stops")
-        elif coverage:
-            session.run("python", "-m", "testbed.coverage_summary", session.name, "--name", name)
-        if not running:
-            session.run("invoke", "clean", "--name", name)
+        try:
+            if not running:
+                session.run("invoke", "stop-test-env", "--name", name)
+            session.run("python", "-m", "testbed.evidence", session.name, "--name", name, f"--started={began}")
+            if coverage and running:
+                session.log(f"service coverage is written when environment {name!r} stops")
+            elif coverage:
+                session.run("python", "-m", "testbed.coverage_summary", session.name, "--name", name)
+        finally:
+            if not running:
+                session.run("invoke", "clean", "--name", name)
 
 
 def existing(*folders: str) -> list[str]:

@@ -69,7 +69,8 @@ def combine(data_dir: Path, target: Path) -> list[tuple[str, Counts]]:
 
     measured = Coverage(data_file=str(target), config_file=str(paths.ROOT / ".coveragerc"))
     target.unlink(missing_ok=True)
-    measured.combine([str(data_dir)], strict=True, keep=True)
+    # File by file: a folder is searched only for names that begin like the target's.
+    measured.combine([str(file) for file in sorted(data_dir.glob(".coverage.*"))], strict=True, keep=True)
     measured.save()
     measured.html_report(directory=str(paths.ROOT / "htmlcov"))
     counts = []

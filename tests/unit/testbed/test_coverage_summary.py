@@ -1,6 +1,12 @@
 """The summary's rows, their order, and that nothing is omitted."""
 
-from testbed.coverage_summary import FIRST, Counts, component, render, rows
+from pathlib import Path
+
+import pytest
+from coverage import Coverage, CoverageData
+
+from testbed import paths
+from testbed.coverage_summary import FIRST, Counts, combine, component, render, rows
 
 
 def test_files_belong_to_their_folder_and_agents_to_their_own() -> None:
@@ -26,3 +32,20 @@ def test_the_block_reads_as_the_contract_says() -> None:
     lines = render(rows([("src/optiinfra/portal/app.py", Counts(8, 6))])).splitlines()
     assert lines[0] == "Coverage Summary:"
     assert lines[-1].split() == ["TOTAL", "8", "75.0%"]
+
+
+def test_the_processes_data_are_combined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Coverage, "html_report", lambda *_, **__: None)
+    monkeypatch.chdir(paths.ROOT)  # the data holds paths relative to it
+    data = tmp_path / "coverage"
+    data.mkdir()
+    for number, lines in enumerate(([1, 3], [4])):
+        written = CoverageData(basename=str(data / ".coverage"), suffix=f"vm.pid{number}")
+        written.add_lines({"src/optiinfra/domain/savings.py": lines})
+        written.write()
+    target = tmp_path / "evidence" / "coverage.data"
+    target.parent.mkdir()
+    ((path, counts),) = combine(data, target)
+    assert path == "src/optiinfra/domain/savings.py"
+    assert 0 < counts.covered <= 3 < counts.statements
+    assert target.exists()
