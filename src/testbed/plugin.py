@@ -103,7 +103,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             words += [last] if last else []
             if words:
                 report.sections.append(("where it stood", "\n".join(words)))
-    if call.when == "setup" and (used := item.config.stash.get(_used, None)):
+    if call.when != "teardown" and (used := item.config.stash.get(_used, None)):
         report.user_properties.append(("environment", used))
     return report
 
@@ -147,8 +147,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say which environment was used, and show the scenarios' lines where they were not seen live."""
-    reports = [report for group in ("passed", "failed") for report in terminalreporter.stats.get(group, [])]
-    properties = [entry for report in reports for entry in report.user_properties if report.when == "call"]
+    reports = [report for group in ("passed", "failed", "error") for report in terminalreporter.stats.get(group, [])]
+    properties = [entry for report in reports for entry in report.user_properties]
     for used in sorted({value for key, value in properties if key == "environment"}):
         terminalreporter.write_line(f"environment: {used}")
     live = config.getoption("capture") == "no" and not config.getoption("numprocesses", None)

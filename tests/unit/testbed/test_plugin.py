@@ -2,6 +2,10 @@
 
 import pytest
 
+from testbed import environment as environments
+from testbed import plugin, startup
+from testbed.environment import Settings
+
 SCENARIO = """
 import pytest
 
@@ -89,3 +93,12 @@ def test_a_scenario_without_a_deadline_is_refused(run) -> None:  # type: ignore[
     result = run("test_new_scenario", "import pytest\n@pytest.mark.e2e\ndef test_new(): pass")
     assert result.ret != 0
     result.stderr.fnmatch_lines(["*no deadline is set for scenario test_new_scenario*"])
+
+
+def test_the_environment_that_was_used_is_said(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    made = environments.create("mine", Settings(coverage=True), None, "/nowhere/supervisor.sock")
+    monkeypatch.setattr(startup, "running", lambda _name: made)
+    monkeypatch.setenv(plugin.GIVEN, "mine")
+    result = run("test_any", "def test_any(environment): assert environment['name'] == 'mine'")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["environment: mine (given by the session); service coverage is on"])
