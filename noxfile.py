@@ -102,6 +102,12 @@ def fast(session: nox.Session) -> None:
 
 
 @nox.session
+def platform(session: nox.Session) -> None:
+    """What needs the environment and is none of the system tests: undo, other estates, the environment's own verbs."""
+    suite(session, *chosen(session, "tests/platform"))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, formatting, and the arrows between packages."""
     install(session, "lint")

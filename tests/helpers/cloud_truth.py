@@ -5,12 +5,17 @@ from fixtures.provision import SeededEstate
 
 HOURS_PER_MONTH = 730
 
-# Dollars an hour in us-east-1. On demand: AWS's list prices of 2026. Spot: what AWS asks for a Capacity Block
-# of the type, which spot does not exceed for long; the platform's price book takes the same source.
+# Dollars an hour in us-east-1. On demand: AWS's list prices of 2026. Spot: typical, p4de at the rate of a Capacity
+# Block, which spot does not exceed for long, the others by Spot Advisor's discounts.
 HOURLY = {
     ("p4de.24xlarge", "on-demand"): 27.44705,
     ("p4de.24xlarge", "spot"): 14.7663,
     ("p5.48xlarge", "on-demand"): 55.04,
+    ("g5.xlarge", "on-demand"): 1.006,
+    ("g5.xlarge", "spot"): 0.4125,
+    ("g5.12xlarge", "on-demand"): 5.672,
+    ("g6.12xlarge", "on-demand"): 4.6016,
+    ("g6.12xlarge", "spot"): 1.8867,
 }
 
 
@@ -34,3 +39,8 @@ def running(seeded: SeededEstate, deployment: str | None = None) -> list[tuple[s
 def monthly_cost(seeded: SeededEstate, deployment: str | None = None) -> float:
     """Dollars a month of what runs."""
     return sum(HOURLY[kind] * HOURS_PER_MONTH for kind in running(seeded, deployment))
+
+
+def monthly_cost_as_spot(seeded: SeededEstate, deployment: str) -> float:
+    """Dollars a month that a deployment's running instances would cost on spot."""
+    return sum(HOURLY[kind, "spot"] * HOURS_PER_MONTH for kind, _ in running(seeded, deployment))

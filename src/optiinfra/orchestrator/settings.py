@@ -30,7 +30,8 @@ class Settings(ServiceSettings):
     heartbeat_seconds: float = 2.0
     agent_task_seconds: float = 30.0
     agent_wait_seconds: float = 20.0
-    command_seconds: float = 60.0
+    command_seconds: float = 300.0
+    """How long a runtime may take over an order: a large model loads for minutes, golden prompts run as long."""
     command_redelivery_seconds: float = 30.0
     stage_deadline_seconds: float = 600.0
     optimization_deadline_seconds: float = 3600.0

@@ -1,5 +1,7 @@
 """Runtimes on customers' sides: tokens, connections, and orders that are delivered until they are answered."""
 
+import json
+import shlex
 from datetime import timedelta
 from typing import Any
 
@@ -28,9 +30,16 @@ async def issue_token(platform: Platform, customer_id: str) -> InstallCommand:
     token, token_id = new_secret("agtok"), new_id("token")
     async with platform.database.transaction() as session:
         session.add(models.AgentToken(id=token_id, customer_id=customer_id, token_hash=secret_hash(token)))
+    enrolment = {
+        "customer_id": customer_id,
+        "agent_token": token,
+        "gateway_url": "http://YOUR-INFERENCE-GATEWAY",
+        "golden_prompts": "/PATH/TO/YOUR/GOLDEN-PROMPTS.yaml",
+    }
     command = (
+        f"(umask 077; mkdir -p enrolments; echo {shlex.quote(json.dumps(enrolment))} > enrolments/{customer_id}.json); "
         f"OPTIINFRA_ORCHESTRATOR_URL={platform.settings.orchestrator_url} "
-        f"OPTIINFRA_RUNTIME_ENROLMENTS=./enrolments python -m optiinfra.runtime"
+        "OPTIINFRA_RUNTIME_ENROLMENTS=enrolments OPTIINFRA_STATE_DIR=. python -m optiinfra.runtime"
     )
     return InstallCommand(install_command=command, agent_token=token, token_id=token_id)
 
