@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from testbed import paths
+from testbed.environment import is_free
 from testbed.waiting import stretched, wait_until
 
 NAME = f"supervision-{os.getpid()}"
@@ -82,4 +83,4 @@ def test_a_killed_part_is_named_and_brought_back_and_clean_leaves_nothing(status
     assert invoke("clean").returncode == 0
     assert processes(status["env_id"]) == []
     assert not paths.state_dir(NAME).exists()
-    assert not ports & {c.laddr[1] for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert [port for port in ports if not is_free(port)] == []
