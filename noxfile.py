@@ -97,7 +97,8 @@ def unit(session: nox.Session) -> None:
 def fast(session: nox.Session) -> None:
     """Unit and contract tests, and the short integration and security tests, on a live environment."""
     folders = [*existing("tests/contract", "tests/integration", "tests/security"), "tests/unit"]
-    suite(session, "-m", "not slow and not e2e and not performance", *chosen(session, *folders))
+    marks = "not slow and not e2e and not performance"
+    suite(session, "-m", marks, *chosen(session, *folders), extra="system,unit")
     session.log("e2e and performance tests were left out: `nox -s test` runs everything")
 
 
