@@ -6,6 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
+import httpx
+
 from optiinfra.domain.outcomes import DIMENSIONS, MIN_SIMILARITY, Outcome
 
 if TYPE_CHECKING:
@@ -31,21 +33,18 @@ class OutcomeMemory:
 
     async def ping(self) -> None:
         """Raises when the server does not answer."""
-        await self._client.get_collections()
+        await self._rest("GET", "/collections")
 
     async def create_schema(self) -> None:
-        """Create the collection and its indexes, where they are missing."""
-        from qdrant_client import models
+        """Create the collection and its indexes, where they are missing.
 
-        if not await self._client.collection_exists(COLLECTION):
-            await self._client.create_collection(
-                COLLECTION,
-                vectors_config=models.VectorParams(size=DIMENSIONS, distance=models.Distance.COSINE),
-            )
+        By plain REST: a starting service need not pay for the client's imports.
+        """
+        vectors = {"size": DIMENSIONS, "distance": "Cosine"}
+        await self._rest("PUT", f"/collections/{COLLECTION}", {"vectors": vectors}, known=409)
         for field in ("customer_id", "type"):
-            await self._client.create_payload_index(
-                COLLECTION, field, field_schema=models.PayloadSchemaType.KEYWORD, wait=True
-            )
+            index = {"field_name": field, "field_schema": "keyword"}
+            await self._rest("PUT", f"/collections/{COLLECTION}/index?wait=true", index)
 
     async def store(
         self,
@@ -105,6 +104,13 @@ class OutcomeMemory:
         """Close the connections, if any were opened."""
         if "_client" in self.__dict__:
             await self._client.close()
+
+    async def _rest(self, method: str, path: str, body: object = None, known: int = 200) -> None:
+        headers = {"api-key": self._api_key}
+        async with httpx.AsyncClient(base_url=self._url, headers=headers, timeout=10, trust_env=False) as http:
+            answer = await http.request(method, path, json=body)
+        if answer.status_code != known:
+            answer.raise_for_status()
 
 
 def point_id(optimization_id: str) -> str:
