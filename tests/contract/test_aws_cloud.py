@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.exceptions import ReadTimeoutError
+from botocore.httpsession import URLLib3Session
 
 from optiinfra.clouds.aws import AwsCloud, connect_aws
 from optiinfra.clouds.price_book import PriceBook
@@ -41,7 +44,6 @@ def account_with_two(engine: Engine, account: str) -> AwsCloud:
 
 def test_a_role_leads_to_its_own_account_and_is_taken_once(engine: Engine) -> None:
     cloud = account_with_two(engine, "111111111111")
-    assert cloud.account_id == "111111111111"
     assert connect(engine, "111111111111") is cloud
     assert len(asyncio.run(cloud.instances())) == 2
     assert asyncio.run(connect(engine, "222222222222").instances()) == []
@@ -74,6 +76,38 @@ def test_termination_is_final_and_may_be_repeated(engine: Engine) -> None:
     states = {instance.instance_id: instance.state for instance in asyncio.run(cloud.instances())}
     assert {states[instance_id] for instance_id in made} == {"terminated"}
     assert asyncio.run(cloud.tagged(KEY)) == []
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "operation", "account"),
+    [("spot", "RequestSpotInstances", "888888888888"), ("on-demand", "RunInstances", "999999999999")],
+)
+def test_an_order_is_not_repeated_because_its_answer_was_lost(
+    engine: Engine, lifecycle: Any, operation: str, account: str
+) -> None:
+    cloud = account_with_two(engine, account)
+    sent: list[AWSPreparedRequest] = []
+
+    def carried_out_but(request: AWSPreparedRequest, **_event: Any) -> None:
+        sent.append(request)
+        if len(sent) == 1:
+            assert URLLib3Session().send(request).status_code == 200
+            raise ReadTimeoutError(endpoint_url=request.url)
+
+    cloud._orders.meta.events.register(f"before-send.ec2.{operation}", carried_out_but)
+    made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, lifecycle, {}))
+    assert len(made) == 2
+    assert len(asyncio.run(cloud.instances())) == 4
+    assert len(sent) == 1
+
+
+def test_a_step_is_discarded_whole(engine: Engine) -> None:
+    cloud = account_with_two(engine, "121212121212")
+    made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
+    direct(cloud).delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
+    assert asyncio.run(cloud.discard(KEY)) == made
+    assert asyncio.run(cloud.discard(KEY)) == []
+    assert len([one for one in asyncio.run(cloud.instances()) if one.state == "running"]) == 2
 
 
 def test_the_mock_clouds_spot_price_is_not_plausible(engine: Engine) -> None:

@@ -2,25 +2,14 @@
 
 import asyncio
 import functools
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
-from botocore.exceptions import BotoCoreError, ClientError
-
-from optiinfra.clouds.protocol import (
-    STEP_TAG,
-    CloudError,
-    CloudInstance,
-    CloudUnavailable,
-    InsufficientCapacity,
-    RoleDenied,
-)
+from optiinfra.clouds import aws_clients
+from optiinfra.clouds.protocol import STEP_TAG, CloudError, CloudInstance, CloudUnavailable, InsufficientCapacity
 from optiinfra.domain.recommendation import InstanceState, Lifecycle
 
 Shape = dict[str, Any]
@@ -29,16 +18,10 @@ Shape = dict[str, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_CONFIG = Config(
-    connect_timeout=5,
-    read_timeout=10,
-    retries={"mode": "standard", "total_max_attempts": 3},
-    max_pool_connections=20,
-)
-_SESSION_NAME = "optiinfra"
 _FULFILMENT_DEADLINE = 120.0
 _TERMINATION_DEADLINE = 60.0
 _POLL_SECONDS = 0.5
+_ORDER_TRIES = 3
 
 _STATES: dict[str, InstanceState] = {
     "pending": "pending",
@@ -49,16 +32,6 @@ _STATES: dict[str, InstanceState] = {
     "terminated": "terminated",
 }
 _ALIVE = ["pending", "running"]
-_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
-_NO_CAPACITY = {
-    "InsufficientInstanceCapacity",
-    "InsufficientCapacity",
-    "InstanceLimitExceeded",
-    "MaxSpotInstanceCountExceeded",
-    "SpotMaxPriceTooLow",
-    "VcpuLimitExceeded",
-}
-_PATIENCE = {"InternalError", "RequestLimitExceeded", "ServiceUnavailable", "Throttling", "Unavailable"}
 
 
 async def connect_aws(
@@ -78,7 +51,7 @@ async def connect_aws(
     )
 
 
-# Making a client reads megabytes of service description; roles and regions are few. A failure is not kept.
+# Entering takes a call to STS and two clients; roles and regions are few. A failure is not kept.
 @functools.lru_cache(maxsize=256)
 def _connect(
     endpoint_url: str | None,
@@ -88,63 +61,17 @@ def _connect(
     access_key_id: str,
     secret_access_key: str,
 ) -> "AwsCloud":
-    sts: Any = boto3.client(
-        "sts",
-        endpoint_url=endpoint_url,
-        region_name=region,
-        aws_access_key_id=access_key_id,
-        aws_secret_access_key=secret_access_key,
-        config=_CONFIG,
-    )
-
-    def assume() -> Shape:
-        request: Shape = {"RoleArn": role_arn, "RoleSessionName": _SESSION_NAME}
-        if external_id is not None:
-            request["ExternalId"] = external_id
-        credentials = _translated(sts.assume_role)(**request)["Credentials"]
-        return {
-            "access_key": credentials["AccessKeyId"],
-            "secret_key": credentials["SecretAccessKey"],
-            "token": credentials["SessionToken"],
-            "expiry_time": credentials["Expiration"].isoformat(),
-        }
-
-    session = botocore.session.Session()
-    session.register_component("credential_provider", CredentialResolver([_Role(assume)]))
-    session.get_credentials()  # refused here rather than at the first call
-    ec2 = boto3.Session(botocore_session=session).client(
-        "ec2", endpoint_url=endpoint_url, region_name=region, config=_CONFIG
-    )
-    return AwsCloud(ec2, account_id=role_arn.split(":")[4], region=region)
-
-
-class _Role(CredentialProvider):
-    """Gives botocore a role's credentials, and the way to renew them."""
-
-    METHOD = CANONICAL_NAME = "optiinfra-assume-role"
-
-    def __init__(self, assume: Callable[[], Shape]) -> None:
-        super().__init__()
-        self._assume = assume
-
-    def load(self) -> RefreshableCredentials:
-        return RefreshableCredentials.create_from_metadata(
-            metadata=self._assume(), refresh_using=self._assume, method=self.METHOD
-        )
+    ec2, orders = aws_clients.in_role(endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key)
+    return AwsCloud(ec2, orders, region)
 
 
 class AwsCloud:
     """One AWS account in one region (`clouds.protocol.Cloud`)."""
 
-    def __init__(self, ec2: Any, account_id: str, region: str) -> None:
-        self._ec2 = ec2
-        self._account_id = account_id
+    def __init__(self, ec2: Any, orders: Any, region: str) -> None:
+        """`ec2` repeats what fails on the way; `orders`, for what creates, must not."""
+        self._ec2, self._orders = ec2, orders
         self.region = region
-
-    @property
-    def account_id(self) -> str:
-        """The twelve digits of the account."""
-        return self._account_id
 
     async def instances(self) -> list[CloudInstance]:
         """Every instance in the region, terminated ones too as long as EC2 shows them."""
@@ -153,44 +80,57 @@ class AwsCloud:
     async def ensure_instances(
         self, key: str, instance_type: str, count: int, lifecycle: Lifecycle, tags: Mapping[str, str]
     ) -> list[str]:
-        """Have `count` living instances made for step `key`; create only those that are missing."""
-        found = await self.tagged(key)
-        missing = count - len(found)
-        if missing <= 0:
-            return found
-        wanted = {**tags, STEP_TAG: key}
-        image = await self._image(instance_type)
-        if lifecycle == "spot":
-            await self._request_spot(instance_type, missing, image, wanted)
-        else:
-            await self._call(
-                self._ec2.run_instances,
-                ImageId=image,
-                InstanceType=instance_type,
-                MinCount=missing,
-                MaxCount=missing,
-                TagSpecifications=[{"ResourceType": "instance", "Tags": _tag_list(wanted)}],
-            )
-        return await self.tagged(key)
+        """Have `count` living instances made for step `key`; create only those that are missing.
+
+        InsufficientCapacity when a spot request found no instance in time; what had none is cancelled then.
+        """
+        found = await self._settled(key)
+        tries = _ORDER_TRIES
+        while len(found) < count:
+            try:
+                ordered = await self._order(key, instance_type, count - len(found), lifecycle, tags)
+            except CloudUnavailable:
+                # What was not answered may have been carried out: only what is missing after a look is ordered again.
+                await asyncio.sleep(_POLL_SECONDS)
+                found = await self._settled(key)
+                tries -= 1
+                if tries == 0 and len(found) < count:
+                    raise
+            else:
+                return await self._settled(key, ordered)
+        return found
 
     async def tagged(self, key: str) -> list[str]:
-        """Ids of the living instances made for step `key`, sorted.
+        """Ids of the living instances made for step `key`, sorted. Requests without an instance are not waited for.
 
         A spot request carries the tags from its first moment, its instance only once we give them to it: instances
-        whose request is tagged are tagged here, in case the one who asked for them was stopped in between.
+        whose request is tagged, cancelled though it may be, are tagged here, in case the one who asked for them was
+        stopped in between.
         """
-        by_tag = {"Name": f"tag:{STEP_TAG}", "Values": [key]}
-        found = {instance["InstanceId"] for instance in await self._describe([by_tag, _state_filter(_ALIVE)])}
-        requests = await self._spot_requests([by_tag, {"Name": "state", "Values": ["open", "active"]}])
-        if waiting := [request["SpotInstanceRequestId"] for request in requests if not request.get("InstanceId")]:
-            requests = await self._fulfilled(waiting) + [r for r in requests if r.get("InstanceId")]
-        untagged = {request["InstanceId"]: request for request in requests if request["InstanceId"] not in found}
+        found = {instance["InstanceId"] for instance in await self._describe([_made_for(key), _state_filter(_ALIVE)])}
+        requests = await self._spot_requests([_made_for(key)])
+        untagged = {
+            request["InstanceId"]: request["Tags"]
+            for request in requests
+            if request.get("InstanceId") and request["InstanceId"] not in found
+        }
         for instance in await self._describe([_id_filter(untagged), _state_filter(_ALIVE)]) if untagged else []:
             instance_id = instance["InstanceId"]
-            request_tags = untagged[instance_id].get("Tags", [])
-            await self._call(self._ec2.create_tags, Resources=[instance_id], Tags=request_tags)
+            await self._call(self._ec2.create_tags, Resources=[instance_id], Tags=untagged[instance_id])
             found.add(instance_id)
         return sorted(found)
+
+    async def discard(self, key: str) -> list[str]:
+        """Cancel what is still asked for on behalf of step `key`, then terminate what was made for it."""
+
+        async def cancelled() -> None:
+            if left := await self._cancel_open(key):
+                raise CloudUnavailable(f"CancelSpotInstanceRequests: {', '.join(left)} still open")
+
+        await _until(cancelled, _TERMINATION_DEADLINE)
+        made = await self.tagged(key)  # with what was fulfilled just before the cancellation
+        await self.terminate(made)
+        return made
 
     async def terminate(self, instance_ids: Sequence[str]) -> None:
         """Cancel the spot requests of these instances, terminate them, and wait until EC2 says so."""
@@ -202,7 +142,7 @@ class AwsCloud:
                 {"Name": "state", "Values": ["open", "active"]},
             ]
         )
-        await self._cancel(request["SpotInstanceRequestId"] for request in requests)
+        await self._cancel([request["SpotInstanceRequestId"] for request in requests])
         # EC2 forgets a terminated instance after an hour, and one unknown id would fail the whole call.
         if living := await self._still_there(instance_ids):
             await self._call(self._ec2.terminate_instances, InstanceIds=living)
@@ -223,38 +163,74 @@ class AwsCloud:
         )
         return min((float(point["SpotPrice"]) for point in answer["SpotPriceHistory"]), default=None)
 
-    async def _request_spot(self, instance_type: str, count: int, image: str, tags: Mapping[str, str]) -> None:
-        answer = await self._call(
-            self._ec2.request_spot_instances,
-            InstanceCount=count,
-            Type="one-time",
-            LaunchSpecification={"ImageId": image, "InstanceType": instance_type},
-            TagSpecifications=[{"ResourceType": "spot-instances-request", "Tags": _tag_list(tags)}],
+    async def _order(
+        self, key: str, instance_type: str, count: int, lifecycle: Lifecycle, tags: Mapping[str, str]
+    ) -> list[str]:
+        """Order that many instances more; the ids of the spot requests made for it."""
+        image = await self._image(instance_type)
+        tag_list = [{"Key": name, "Value": value} for name, value in {**tags, STEP_TAG: key}.items()]
+        if lifecycle == "spot":
+            answer = await self._carried_through(
+                self._orders.request_spot_instances,
+                InstanceCount=count,
+                Type="one-time",
+                LaunchSpecification={"ImageId": image, "InstanceType": instance_type},
+                ClientToken=_token(key, await self._spot_requests([_made_for(key)])),
+                TagSpecifications=[{"ResourceType": "spot-instances-request", "Tags": tag_list}],
+            )
+            return [request["SpotInstanceRequestId"] for request in answer["SpotInstanceRequests"]]
+        await self._carried_through(
+            self._orders.run_instances,
+            ImageId=image,
+            InstanceType=instance_type,
+            MinCount=count,
+            MaxCount=count,
+            ClientToken=_token(key, await self._describe([_made_for(key)])),
+            TagSpecifications=[{"ResourceType": "instance", "Tags": tag_list}],
         )
-        requests = [request["SpotInstanceRequestId"] for request in answer["SpotInstanceRequests"]]
-        try:
-            await self._fulfilled(requests)
-        except InsufficientCapacity:
-            # What was fulfilled of the order stays, findable by its tag; what was not must not come later.
-            await self._cancel(requests)
-            raise
+        return []
 
-    async def _fulfilled(self, request_ids: Sequence[str]) -> list[Shape]:
-        """The requests once each has an instance."""
+    async def _settled(self, key: str, ordered: Sequence[str] = ()) -> list[str]:
+        """The step's instances, once the spot requests `ordered` (or what an earlier try left open) have theirs."""
+        if waiting := ordered or await self._open_requests(key):
+            try:
+                await self._fulfilled(waiting)
+            except BaseException as reason:
+                # Nobody waits for them any more, so they must not come later. What did come is found by its tag.
+                try:
+                    await self._cancel_open(key)
+                except CloudError as error:
+                    reason.add_note(f"what was still open could not be cancelled: {error}")
+                raise
+        return await self.tagged(key)
 
-        async def look() -> list[Shape]:
+    async def _fulfilled(self, request_ids: Sequence[str]) -> None:
+        """Wait until each request has an instance."""
+
+        async def look() -> None:
             requests = await self._spot_requests([{"Name": "spot-instance-request-id", "Values": list(request_ids)}])
             waiting = [request for request in requests if not request.get("InstanceId")]
-            if waiting or len(requests) < len(request_ids):
+            unseen = len(request_ids) - len(requests)
+            if waiting or unseen:
                 seen = ", ".join(sorted({request["Status"]["Code"] for request in waiting})) or "not shown yet"
-                raise InsufficientCapacity(f"RequestSpotInstances: {len(waiting)} of {len(request_ids)} wait: {seen}")
-            return requests
+                left = f"{len(waiting) + unseen} of {len(request_ids)} wait"
+                raise InsufficientCapacity(f"RequestSpotInstances: {left}: {seen}")
 
-        return await _until(look, _FULFILMENT_DEADLINE)
+        await _until(look, _FULFILMENT_DEADLINE)
 
-    async def _cancel(self, request_ids: Iterable[str]) -> None:
-        if ids := list(request_ids):
-            await self._call(self._ec2.cancel_spot_instance_requests, SpotInstanceRequestIds=ids)
+    async def _open_requests(self, key: str) -> list[str]:
+        requests = await self._spot_requests([_made_for(key), {"Name": "state", "Values": ["open"]}])
+        return [request["SpotInstanceRequestId"] for request in requests]
+
+    async def _cancel_open(self, key: str) -> list[str]:
+        """Cancel the step's spot requests that have no instance yet, and say which those were."""
+        requests = await self._open_requests(key)
+        await self._cancel(requests)
+        return requests
+
+    async def _cancel(self, request_ids: Sequence[str]) -> None:
+        if request_ids:
+            await self._call(self._ec2.cancel_spot_instance_requests, SpotInstanceRequestIds=list(request_ids))
 
     async def _still_there(self, instance_ids: Iterable[str]) -> list[str]:
         alive = _state_filter(["pending", "running", "stopping", "stopped"])
@@ -290,7 +266,16 @@ class AwsCloud:
 
     async def _call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         # botocore blocks; a thread keeps the event loop free.
-        return await asyncio.to_thread(_translated(operation), *args, **kwargs)
+        return await asyncio.to_thread(aws_clients.translated(operation), *args, **kwargs)
+
+    async def _carried_through(self, order: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call, and when cancelled wait for the end all the same: whoever clears up next must see what was made."""
+        call = asyncio.create_task(self._call(order, *args, **kwargs))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.gather(call, return_exceptions=True)
+            raise
 
     def _described(self, instance: Shape) -> CloudInstance:
         return CloudInstance(
@@ -302,34 +287,6 @@ class AwsCloud:
             state=_STATES[instance["State"]["Name"]],
             tags={tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])},
         )
-
-
-def _translated(operation: Callable[P, T]) -> Callable[P, T]:
-    """The operation, raising our errors in place of botocore's."""
-
-    @functools.wraps(operation)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return operation(*args, **kwargs)
-        except ClientError as error:
-            raise _meaning(error) from error
-        except BotoCoreError as error:
-            raise CloudUnavailable(f"{type(error).__name__}: {error}") from error
-
-    return call
-
-
-def _meaning(error: ClientError) -> CloudError:
-    code = error.response["Error"].get("Code", "")
-    status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-    text = f"{error.operation_name}: {code}: {error.response['Error'].get('Message', '')}"
-    if code in _DENIED:
-        return RoleDenied(text)
-    if code in _NO_CAPACITY:
-        return InsufficientCapacity(text)
-    if code in _PATIENCE or status >= 500:
-        return CloudUnavailable(text)
-    return CloudError(text)
 
 
 async def _until(look: Callable[[], Awaitable[T]], deadline: float) -> T:
@@ -344,8 +301,16 @@ async def _until(look: Callable[[], Awaitable[T]], deadline: float) -> T:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-def _tag_list(tags: Mapping[str, str]) -> list[Shape]:
-    return [{"Key": key, "Value": value} for key, value in tags.items()]
+def _made_for(key: str) -> Shape:
+    return {"Name": f"tag:{STEP_TAG}", "Values": [key]}
+
+
+def _token(key: str, made: Sequence[Shape]) -> str:
+    """Under it EC2 makes the step's next order once, however often it is sent (64 characters at most).
+
+    `made` is what came of the orders before, whatever became of it: their tokens stay used up.
+    """
+    return hashlib.sha256(f"{key}:{len(made)}".encode()).hexdigest()
 
 
 def _state_filter(states: Iterable[str]) -> Shape:

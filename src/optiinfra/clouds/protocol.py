@@ -42,10 +42,6 @@ class CloudInstance:
 class Cloud(Protocol):
     """One account in one region. Every method raises a `CloudError`."""
 
-    @property
-    def account_id(self) -> str:
-        """The account's id with its provider."""
-
     async def instances(self) -> list[CloudInstance]:
         """Every instance, in whatever state."""
 
@@ -58,7 +54,13 @@ class Cloud(Protocol):
         """
 
     async def tagged(self, key: str) -> list[str]:
-        """Ids of the pending and running instances made for step `key`, sorted."""
+        """Ids of the pending and running instances made for step `key`, sorted; none that is yet to come."""
+
+    async def discard(self, key: str) -> list[str]:
+        """Withdraw what is still asked for on behalf of step `key` and end what was made for it; the ids of the latter.
+
+        Afterwards nothing of the step runs or will. May be called again, and for a step that made nothing.
+        """
 
     async def terminate(self, instance_ids: Sequence[str]) -> None:
         """End these instances and what asked for them; those that are gone already are no error."""
