@@ -7,10 +7,13 @@ from typing import Any
 
 import anyio
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from clickhouse_connect.driver.exceptions import DatabaseError
-from sqlalchemy import select, text
+from sqlalchemy import delete, select
 
 from optiinfra.domain.outcomes import Change, features
+from optiinfra.kit.ids import new_id
 from optiinfra.kit.waiting import until_answers
 from optiinfra.stores import redis
 from optiinfra.stores.clickhouse import Telemetry
@@ -88,9 +91,11 @@ async def memory(qdrant: Engine) -> AsyncIterator[OutcomeMemory]:
 async def test_migrations_make_what_the_models_say(database: Database) -> None:
     await database.migrate()  # again: nothing to do
     async with database.transaction() as session:
-        listed = text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
-        found = set(await session.scalars(listed))
-    assert found == {*models.Base.metadata.tables, "alembic_version"}
+        connection = await session.connection()
+        difference = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync), models.Base.metadata)
+        )
+    assert difference == []
 
 
 async def test_a_failed_transaction_leaves_nothing_and_wakes_nobody(postgresql: Engine) -> None:
@@ -112,6 +117,7 @@ async def test_a_failed_transaction_leaves_nothing_and_wakes_nobody(postgresql: 
     with pytest.raises(RuntimeError, match="on the way"):
         await fail_on_the_way()
     async with database.transaction() as session:
+        await session.execute(delete(models.Customer))  # the engine is this module's own
         session.add(models.Customer(id="cust_kept", company_name="x", plan="pro", preferences={}))
         wake_after_commit(session, "kept")
     async with database.transaction() as session:
@@ -140,7 +146,8 @@ async def test_histograms_are_summed_by_bucket_since_a_millisecond(telemetry: Te
 
 async def test_a_batch_sent_again_is_counted_once(telemetry: Telemetry) -> None:
     rows = [("cust_1", "dep_9", "rep_1", BEGAN, 1.0, 3)]
-    for token in ("batch-1", "batch-1", "batch-2"):
+    first, second = new_id("token"), new_id("token")
+    for token in (first, first, second):
         await telemetry.insert_latencies(rows, token)
     assert await telemetry.latencies("cust_1", "dep_9", BEGAN) == {1.0: 6.0}
 
@@ -204,7 +211,12 @@ async def test_a_ring_wakes_who_waits_at_once(valkey: Engine) -> None:
 
         async def publish() -> None:
             nonlocal found
-            await anyio.wait_all_tasks_blocked()
+
+            async def subscribed() -> None:
+                assert await client.pubsub_numsub("optiinfra:wake:channel") == [(b"optiinfra:wake:channel", 1)]
+
+            await until_answers(subscribed, "the reader to subscribe", 5.0, interval=0.01)
+            await anyio.sleep(0.2)  # the reader looks once more after it has subscribed: let it find nothing
             found = "news"
             await wake.ring("channel")
 

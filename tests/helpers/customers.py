@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def new_customer(environment: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[NewCustomer]:
     """Provision an estate as a customer of its own, under a name that no other test has."""
-    made: list[Customer] = []
 
     def make(estate: Estate) -> Customer:
         seeded = provision(environment, estate, suffix=uuid.uuid4().hex[:10])
         http = httpx.Client(base_url=seeded.orchestrator_url, timeout=30)
         customer = Customer(environment, seeded, http)
-        made.append(customer)
+        if not request.config.getoption("keep"):
+            leaving.callback(remove, environment, seeded)
+        leaving.callback(http.close)
         tokens = customer.post("/auth/login", {"username": seeded.email, "password": seeded.password})
         http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
         return customer
 
-    yield make
-    for customer in made:
-        customer.http.close()
-        if not request.config.getoption("keep"):
-            remove(environment, customer.seeded)
+    # Each leaves, whatever happens to the others.
+    with ExitStack() as leaving:
+        yield make
 
 
 @pytest.fixture

@@ -27,4 +27,4 @@ def test_who_allows_no_spot_is_offered_none(new_customer: NewCustomer) -> None:
 
     assert analysis.recommendation_ids == []
     assert analysis.summary is not None
-    assert "spot" in analysis.summary
+    assert "vllm-prod-1: your preferences do not allow spot instances" in analysis.summary

@@ -45,7 +45,7 @@ def test_a_canary_that_fails_is_taken_back(acme: Customer, fault: dict[str, Any]
 
 
 def test_a_completed_migration_can_be_taken_back(acme: Customer) -> None:
-    running = cloud_truth.running(acme.seeded)
+    running, before = cloud_truth.running(acme.seeded), acme.fleet(MOVED)
     approval = acme.post(f"/recommendations/{acme.analyzed('cost')[MOVED].id}/approve")
     optimization = acme.finished_optimization(approval["optimization_id"])
     assert optimization.status == "completed", optimization.result
@@ -58,4 +58,8 @@ def test_a_completed_migration_can_be_taken_back(acme: Customer) -> None:
     assert undone.result is not None
     assert undone.result.original_state_restored
     assert cloud_truth.running(acme.seeded) == running
-    assert acme.fleet(MOVED)["requests_dropped"] == 0
+    after = acme.fleet(MOVED)
+    assert after["requests_dropped"] == 0
+    assert after["engine_args"] == before["engine_args"]
+    assert sorted(after["weights"].values()) == sorted(before["weights"].values())
+    assert [replica["state"] for replica in after["replicas"]] == ["ready"] * len(before["replicas"])

@@ -1,1 +1,1 @@
-"""Wire shapes (pydantic) and the typed clients made of them."""
+"""Wire shapes (pydantic)."""

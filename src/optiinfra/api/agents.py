@@ -35,8 +35,8 @@ class Heartbeat(Body):
     """An agent's sign of life; `load` 0..1."""
 
     status: Literal["active", "draining"] = "active"
-    current_tasks: int = Field(ge=0)
-    load: float = Field(ge=0.0)
+    current_tasks: int = Field(ge=0, le=1_000_000)
+    load: float = Field(ge=0.0, allow_inf_nan=False)
 
 
 class HeartbeatAccepted(Wire):
@@ -59,6 +59,7 @@ class Agent(Wire):
     last_heartbeat_at: Moment
     current_tasks: int
     load: float
+    draining: bool = False
 
 
 class Prediction(Wire):
@@ -72,8 +73,9 @@ class Prediction(Wire):
 class Draft(Wire):
     """A recommendation as an agent makes it, before anybody else has seen it.
 
-    `modelled` are the figures of the agent's model before past outcomes corrected them
-    (`savings`, `p95_latency_ms`), `features` the change as a vector; both are kept with the outcome.
+    `modelled` are the figures of the agent's model that an outcome can be held against, before past ones corrected
+    them (`savings` in the price of what runs, `p95_latency_ms`), `features` the change as a vector; both are kept with
+    the outcome.
     """
 
     type: RecommendationType
@@ -148,7 +150,10 @@ class Validation(Wire):
 
 
 class JudgeTask(Body):
-    """Judge a canary stage from what was measured on `replica_ids` since `since`."""
+    """Judge a canary stage from what was measured on `replica_ids` since `since`; `look` counts from 1.
+
+    `golden_answers` are all that the stage has given, `baseline_answers` those to the same prompts before the change.
+    """
 
     kind: Literal["judge"] = "judge"
     task_id: str
@@ -160,7 +165,9 @@ class JudgeTask(Body):
     slo_p95_latency_ms: float
     slo_quality: float
     baseline_quality: float
+    look: int = Field(ge=1)
     golden_answers: list[GoldenAnswer] = Field(default_factory=list)
+    baseline_answers: list[GoldenAnswer] = Field(default_factory=list)
 
 
 class JudgeAnswer(Wire):

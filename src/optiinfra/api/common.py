@@ -19,12 +19,18 @@ class Body(BaseModel):
 
 
 def _utc(moment: datetime) -> datetime:
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise ValueError(f"the year must lie between {_FIRST_YEAR} and {_LAST_YEAR}")
     return moment.astimezone(UTC)
 
 
+# No store of ours can keep a NUL, and none of what we store needs one.
+_WITHOUT_NUL = r"^[^\x00]*$"
+_FIRST_YEAR, _LAST_YEAR = 1970, 2199
+
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
-Secret = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True, pattern=_WITHOUT_NUL)]
+Secret = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_WITHOUT_NUL)]
 
 
 def now() -> datetime:

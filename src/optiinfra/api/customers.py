@@ -17,7 +17,7 @@ class Preferences(Body):
     max_risk: RiskLevel = "medium"
     spot_allowed: bool = True
     providers: list[Provider] = Field(default_factory=lambda: list[Provider](("aws",)))
-    auto_approve_below: float = Field(default=0.0, ge=0.0)
+    auto_approve_below: float = Field(default=0.0, ge=0.0, le=1e9)
 
 
 class Customer(Wire):
@@ -34,7 +34,7 @@ class Onboard(Body):
     """A cloud account that the platform may read and change through a role."""
 
     cloud_provider: Literal["aws"]
-    region: Text
+    region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
     iam_role_arn: str = Field(pattern=r"^arn:aws:iam::\d{12}:role/[\w+=,.@/-]+$")
     external_id: Text | None = None
 

@@ -1,10 +1,10 @@
 """The channel between the platform and the runtime on the customer's side; the runtime always calls outward."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from optiinfra.api.common import Body, Secret, Text, Wire
+from optiinfra.api.common import Body, Moment, Secret, Text, Wire
 from optiinfra.api.customers import DiscoveredDeployment
 
 CommandKind = Literal["discover", "deploy_replica", "set_weights", "retire_replica", "golden_prompts", "measure"]
@@ -33,9 +33,13 @@ class InventoryReport(Body):
 
 
 class InventoryAccepted(Wire):
-    """The platform's id of each deployment, by name; telemetry is sent under it."""
+    """The platform's id of each deployment, by name; telemetry is sent under it.
+
+    `history_wanted` names the deployments of which no telemetry is known yet.
+    """
 
     deployment_ids: dict[str, str]
+    history_wanted: list[str]
 
 
 class Command(Wire):
@@ -47,12 +51,21 @@ class Command(Wire):
     payload: dict[str, Any]
 
 
+def _without_nul(value: Any) -> Any:
+    """What an engine answered may hold anything; no store of ours can keep a NUL."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+    return [_without_nul(item) for item in value] if isinstance(value, list) else value
+
+
 class CommandResult(Body):
     """How an order ended: `output` by kind, `error` when it could not be carried out."""
 
     ok: bool
-    output: dict[str, Any] = Field(default_factory=dict)
-    error: str | None = None
+    output: Annotated[dict[str, Any], AfterValidator(_without_nul)] = Field(default_factory=dict)
+    error: Annotated[str | None, AfterValidator(_without_nul)] = None
 
 
 class Discover(Wire):
@@ -109,7 +122,8 @@ class Measure(Wire):
 
 
 class MeasureOutput(Wire):
-    """The gateway's counters since the deployment was created."""
+    """The gateway's counters since the deployment was created, at the runtime's own time of the scrape."""
 
+    measured_at: Moment
     requests_served: int
     requests_dropped: int

@@ -19,7 +19,7 @@ class Sample(Wire):
     replica_id: str = ""
     metric: str
     timestamp: Moment
-    value: float
+    value: float = Field(allow_inf_nan=False)
 
 
 class LatencyCount(Wire):
@@ -32,7 +32,7 @@ class LatencyCount(Wire):
     replica_id: str
     timestamp: Moment
     le: float | None
-    count: int = Field(ge=0)
+    count: int = Field(ge=0, le=2**62)
 
 
 class TelemetryBatch(Body):

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-GIB = 1024**3
-
 
 @dataclass(frozen=True, slots=True)
 class Gpu:

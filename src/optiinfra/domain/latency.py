@@ -9,9 +9,6 @@ from optiinfra.domain.verdict import ERROR_RATE, Verdict
 MIN_OBSERVATIONS = 100
 """Requests that a stage must have answered before its 95th percentile is judged."""
 
-MAX_LOOKS = 8
-"""Looks for which the error rate is divided; later looks repeat the last one's threshold with more requests."""
-
 
 def quantile(counts: Mapping[float, float], q: float) -> float:
     """The `q`-quantile (0..1) of a histogram, interpolated within its bucket as Prometheus does.
@@ -48,12 +45,16 @@ def p95_bounds(counts: Mapping[float, float], error: float = ERROR_RATE) -> tupl
     )
 
 
-def judge(counts: Mapping[float, float], slo_p95_ms: float) -> Verdict:
-    """Judge one look at a stage's latency against its objective (milliseconds)."""
+def judge(counts: Mapping[float, float], slo_p95_ms: float, look: int) -> Verdict:
+    """Judge the `look`-th look (from 1) at a stage's latency against its objective (milliseconds).
+
+    Each look may err with a share of the error rate, 1/2, 1/6, 1/12, ..., which add up to the whole however often
+    one looks. Requests are taken to be spread evenly within a bucket, as Prometheus takes them.
+    """
     seen = int(sum(counts.values()))
     if seen < MIN_OBSERVATIONS:
         return Verdict("continue", f"{seen} of {MIN_OBSERVATIONS} requests seen", seen)
-    p95, low, high = (1000.0 * value for value in p95_bounds(counts, ERROR_RATE / MAX_LOOKS))
+    p95, low, high = (1000.0 * value for value in p95_bounds(counts, ERROR_RATE / (look * (look + 1))))
     text = f"p95 {p95:,.0f} ms ({low:,.0f}..{high:,.0f}) over {seen} requests; objective {slo_p95_ms:,.0f} ms"
     decision = "pass" if high <= slo_p95_ms else "fail" if low > slo_p95_ms else "continue"
     return Verdict(decision, text, seen, p95, low, high)  # type: ignore[arg-type]  # mypy widens the literals

@@ -39,13 +39,9 @@ def undo_order(started: Sequence[str]) -> list[str]:
 def shifted_weights(old: Sequence[str], new: Sequence[str], new_share: float) -> dict[str, float]:
     """Spread traffic evenly within the old and the new replicas, `new_share` (0..1) of it on the new ones.
 
-    Returns `{replica_id: weight}` summing to 1.
+    Returns `{replica_id: weight}` summing to 1; ValueError when there is no replica for a share.
     """
-    if not old and not new:
-        raise ValueError("no replica is left to carry the traffic")
-    if not new:
-        new_share = 0.0
-    if not old:
-        new_share = 1.0
+    if (not old and new_share < 1.0) or (not new and new_share > 0.0):
+        raise ValueError(f"{new_share:.0%} of the traffic on {len(new)} new replicas, the rest on {len(old)} old ones")
     weights = {replica: (1.0 - new_share) / len(old) for replica in old}
     return weights | {replica: new_share / len(new) for replica in new}

@@ -2,8 +2,8 @@
 
 from optiinfra.domain.verdict import ERROR_RATE, Verdict
 
-LOOKS = (120, 240, 480)
-"""Cumulative numbers of golden prompts after which a stage is judged."""
+LOOKS = (120, 240)
+"""Cumulative numbers of golden prompts after which a stage is judged; the baseline is taken from the last."""
 
 KEPT_SHARE = 0.95
 """Share of the baseline's quality that a change must keep."""
@@ -30,20 +30,26 @@ def required(baseline: float, slo: float) -> float:
     return max(KEPT_SHARE * baseline, slo)
 
 
-def judge(correct: int, answered: int, baseline: float, slo: float) -> Verdict:
+def judge(correct: int, answered: int, lost: int, baseline: float, slo: float) -> Verdict:
     """Judge one look of a sequential test with Bonferroni's correction for the number of looks.
 
-    Passes when the lower bound reaches `required`, fails when the upper bound stays under it or the last look
-    could not show it; asks for more otherwise.
+    `lost` of the `answered` prompts were answered right before the change and wrong since, under the same sampling
+    seed. The quality is at least what the answers alone show, and at least the baseline less the share that was lost;
+    the better of the two bounds counts. Comparing prompt by prompt, luck of the draw cancels out.
+
+    Passes when that bound reaches `required`, fails when the upper bound stays under it or the last look could not
+    show it; asks for more otherwise.
     """
-    error = ERROR_RATE / len(LOOKS)
-    needed = required(baseline, slo)
-    score, low, high = (
-        correct / answered,
-        lower_bound(correct, answered, error),
-        upper_bound(correct, answered, error),
+    if not 0 <= lost <= answered - correct:
+        raise ValueError(f"{lost} lost of {answered - correct} wrong: only what is wrong now can have been lost")
+    error = ERROR_RATE / len(LOOKS) / 2
+    needed, score = required(baseline, slo), correct / answered
+    low = max(lower_bound(correct, answered, error), baseline - upper_bound(lost, answered, error))
+    high = upper_bound(correct, answered, error)
+    seen = (
+        f"{correct} of {answered} golden prompts correct ({score:.3f}), {lost} lost by the change: "
+        f"quality is at least {low:.3f}, needed {needed:.3f}"
     )
-    seen = f"{correct} of {answered} golden prompts correct ({score:.3f}, at least {low:.3f}); needed {needed:.3f}"
     if low >= needed:
         return Verdict("pass", seen, answered, score, low, high)
     if high < needed:

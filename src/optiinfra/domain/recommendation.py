@@ -1,4 +1,4 @@
-"""What a recommendation is, and which of its states may follow which."""
+"""What a recommendation is, who makes it and who must agree."""
 
 from typing import Literal
 
@@ -32,7 +32,6 @@ RecommendationStatus = Literal[
 Lifecycle = Literal["on-demand", "spot"]
 InstanceState = Literal["pending", "running", "stopped", "terminated"]
 
-AGENT_TYPES: tuple[AgentType, ...] = ("cost", "performance", "resource", "application")
 RISK_ORDER: dict[RiskLevel, int] = {"low": 0, "medium": 1, "high": 2}
 ADVICE_ONLY: frozenset[RecommendationType] = frozenset({"commitment", "region_advice"})
 

@@ -18,6 +18,7 @@ from optiinfra.kit.auth import Authenticate, AuthenticationMiddleware
 Check = Callable[[], Awaitable[None]]
 """Raises when a dependency does not answer; the exception's text says what was seen."""
 
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _LATENCY = Histogram("optiinfra_http_request_seconds", "Time to answer", ["method", "route", "status"])
 
 
@@ -98,8 +99,15 @@ class _Observe:
             await send(message)
 
         try:
-            await self.app(scope, receive, observed_send)
+            if "\0" in scope["path"]:  # no id of ours holds one, and PostgreSQL refuses to compare with it
+                await problems.problem_response(404, "not_found", "no such path")(scope, receive, observed_send)
+            else:
+                await self.app(scope, receive, observed_send)
+        except Exception:
+            status = 500
+            raise
         finally:
             if scope["type"] == "http":
                 route = getattr(scope.get("route"), "path", "unmatched")
-                _LATENCY.labels(scope["method"], route, status).observe(time.perf_counter() - started)
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                _LATENCY.labels(method, route, status).observe(time.perf_counter() - started)

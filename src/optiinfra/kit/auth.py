@@ -30,7 +30,7 @@ def bearer(connection: HTTPConnection) -> str | None:
     """The bearer token of a request, or of a WebSocket's offered subprotocols (`bearer.<token>`)."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
-        return token
+        return token if token.isascii() else None
     if connection.scope["type"] == "websocket":
         for offered in connection.scope.get("subprotocols", []):
             if offered.startswith("bearer."):

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from optiinfra.kit.logging import trace_id
+from optiinfra.kit.logging import TRACE_HEADER, trace_id
 
 
 class Problem(Exception):  # noqa: N818  RFC 9457's own word
@@ -59,4 +59,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
         # Starlette raises it again behind this answer, and uvicorn logs it.
-        return problem_response(500, "internal", "an unexpected error; the trace id leads to it in the logs")
+        # This answer is made outside of what puts the trace id on every other.
+        return problem_response(
+            500,
+            "internal",
+            "an unexpected error; the trace id leads to it in the logs",
+            headers={TRACE_HEADER: trace_id()},
+        )

@@ -13,11 +13,15 @@ class DeadlineError(TimeoutError):
 
 
 async def until_answers(attempt: Callable[[], Awaitable[T]], what: str, deadline: float, *, interval: float = 0.1) -> T:
-    """Call `attempt` until it stops raising, at most `deadline` seconds, and return what it returned."""
+    """Call `attempt` until it stops raising, at most `deadline` seconds, and return what it returned.
+
+    One that hangs is cut off at the deadline.
+    """
     ends = time.monotonic() + deadline
     while True:
         try:
-            return await attempt()
+            async with asyncio.timeout(max(interval, ends - time.monotonic())):
+                return await attempt()
         except Exception as error:
             if time.monotonic() + interval > ends:
                 raise DeadlineError(

@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from sqlalchemy import select
+from sqlalchemy.exc import DataError, IntegrityError
 from starlette.requests import HTTPConnection
 
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.kit.app import Check, create_app
 from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.http import client
+from optiinfra.kit.problems import problem_response
 from optiinfra.kit.waiting import until_answers
 from optiinfra.orchestrator.accounts import endpoints as accounts
 from optiinfra.orchestrator.accounts.tokens import read_access_token
@@ -21,9 +24,11 @@ from optiinfra.orchestrator.agents import endpoints as agents
 from optiinfra.orchestrator.agents import service as agent_registry
 from optiinfra.orchestrator.analyses import endpoints as analyses
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
+from optiinfra.orchestrator.background import start_in_background
 from optiinfra.orchestrator.customers import endpoints as customers
 from optiinfra.orchestrator.events import endpoints as events
 from optiinfra.orchestrator.inventory import endpoints as inventory
+from optiinfra.orchestrator.inventory.service import discover
 from optiinfra.orchestrator.optimizations import endpoints as optimizations
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform, of_connection
@@ -64,7 +69,7 @@ def create(settings: Settings) -> FastAPI:
             app.state.analyses = AnalysisWorkflow(platform, app.state.optimizations)
             # Called here, not in a thread: recovered workflows must run on the loop that the clients belong to.
             DBOS.launch()
-            await _start_what_was_approved(platform, app.state.analyses, app.state.optimizations)
+            await _start_what_was_left(platform, app.state.analyses, app.state.optimizations)
             try:
                 yield
             finally:
@@ -81,6 +86,15 @@ def create(settings: Settings) -> FastAPI:
     )
     for concept in _CONCEPTS:
         app.include_router(concept.router)
+
+    @app.exception_handler(DataError)
+    async def _not_storable(_request: Request, error: DataError) -> JSONResponse:
+        return problem_response(422, "invalid", f"a value cannot be stored: {error.orig}")
+
+    @app.exception_handler(IntegrityError)
+    async def _not_there(_request: Request, _error: IntegrityError) -> JSONResponse:
+        return problem_response(404, "not_found", "what this belongs to is gone")
+
     return app
 
 
@@ -133,16 +147,23 @@ async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncItera
     await asyncio.gather(telemetry.close(), memory.close(), database.close(), redis.close(redis_client))
 
 
-async def _start_what_was_approved(platform: Platform, analyses: AnalysisWorkflow, runs: OptimizationWorkflow) -> None:
+async def _start_what_was_left(platform: Platform, analyses: AnalysisWorkflow, runs: OptimizationWorkflow) -> None:
     """Start what a crash left between its row's commit and its workflow's start; the others are known already."""
+    analysis, optimization, account = models.Analysis, models.Optimization, models.CloudAccount
+    undoing = optimization.status == "completed", optimization.rollback_reason.is_not(None)
     async with platform.database.transaction() as session:
-        begun = await session.scalars(select(models.Analysis.id).where(models.Analysis.status == "started"))
-        approved = await session.scalars(select(models.Optimization.id).where(models.Optimization.status == "pending"))
-        waiting = list(begun), list(approved)
-    for analysis_id in waiting[0]:
+        begun = list(await session.scalars(select(analysis.id).where(analysis.status == "started")))
+        approved = list(await session.scalars(select(optimization.id).where(optimization.status == "pending")))
+        unwanted = list(await session.scalars(select(optimization.id).where(*undoing)))
+        unseen = set(await session.scalars(select(account.customer_id).where(account.status == "discovering")))
+    for analysis_id in begun:
         await analyses.start(analysis_id)
-    for optimization_id in waiting[1]:
+    for optimization_id in approved:
         await runs.start(optimization_id)
+    for optimization_id in unwanted:
+        await runs.start_rollback(optimization_id)
+    for customer_id in sorted(unseen):
+        start_in_background(discover(platform, customer_id))
 
 
 async def _authenticate(connection: HTTPConnection) -> Principal | None:

@@ -108,6 +108,14 @@ class Telemetry:
         )
         return dict(rows)
 
+    async def known_deployments(self, customer_id: str) -> set[str]:
+        """The deployments of which there is any throughput."""
+        rows = await self._query(
+            "SELECT DISTINCT deployment_id FROM samples WHERE customer_id = %(customer)s AND metric = 'throughput'",
+            customer=customer_id,
+        )
+        return {deployment for (deployment,) in rows}
+
     async def busiest_hour(self, customer_id: str, deployment_id: str, since: datetime) -> float | None:
         """Mean throughput of the deployment's busiest hour since a moment, requests a second; None if none was seen."""
         rows = await self._query(
@@ -126,13 +134,13 @@ class Telemetry:
     async def series(
         self, customer_id: str, metric: str, start: datetime, end: datetime, deployment_id: str | None, limit: int
     ) -> list[tuple[datetime, str, float]]:
-        """Points (timestamp, deployment, value) of one metric, oldest first, one deployment's or all."""
+        """The newest `limit` points (timestamp, deployment, value) of a metric, oldest first; None means all."""
         rows = await self._query(
             """SELECT timestamp, deployment_id, avg(value) FROM samples
                 WHERE customer_id = %(customer)s AND metric = %(metric)s
                   AND timestamp BETWEEN toDateTime64(%(start)s, 3, 'UTC') AND toDateTime64(%(end)s, 3, 'UTC')
                   AND (%(every)s OR deployment_id = %(deployment)s)
-                GROUP BY timestamp, deployment_id ORDER BY timestamp, deployment_id LIMIT %(limit)s""",
+                GROUP BY timestamp, deployment_id ORDER BY timestamp DESC, deployment_id DESC LIMIT %(limit)s""",
             customer=customer_id,
             metric=metric,
             start=_milliseconds(start),
@@ -141,7 +149,7 @@ class Telemetry:
             deployment=deployment_id or "",
             limit=limit,
         )
-        return [(timestamp, deployment, value) for timestamp, deployment, value in rows]
+        return [(timestamp, deployment, value) for timestamp, deployment, value in reversed(rows)]
 
     async def delete_customer(self, customer_id: str) -> None:
         """Delete every row of a customer, now."""

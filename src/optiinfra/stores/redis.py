@@ -1,12 +1,17 @@
 """Presence and wake-up in Redis. Nothing here is the truth: what is lost only delays, it never misleads."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import redis.asyncio as redis
+import structlog
+from redis.exceptions import RedisError
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -26,24 +31,36 @@ class WakeUp:
 
     async def ring(self, channel: str) -> None:
         """Wake everyone who waits on a channel; without Redis they look by themselves within seconds."""
-        await self._client.publish(f"optiinfra:wake:{channel}", b"")
+        try:
+            await self._client.publish(f"optiinfra:wake:{channel}", b"")
+        except RedisError as error:
+            log.warning("nobody was woken", channel=channel, error=str(error))
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
         """Subscribe, and yield a function that waits until the channel rings, at most so many seconds.
 
-        What rings between two waits is not lost: the next wait returns at once.
+        What rings between two waits is not lost: the next wait returns at once. While Redis is away, a wait ends
+        after `_RECHECK_SECONDS`, for the reader to look by itself.
         """
         async with self._client.pubsub() as subscription:
-            await subscription.subscribe(f"optiinfra:wake:{channel}")
 
             async def wait(seconds: float) -> None:
                 ends = time.monotonic() + seconds
-                while (left := ends - time.monotonic()) > 0:
-                    message = await subscription.get_message(timeout=left)
-                    if message is not None and message["type"] == "message":
-                        return
+                try:
+                    if not subscription.subscribed:
+                        await subscription.subscribe(name)
+                    while (left := ends - time.monotonic()) > 0:
+                        message = await subscription.get_message(timeout=left)
+                        if message is not None and message["type"] == "message":
+                            return
+                except RedisError as error:
+                    log.warning("waiting without being woken", channel=channel, error=str(error))
+                    await asyncio.sleep(min(max(0.0, ends - time.monotonic()), _RECHECK_SECONDS))
 
+            name = f"optiinfra:wake:{channel}"
+            with contextlib.suppress(RedisError):  # the first wait tries again, and says so
+                await subscription.subscribe(name)
             yield wait
 
     async def until(self, channel: str, fetch: Callable[[], Awaitable[T | None]], seconds: float) -> T | None:
@@ -67,17 +84,27 @@ class Presence:
 
     async def seen(self, agent_id: str) -> None:
         """Note a sign of life."""
-        await self._client.set(f"optiinfra:agent:{agent_id}", b"1", px=self._milliseconds)
+        try:
+            await self._client.set(f"optiinfra:agent:{agent_id}", b"1", px=self._milliseconds)
+        except RedisError as error:
+            log.warning("presence not noted", agent_id=agent_id, error=str(error))
 
     async def gone(self, agent_id: str) -> None:
         """Note that the agent left."""
-        await self._client.delete(f"optiinfra:agent:{agent_id}")
+        try:
+            await self._client.delete(f"optiinfra:agent:{agent_id}")
+        except RedisError as error:
+            log.warning("absence not noted", agent_id=agent_id, error=str(error))
 
-    async def alive(self, agent_ids: list[str]) -> set[str]:
-        """Those of the agents that were heard of lately."""
+    async def alive(self, agent_ids: list[str]) -> set[str] | None:
+        """Those of the agents that were heard of lately; None when Redis cannot tell."""
         if not agent_ids:
             return set()
-        values = await self._client.mget([f"optiinfra:agent:{agent_id}" for agent_id in agent_ids])
+        try:
+            values = await self._client.mget([f"optiinfra:agent:{agent_id}" for agent_id in agent_ids])
+        except RedisError as error:
+            log.warning("presence unknown", error=str(error))
+            return None
         return {agent_id for agent_id, value in zip(agent_ids, values, strict=True) if value is not None}
 
 

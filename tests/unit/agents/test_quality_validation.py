@@ -42,8 +42,13 @@ def validation(golden: list[GoldenAnswer]) -> ValidateTask:
     return ValidateTask(task_id="t1", customer_id="c", draft=draft, infrastructure=estate, golden_answers=golden)
 
 
-def stage(golden: list[GoldenAnswer], baseline: float = 0.95) -> JudgeTask:
-    measured: dict[str, Any] = {"slo_p95_latency_ms": 1, "slo_quality": 0.9, "baseline_quality": baseline}
+def stage(golden: list[GoldenAnswer], baseline: float = 0.95, lost: int = 0) -> JudgeTask:
+    """A stage that gave these answers; before, as many were right as now, and so many of the wrong ones too."""
+    before, kept = list(golden), sum(map(is_right, golden))
+    before[kept : kept + lost] = [
+        answer.model_copy(update={"answer": answer.expected}) for answer in golden[kept:][:lost]
+    ]
+    measured: dict[str, Any] = {"slo_p95_latency_ms": 1, "slo_quality": 0.85, "baseline_quality": baseline}
     return JudgeTask(
         task_id="t1",
         customer_id="c",
@@ -51,7 +56,9 @@ def stage(golden: list[GoldenAnswer], baseline: float = 0.95) -> JudgeTask:
         stage="validate_canary",
         since=now(),
         replica_ids=["r"],
+        look=1,
         golden_answers=golden,
+        baseline_answers=before,
         **measured,
     )
 
@@ -95,7 +102,14 @@ async def test_a_deployment_below_its_own_objective_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "decision"), [(0, 0, "continue"), (60, 0, "pass"), (56, 4, "continue"), (30, 30, "fail")]
+    ("right", "wrong", "lost", "decision"),
+    [(0, 0, 0, "continue"), (114, 6, 0, "pass"), (112, 8, 5, "continue"), (60, 60, 55, "fail")],
 )
-async def test_a_stage_is_judged_by_all_its_answers(right: int, wrong: int, decision: str) -> None:
-    assert (await judge(stage(answers(right, wrong)), NO_SOURCES)).decision == decision
+async def test_a_stage_is_judged_by_all_its_answers(right: int, wrong: int, lost: int, decision: str) -> None:
+    assert (await judge(stage(answers(right, wrong), lost=lost), NO_SOURCES)).decision == decision
+
+
+async def test_answers_to_other_prompts_are_no_baseline() -> None:
+    task = stage(answers(114, 6))
+    with pytest.raises(ValueError, match="not to the 120 prompts"):
+        await judge(task.model_copy(update={"baseline_answers": task.baseline_answers[1:]}), NO_SOURCES)

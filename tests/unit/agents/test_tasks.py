@@ -92,6 +92,7 @@ async def test_only_the_orchestrators_token_for_this_agent_counts(
 
 async def test_a_kind_that_is_not_served_is_refused_with_what_is(agent: tuple[httpx.AsyncClient, AgentApp]) -> None:
     task = JudgeTask(
+        look=1,
         task_id="t",
         customer_id="c",
         deployment_id="d",

@@ -1,12 +1,14 @@
 """Latency: quantiles out of buckets, and the judgement of a 95th percentile."""
 
 import math
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from optiinfra.domain import latency
+from optiinfra.domain.verdict import ERROR_RATE
 
 EDGES = (1.0, 2.5, 5.0, 10.0, math.inf)
 
@@ -42,12 +44,26 @@ def test_bounds_hold_the_estimate_and_narrow_with_more_requests() -> None:
 
 
 def test_too_few_requests_decide_nothing() -> None:
-    verdict = latency.judge({0.1: latency.MIN_OBSERVATIONS - 1}, slo_p95_ms=1000)
+    verdict = latency.judge({0.1: latency.MIN_OBSERVATIONS - 1}, slo_p95_ms=1000, look=1)
     assert verdict.decision == "continue"
     assert verdict.estimate is None
 
 
 def test_fast_passes_slow_fails_and_the_doubtful_is_looked_at_again() -> None:
-    assert latency.judge({1.0: 990, 2.0: 10}, slo_p95_ms=2000).decision == "pass"
-    assert latency.judge({1.0: 500, 10.0: 500}, slo_p95_ms=2000).decision == "fail"
-    assert latency.judge({1.0: 95, 10.0: 6}, slo_p95_ms=2000).decision == "continue"
+    assert latency.judge({1.0: 990, 2.0: 10}, slo_p95_ms=2000, look=1).decision == "pass"
+    assert latency.judge({1.0: 500, 10.0: 500}, slo_p95_ms=2000, look=1).decision == "fail"
+    assert latency.judge({1.0: 95, 10.0: 6}, slo_p95_ms=2000, look=1).decision == "continue"
+
+
+def test_one_that_is_just_too_slow_passes_no_oftener_than_the_error_rate_however_often_one_looks() -> None:
+    rng = random.Random(3)
+    passed = 0
+    for _ in range(300):
+        counts = {1.0: 0.0, 2.0: 0.0}
+        for look in range(1, 60):
+            for _ in range(40):
+                counts[1.0 if rng.random() > 0.0501 else 2.0] += 1
+            if latency.judge(counts, slo_p95_ms=1000, look=look).decision == "pass":
+                passed += 1
+                break
+    assert passed / 300 <= ERROR_RATE + 0.02

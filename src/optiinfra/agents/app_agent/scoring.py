@@ -25,3 +25,14 @@ def is_right(answer: GoldenAnswer) -> bool:
 def correct(answers: Sequence[GoldenAnswer]) -> int:
     """How many of the answers are right."""
     return sum(is_right(answer) for answer in answers)
+
+
+def lost_answers(before: Sequence[GoldenAnswer], since: Sequence[GoldenAnswer]) -> int:
+    """How many prompts were answered right before and are answered wrong since.
+
+    `before` begins with the same prompts in the same order; ValueError when it does not.
+    """
+    asked = [answer.prompt_id for answer in since]
+    if [answer.prompt_id for answer in before[: len(since)]] != asked:
+        raise ValueError(f"the baseline's answers are not to the {len(asked)} prompts that the stage was asked")
+    return sum(is_right(was) and not is_right(now) for was, now in zip(before, since, strict=False))

@@ -1,6 +1,6 @@
 """The quality that a deployment has before a change, and whether a canary stage kept it."""
 
-from optiinfra.agents.app_agent.scoring import correct
+from optiinfra.agents.app_agent.scoring import correct, lost_answers
 from optiinfra.agents.base.agent import Sources
 from optiinfra.api.agents import JudgeAnswer, JudgeTask, ValidateTask, Validation
 from optiinfra.domain import quality
@@ -44,7 +44,8 @@ async def judge(task: JudgeTask, _sources: Sources) -> JudgeAnswer:
             reason=f"{task.stage}: no golden prompt was answered yet",
             observations=0,
         )
-    verdict = quality.judge(correct(task.golden_answers), answered, task.baseline_quality, task.slo_quality)
+    right, lost = correct(task.golden_answers), lost_answers(task.baseline_answers, task.golden_answers)
+    verdict = quality.judge(right, answered, lost, task.baseline_quality, task.slo_quality)
     return JudgeAnswer(
         agent_type="application",
         decision=verdict.decision,

@@ -1,5 +1,6 @@
 """Which deployments could run on spot instances, for how much less; and why the others could not."""
 
+import asyncio
 from dataclasses import dataclass
 
 from optiinfra.agents.base.agent import Sources
@@ -43,7 +44,7 @@ def consider(
         plan = spot.plan(book, deployment.provider, deployment.region, instance_type, len(instances), quoted)
     except UnknownPriceError as error:
         return str(error)
-    if plan.savings <= 0:
+    if plan.savings() <= 0:
         return (
             f"spot would save nothing: {instance_type} costs ${plan.ondemand_price:,.4f} an hour on demand, "
             f"${plan.spot_price:,.4f} on spot, and interruptions about ${plan.allowance:,.0f} a month"
@@ -81,7 +82,7 @@ def draft(candidate: Candidate, vector: list[float], p95: float | None, outcomes
     """The recommendation: our model's figures, corrected by what similar changes of this customer brought."""
     plan, deployment = candidate.plan, candidate.deployment
     factor = correction(outcomes, "savings")
-    savings = min(plan.savings * factor, plan.current_cost)
+    savings = plan.savings(factor)
     return Draft(
         type="spot_migration",
         title=f"Move {deployment.name} to spot instances",
@@ -107,7 +108,7 @@ def draft(candidate: Candidate, vector: list[float], p95: float | None, outcomes
             ondemand_price=plan.ondemand_price,
             interruptions_per_month=plan.interruptions_per_month,
         ).model_dump(),
-        modelled={"savings": plan.savings} | ({} if p95 is None else {"p95_latency_ms": p95}),
+        modelled={"savings": plan.price_difference} | ({} if p95 is None else {"p95_latency_ms": p95}),
         features=vector,
         similar_outcomes=[outcome.optimization_id for outcome in outcomes],
     )
@@ -116,20 +117,22 @@ def draft(candidate: Candidate, vector: list[float], p95: float | None, outcomes
 async def analyze(task: AnalyzeTask, sources: Sources) -> AnalyzeAnswer:
     """Look at every deployment; `summary` says what was found, or why there was nothing, deployment by deployment."""
     book = PriceBook.load()
-    drafts: list[Draft] = []
-    words: list[str] = []
-    for deployment in task.infrastructure.vllm_deployments:
+
+    async def look_at(deployment: Deployment) -> tuple[Draft | None, str]:
         instances = running_instances(task.infrastructure, deployment)
         found = consider(deployment, instances, task.preferences, book, task.spot_quotes)
         if isinstance(found, str):
-            words.append(f"{deployment.name}: {found}")
-            continue
+            return None, f"{deployment.name}: {found}"
         load = await observe(sources.telemetry, task.customer_id, deployment.deployment_id)
         vector = features(change_of(found, load))
         outcomes = await sources.outcomes.similar(task.customer_id, "spot_migration", vector)
-        drafts.append(draft(found, vector, modelled_p95(found, load), outcomes))
-        words.append(f"{deployment.name}: about ${drafts[-1].estimated_savings:,.0f} a month on spot instances")
-    return AnalyzeAnswer(drafts=drafts, summary="; ".join(words) or "there is no deployment yet")
+        made = draft(found, vector, modelled_p95(found, load), outcomes)
+        return made, f"{deployment.name}: about ${made.estimated_savings:,.0f} a month on spot instances"
+
+    # All at once: each may wait for a deployment's first measurement.
+    looks = await asyncio.gather(*(look_at(deployment) for deployment in task.infrastructure.vllm_deployments))
+    summary = "; ".join(words for _, words in looks) or "there is no deployment yet"
+    return AnalyzeAnswer(drafts=[made for made, _ in looks if made is not None], summary=summary)
 
 
 def _excluded(deployment: Deployment, instances: list[Instance], preferences: Preferences) -> str | None:
@@ -160,10 +163,13 @@ def _explain(candidate: Candidate, savings: float, factor: float, outcomes: int)
         f"{deployment.name} runs on {plan.count} on-demand {candidate.instances[0].instance_type} "
         f"in {deployment.region} for ${plan.current_cost:,.0f} a month (${plan.ondemand_price:,.2f} an hour each) "
         "and may be interrupted. "
-        f"On spot they cost about ${plan.spot_price:,.2f} an hour each ({plan.spot_source}). "
+        f"On spot we plan with ${plan.spot_price:,.2f} an hour each ({plan.spot_source}). "
         f"We expect {expected:.2f} interruptions a month and allow ${plan.allowance:,.0f} for instances that stand in. "
         f"That leaves about ${savings:,.0f} a month, {savings / plan.current_cost:.0%} of what the deployment costs."
     )
     if outcomes:
-        text += f" Corrected by a factor of {factor:.3f} from {outcomes} similar change(s) of yours that were measured."
+        changes = "a similar change" if outcomes == 1 else f"{outcomes} similar changes"
+        text += (
+            f" The difference in price is corrected by a factor of {factor:.3f}, as measured after {changes} of yours."
+        )
     return text

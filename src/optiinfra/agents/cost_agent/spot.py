@@ -16,6 +16,12 @@ An assumption of ours, on the safe side: AWS publishes how often it interrupts, 
 OVERLAP_HOURS = 1.0
 """How long the stand-in and the spot instance that follows it are both paid for while traffic moves over."""
 
+PRICE_MARGIN = 0.03
+"""What we add to a typical spot price where the cloud quotes none: prices drift, and ours is older than today.
+
+An assumption of ours, which measured outcomes correct.
+"""
+
 OFTEN = 0.10
 """Interruptions a month and instance above which we call them frequent: the third of Spot Advisor's five bands."""
 FEW_REPLICAS = 3
@@ -35,9 +41,13 @@ class SpotPlan:
     allowance: float
 
     @property
-    def savings(self) -> float:
-        """What our model says is saved: the difference in price, less the allowance for interruptions."""
-        return self.current_cost - monthly(self.spot_price, self.count) - self.allowance
+    def price_difference(self) -> float:
+        """What the instances cost less, as long as nothing interrupts them."""
+        return self.current_cost - monthly(self.spot_price, self.count)
+
+    def savings(self, correction: float = 1.0) -> float:
+        """What is saved: the difference in price, corrected by past outcomes, less the allowance for interruptions."""
+        return min(self.price_difference * correction, self.current_cost) - self.allowance
 
 
 def plan(
@@ -46,16 +56,17 @@ def plan(
     """Price `count` instances on spot instead of on demand; UnknownPriceError when the book does not know them.
 
     Each interruption costs the difference between on-demand and spot for `BRIDGE_HOURS`, and the whole on-demand price
-    for `OVERLAP_HOURS`. How many there are is Spot Advisor's rate times the instances. Measured outcomes correct this.
+    for `OVERLAP_HOURS`. How many there are is Spot Advisor's rate times the instances.
     """
     ondemand = book.on_demand(provider, region, instance_type).hourly
     spot = book.spot(provider, region, instance_type, quoted)
+    price = spot.hourly if spot.hourly == quoted else min(spot.hourly * (1.0 + PRICE_MARGIN), ondemand)
     rate = book.interruptions_per_month(provider, region, instance_type)
-    each = BRIDGE_HOURS * (ondemand - spot.hourly) + OVERLAP_HOURS * ondemand
+    each = BRIDGE_HOURS * (ondemand - price) + OVERLAP_HOURS * ondemand
     return SpotPlan(
         count=count,
         ondemand_price=ondemand,
-        spot_price=spot.hourly,
+        spot_price=price,
         spot_source=spot.source,
         interruptions_per_month=rate,
         current_cost=monthly(ondemand, count),

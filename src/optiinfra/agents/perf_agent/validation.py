@@ -59,7 +59,7 @@ async def validate(task: ValidateTask, sources: Sources) -> Validation:
 async def judge(task: JudgeTask, sources: Sources) -> JudgeAnswer:
     """Judge a canary stage by the latencies that its replicas' engines counted."""
     counts = await sources.telemetry.latencies(task.customer_id, task.deployment_id, task.since, task.replica_ids)
-    verdict = latency.judge(counts, task.slo_p95_latency_ms)
+    verdict = latency.judge(counts, task.slo_p95_latency_ms, task.look)
     return JudgeAnswer(
         agent_type="performance",
         decision=verdict.decision,

@@ -55,8 +55,10 @@ async def login(body: Login, platform: CurrentPlatform) -> Tokens:
     """Sign in with e-mail address and password."""
     async with platform.database.transaction() as session:
         user = await session.scalar(select(models.User).where(models.User.email == body.username.lower()))
-        if not await passwords.verify(user.password_hash if user else None, body.password) or user is None:
-            raise Problem(401, "wrong_credentials", "wrong e-mail address or password")
+    # Between transactions: verifying takes long on purpose, and connections are few.
+    if not await passwords.verify(user.password_hash if user else None, body.password) or user is None:
+        raise Problem(401, "wrong_credentials", "wrong e-mail address or password")
+    async with platform.database.transaction() as session:
         return await tokens.issue(session, platform.settings, user)
 
 

@@ -1,6 +1,7 @@
 """The registry of agents, and handing them tasks: another one is asked where the first does not answer."""
 
 import time
+from datetime import timedelta
 from typing import TypeVar
 
 import httpx
@@ -38,12 +39,12 @@ async def register(platform: Platform, body: Register) -> Registered:
     """Take a starting agent in. Whoever held its address before is gone."""
     agent_id, secret = new_id("agent"), new_secret("agsec")
     table = models.Agent
+    await platform.presence.seen(agent_id)  # before anybody is woken to look for it
     async with platform.database.transaction() as session:
         former = table.base_url == body.base_url, table.deregistered_at.is_(None)
         await session.execute(update(table).where(*former).values(deregistered_at=now()))
         session.add(table(id=agent_id, secret_hash=secret_hash(secret), **body.model_dump()))
         wake_after_commit(session, _CHANNEL)
-    await platform.presence.seen(agent_id)
     log.info("agent registered", agent_id=agent_id, type=body.agent_type, base_url=body.base_url)
     return Registered(agent_id=agent_id, agent_secret=secret, heartbeat_seconds=platform.settings.heartbeat_seconds)
 
@@ -58,7 +59,12 @@ async def authenticate(platform: Platform, secret: str) -> Principal | None:
 
 async def heartbeat(platform: Platform, agent_id: str, body: Heartbeat) -> None:
     """Note a sign of life."""
-    columns = {"last_heartbeat_at": now(), "current_tasks": body.current_tasks, "load": body.load}
+    columns = {
+        "last_heartbeat_at": now(),
+        "current_tasks": body.current_tasks,
+        "load": body.load,
+        "draining": body.status == "draining",
+    }
     async with platform.database.transaction() as session:
         await session.execute(update(models.Agent).where(models.Agent.id == agent_id).values(**columns))
     await platform.presence.seen(agent_id)
@@ -77,6 +83,9 @@ async def listing(platform: Platform) -> list[Agent]:
     async with platform.database.transaction() as session:
         rows = (await session.scalars(query)).all()
     alive = await platform.presence.alive([row.id for row in rows])
+    if alive is None:  # Redis is away: the heartbeats themselves tell as much, less promptly
+        long_ago = now() - timedelta(seconds=presence_seconds(platform.settings.heartbeat_seconds))
+        alive = {row.id for row in rows if row.last_heartbeat_at > long_ago}
     return [
         Agent(
             agent_id=row.id,
@@ -90,6 +99,7 @@ async def listing(platform: Platform) -> list[Agent]:
             last_heartbeat_at=row.last_heartbeat_at,
             current_tasks=row.current_tasks,
             load=row.load,
+            draining=row.draining,
         )
         for row in rows
     ]
@@ -113,6 +123,7 @@ async def ask(
             for agent in await listing(platform)
             if agent.agent_type == agent_type
             and agent.status == "active"
+            and not agent.draining
             and task.kind in agent.capabilities
             and agent.agent_id not in refused
         ]

@@ -8,26 +8,25 @@ from sqlalchemy import select
 
 from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask, Draft, ValidateTask, Validation
 from optiinfra.api.common import now
-from optiinfra.api.customers import Preferences
-from optiinfra.api.runtimes import GoldenAnswer, GoldenPrompts
+from optiinfra.api.customers import Deployment, Preferences
+from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.clouds.protocol import CloudError
-from optiinfra.domain.quality import LOOKS
 from optiinfra.domain.recommendation import AgentType, validators_of
 from optiinfra.kit.ids import new_id
+from optiinfra.kit.problems import Problem
 from optiinfra.orchestrator.agents import service as agents
+from optiinfra.orchestrator.durable import patient
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory import service as inventory
+from optiinfra.orchestrator.optimizations.stage import baseline_answers
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.recommendations import service as recommendations
-from optiinfra.orchestrator.runtimes.service import CommandError, order
+from optiinfra.orchestrator.runtimes.service import CommandError
 from optiinfra.orchestrator.telemetry.service import store_figure
 from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
-
-BASELINE_PROMPTS = LOOKS[0]
-"""Golden prompts that a quality baseline is established from."""
 
 
 @DBOS.dbos_class()
@@ -46,16 +45,23 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
     @DBOS.workflow()
     async def run(self, analysis_id: str) -> None:
         """Carry the analysis through to completed or failed."""
-        drafted = await DBOS.run_step_async({"name": "draft"}, self._draft, analysis_id)
+        try:
+            await self._carry_through(analysis_id)
+        except Exception as error:  # what kept raising is a defect or a lost store; the customer must see an end
+            log.exception("analysis gave up", analysis_id=analysis_id)
+            await DBOS.run_step_async(patient("fail"), self._fail, analysis_id, f"internal error: {error}")
+
+    async def _carry_through(self, analysis_id: str) -> None:
+        drafted = await DBOS.run_step_async(patient("draft"), self._draft, analysis_id)
         if "error" in drafted:
-            await DBOS.run_step_async({"name": "fail"}, self._fail, analysis_id, drafted["error"])
+            await DBOS.run_step_async(patient("fail"), self._fail, analysis_id, drafted["error"])
             return
-        await DBOS.run_step_async({"name": "store"}, self._store, analysis_id, drafted)
+        await DBOS.run_step_async(patient("store"), self._store, analysis_id, drafted)
         for recommendation_id in drafted["drafts"]:
-            await DBOS.run_step_async({"name": "validate"}, self._validate, recommendation_id)
-        for optimization_id in await DBOS.run_step_async({"name": "auto_approve"}, self._auto_approve, analysis_id):
+            await DBOS.run_step_async(patient("validate"), self._validate, recommendation_id)
+        for optimization_id in await DBOS.run_step_async(patient("auto_approve"), self._auto_approve, analysis_id):
             await self._optimizations.start(optimization_id)
-        await DBOS.run_step_async({"name": "complete"}, self._complete, analysis_id, drafted["summary"])
+        await DBOS.run_step_async(patient("complete"), self._complete, analysis_id, drafted["summary"])
 
     async def _draft(self, analysis_id: str) -> dict[str, Any]:
         """`{drafts: {recommendation_id: Draft}, summary}`, or `{error}`."""
@@ -97,7 +103,12 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             estate = await inventory.describe(session, row.customer_id)
         draft = Draft.model_validate(row.draft)
         draft_by: AgentType = row.agent_type  # type: ignore[assignment]  # written from the same literals
-        golden = await self._ask_golden_prompts(row, draft)
+        try:
+            deployment = estate.deployment(draft.deployment_id)
+        except KeyError:
+            log.warning("deployment gone before its change was judged", recommendation_id=recommendation_id)
+            return
+        golden = await self._ask_golden_prompts(row, deployment)
         for validator in validators_of(draft_by):
             task = ValidateTask(
                 task_id=new_id("task"),
@@ -117,19 +128,13 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
                     self._platform, row.customer_id, row.deployment_id, "quality_score", validation.baseline_quality
                 )
 
-    async def _ask_golden_prompts(self, row: models.Recommendation, draft: Draft) -> list[GoldenAnswer]:
+    async def _ask_golden_prompts(self, row: models.Recommendation, deployment: Deployment) -> list[GoldenAnswer]:
         """Answers of the deployment as it is; none when its runtime cannot get any, which the validator then says."""
-        async with self._platform.database.transaction() as session:
-            estate = await inventory.describe(session, row.customer_id)
-        deployment = estate.deployment(draft.deployment_id)
-        serving = [replica for replica, weight in deployment.weights.items() if weight > 0]
-        payload = GoldenPrompts(deployment=deployment.name, replica_ids=serving, offset=0, count=BASELINE_PROMPTS)
         try:
-            output = await order(self._platform, row.customer_id, f"{row.id}:baseline", "golden_prompts", payload)
+            return await baseline_answers(self._platform, row, deployment)
         except CommandError as error:
             log.warning("no quality baseline", recommendation_id=row.id, error=str(error))
             return []
-        return [GoldenAnswer.model_validate(answer) for answer in output["answers"]]
 
     async def _auto_approve(self, analysis_id: str) -> list[str]:
         """Approve what the customer's preferences approve in advance; the ids of the optimizations to start."""
@@ -141,11 +146,14 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
                 recommendations.to_wire(row) for row in await session.scalars(select(models.Recommendation).where(mine))
             ]
         limit = Preferences.model_validate(customer.preferences).auto_approve_below
-        return [
-            await recommendations.approve(self._platform, customer.id, row.id, "preferences")
-            for row in rows
-            if row.status in ("pending", "approved") and row.risk_level == "low" and row.estimated_savings < limit
-        ]
+        approved: list[str] = []
+        for row in rows:
+            if row.status in ("pending", "approved") and row.risk_level == "low" and row.estimated_savings < limit:
+                try:
+                    approved.append(await recommendations.approve(self._platform, customer.id, row.id, "preferences"))
+                except Problem as problem:  # the customer was faster, or another change is on its way
+                    log.info("not approved in advance", recommendation_id=row.id, reason=problem.detail)
+        return approved
 
     async def _complete(self, analysis_id: str, summary: str) -> None:
         await self._finish(analysis_id, "completed", summary=summary)

@@ -1,11 +1,12 @@
 """Customers: reading, onboarding a cloud account, leaving."""
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from optiinfra.api.customers import Customer, Onboard, Preferences
+from optiinfra.domain.optimization import FINAL
 from optiinfra.kit.ids import new_id
-from optiinfra.kit.problems import not_found
+from optiinfra.kit.problems import Problem, not_found
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
@@ -47,12 +48,20 @@ async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard)
 
 
 async def remove(platform: Platform, customer_id: str) -> None:
-    """Delete a customer everywhere: first the copies, then the row that everything else hangs on."""
-    await platform.telemetry.delete_customer(customer_id)
-    await platform.memory.delete_customer(customer_id)
+    """Delete a customer everywhere; 409 while something of theirs is being changed, 404 when there is none.
+
+    First the row that everything else hangs on, then the copies: what comes in meanwhile is refused. Called again after
+    a crash, it deletes what was left.
+    """
     async with platform.database.transaction() as session:
+        await session.get(models.Customer, customer_id, with_for_update=True)
+        mine = models.Optimization.customer_id == customer_id, models.Optimization.status.not_in(FINAL)
+        if (running := await session.scalar(select(models.Optimization.id).where(*mine).limit(1))) is not None:
+            raise Problem(409, "optimization_running", f"{running} is changing your estate: roll it back or let it end")
         gone = await session.scalar(
             delete(models.Customer).where(models.Customer.id == customer_id).returning(models.Customer.id)
         )
+    await platform.telemetry.delete_customer(customer_id)
+    await platform.memory.delete_customer(customer_id)
     if gone is None:
         raise not_found("customer")

@@ -1,9 +1,11 @@
 """Events by page, and live over a WebSocket."""
 
 import asyncio
+import contextlib
 from typing import Annotated
 
-from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
+import structlog
+from fastapi import APIRouter, Query, WebSocket
 
 from optiinfra.api.events import Event
 from optiinfra.kit.auth import CurrentPrincipal, current_principal
@@ -15,6 +17,10 @@ router = APIRouter()
 
 SUBPROTOCOL = "optiinfra.v1"
 _IDLE_SECONDS = 10.0
+_PAGE = 100
+_MAX_SEQ = 2**62
+
+log = structlog.get_logger(__name__)
 
 
 @router.get("/customers/{customer_id}/events")
@@ -22,7 +28,7 @@ async def events(
     customer_id: str,
     principal: CurrentPrincipal,
     platform: CurrentPlatform,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=_MAX_SEQ)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[Event]:
     """Events numbered above `after`, in order."""
@@ -30,8 +36,15 @@ async def events(
     return await service.after(platform.database, customer_id, after, limit)
 
 
+@router.get("/customers/{customer_id}/events/latest")
+async def latest(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> dict[str, int]:
+    """`{seq}`: the number of the customer's newest event, 0 before the first."""
+    require_tenant(principal, customer_id)
+    return {"seq": await service.latest(platform.database, customer_id)}
+
+
 @router.websocket("/ws/customers/{customer_id}")
-async def live(websocket: WebSocket, customer_id: str, after: int = 0) -> None:
+async def live(websocket: WebSocket, customer_id: str, after: Annotated[int, Query(ge=0, le=_MAX_SEQ)] = 0) -> None:
     """Send each event after number `after` once, in order, as it happens."""
     principal = current_principal(websocket)
     if principal.kind != "user" or principal.customer_id != customer_id:
@@ -39,17 +52,28 @@ async def live(websocket: WebSocket, customer_id: str, after: int = 0) -> None:
         return
     await websocket.accept(subprotocol=SUBPROTOCOL)
     sending = asyncio.create_task(_send_forever(websocket, of_connection(websocket), customer_id, after))
-    try:
-        while True:
-            await websocket.receive()
-    except (WebSocketDisconnect, RuntimeError):  # Starlette's word for reading on after a disconnect
-        sending.cancel()
+    listening = asyncio.create_task(_until_closed(websocket))
+    done, _ = await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
+    sending.cancel()
+    listening.cancel()
+    results = await asyncio.gather(sending, listening, return_exceptions=True)
+    if listening not in done:
+        log.warning("event stream broke off", customer_id=customer_id, error=repr(results[0]))
+        with contextlib.suppress(RuntimeError):  # it may be closed already: that may be what broke it off
+            await websocket.close(1011, "the stream broke off: connect again after the last number")
+
+
+async def _until_closed(websocket: WebSocket) -> None:
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass  # what a customer says here is not for us
 
 
 async def _send_forever(websocket: WebSocket, platform: Platform, customer_id: str, seq: int) -> None:
     async with platform.wake.listening(service.channel(customer_id)) as wait:
         while True:
-            for event in await service.after(platform.database, customer_id, seq, 100):
+            page = await service.after(platform.database, customer_id, seq, _PAGE)
+            for event in page:
                 await websocket.send_text(event.model_dump_json())
                 seq = event.seq
-            await wait(_IDLE_SECONDS)
+            if len(page) < _PAGE:
+                await wait(_IDLE_SECONDS)

@@ -65,3 +65,10 @@ async def after(database: Database, customer_id: str, seq: int, limit: int) -> l
     async with database.transaction() as session:
         rows = (await session.scalars(query)).all()
     return [Event.model_validate(row, from_attributes=True) for row in rows]
+
+
+async def latest(database: Database, customer_id: str) -> int:
+    """The number of the newest event, 0 before the first."""
+    async with database.transaction() as session:
+        row = await session.get(models.Customer, customer_id)
+    return row.last_event_seq if row else 0

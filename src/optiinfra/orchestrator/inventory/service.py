@@ -3,14 +3,14 @@
 import asyncio
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.common import now
 from optiinfra.api.customers import Deployment, DiscoveredDeployment, Infrastructure, Instance
 from optiinfra.clouds.price_book import UnknownPriceError
-from optiinfra.clouds.protocol import CloudError, CloudInstance
+from optiinfra.clouds.protocol import Cloud, CloudError, CloudInstance
 from optiinfra.domain.hardware import INSTANCE_TYPES
 from optiinfra.domain.savings import monthly, total
 from optiinfra.kit.ids import new_id
@@ -37,9 +37,8 @@ async def describe(session: AsyncSession, customer_id: str) -> Infrastructure:
     instances = await session.scalars(
         select(models.Instance).where(models.Instance.customer_id == customer_id).order_by(models.Instance.instance_id)
     )
-    deployments = await session.scalars(
-        select(models.Deployment).where(models.Deployment.customer_id == customer_id).order_by(models.Deployment.name)
-    )
+    there = models.Deployment.customer_id == customer_id, models.Deployment.gone_at.is_(None)
+    deployments = await session.scalars(select(models.Deployment).where(*there).order_by(models.Deployment.name))
     failed = next((cloud for cloud in clouds if cloud.status == "failed"), None)
     known = {cloud.status for cloud in clouds}
     status = "failed" if failed else "discovering" if "discovering" in known else "discovered" if known else "pending"
@@ -57,19 +56,17 @@ async def refresh(platform: Platform, customer_id: str) -> Infrastructure:
     Raises CloudError when an account cannot be read; the account then shows it.
     """
     async with platform.database.transaction() as session:
+        # One reader at a time a customer, or one with an older listing could write last.
+        await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(customer_id, 0))))
         clouds = await accounts(session, customer_id)
-    listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
-    errors = [listing for listing in listings if isinstance(listing, BaseException)]
-    async with platform.database.transaction() as session:
-        # One at a time a customer, or two readers would write each other's rows back.
-        await session.get_one(models.Customer, customer_id, with_for_update=True)
+        listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
+        errors = [listing for listing in listings if isinstance(listing, BaseException)]
         for account, listing in zip(clouds, listings, strict=True):
-            row = await session.get_one(models.CloudAccount, account.id)
             if isinstance(listing, BaseException):
-                row.status, row.error = "failed", str(listing)
+                account.status, account.error = "failed", str(listing)
                 continue
-            row.status, row.error = "discovered", None
-            await _store_instances(session, platform, account, listing)
+            account.status, account.error = "discovered", None
+            await _store_instances(session, platform, account, *listing)
         await session.flush()
         infrastructure = await describe(session, customer_id)
     if errors:
@@ -97,19 +94,19 @@ async def spot_quotes(platform: Platform, customer_id: str, infrastructure: Infr
     quotes: dict[str, float] = {}
     for account in clouds:
         cloud = await cloud_of(platform.settings, account)
-        for instance_type in sorted({i.instance_type for i in infrastructure.instances if i.region == account.region}):
-            if (quote := await cloud.spot_quote(instance_type)) is not None:
-                quotes[f"{account.region}/{instance_type}"] = quote
+        types = {instance.instance_type for instance in infrastructure.instances if instance.region == account.region}
+        quotes |= {f"{account.region}/{kind}": quote for kind, quote in (await _quotes(cloud, types)).items()}
     return quotes
 
 
 async def store_deployments(
     session: AsyncSession, customer_id: str, deployments: list[DiscoveredDeployment]
 ) -> dict[str, str]:
-    """Keep what the runtime reports, forget what it no longer does; returns our id of each, by name."""
+    """Keep what the runtime reports; what it no longer does is gone, though its past stays. Our id of each, by name."""
     table = models.Deployment
     names = [deployment.name for deployment in deployments]
-    await session.execute(delete(table).where(table.customer_id == customer_id, table.name.not_in(names)))
+    missing = table.customer_id == customer_id, table.name.not_in(names), table.gone_at.is_(None)
+    await session.execute(update(table).where(*missing).values(gone_at=now()))
     ids: dict[str, str] = {}
     for deployment in deployments:
         described = deployment.model_dump(mode="json")
@@ -117,18 +114,32 @@ async def store_deployments(
             id=new_id("dep"), customer_id=customer_id, name=deployment.name, described=described, seen_at=now()
         )
         statement = statement.on_conflict_do_update(
-            index_elements=["customer_id", "name"], set_={"described": described, "seen_at": now()}
+            index_elements=["customer_id", "name"], set_={"described": described, "seen_at": now(), "gone_at": None}
         )
         ids[deployment.name] = (await session.execute(statement.returning(table.id))).scalar_one()
     return ids
 
 
-async def _list(platform: Platform, account: models.CloudAccount) -> list[CloudInstance]:
-    return await (await cloud_of(platform.settings, account)).instances()
+async def _list(platform: Platform, account: models.CloudAccount) -> tuple[list[CloudInstance], dict[str, float]]:
+    """The account's instances, and what the cloud asks for the types of those on spot."""
+    cloud = await cloud_of(platform.settings, account)
+    instances = await cloud.instances()
+    spot = {instance.instance_type for instance in instances if instance.lifecycle == "spot"}
+    return instances, await _quotes(cloud, spot)
+
+
+async def _quotes(cloud: Cloud, instance_types: set[str]) -> dict[str, float]:
+    wanted = sorted(instance_types)
+    quotes = await asyncio.gather(*(cloud.spot_quote(instance_type) for instance_type in wanted))
+    return {kind: quote for kind, quote in zip(wanted, quotes, strict=True) if quote is not None}
 
 
 async def _store_instances(
-    session: AsyncSession, platform: Platform, account: models.CloudAccount, listing: list[CloudInstance]
+    session: AsyncSession,
+    platform: Platform,
+    account: models.CloudAccount,
+    listing: list[CloudInstance],
+    quotes: dict[str, float],
 ) -> None:
     table = models.Instance
     await session.execute(
@@ -144,7 +155,7 @@ async def _store_instances(
             "instance_type": seen.instance_type,
             "lifecycle": seen.lifecycle,
             "state": seen.state,
-            "monthly_cost": _monthly_cost(platform, seen),
+            "monthly_cost": _monthly_cost(platform, seen, quotes.get(seen.instance_type)),
             "seen_at": now(),
         }
         statement = insert(table).values(customer_id=account.customer_id, instance_id=seen.instance_id, **columns)
@@ -153,11 +164,12 @@ async def _store_instances(
         )
 
 
-def _monthly_cost(platform: Platform, seen: CloudInstance) -> float:
+def _monthly_cost(platform: Platform, seen: CloudInstance, quoted: float | None) -> float:
     if seen.state != "running":
         return 0.0
     try:
-        return round(monthly(platform.prices.hourly(seen.provider, seen.region, seen.instance_type, seen.lifecycle)), 2)
+        price = platform.prices.hourly(seen.provider, seen.region, seen.instance_type, seen.lifecycle, quoted)
+        return round(monthly(price), 2)
     except UnknownPriceError as error:
         # Not one of ours to optimize: shown, but counted as nothing rather than guessed.
         log.warning("instance has no known price", instance_id=seen.instance_id, error=str(error))

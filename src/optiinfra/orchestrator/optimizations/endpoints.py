@@ -11,6 +11,7 @@ from optiinfra.domain.optimization import FINAL
 from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.problems import Problem, not_found
 from optiinfra.orchestrator.access import APPROVERS, require_tenant, require_user
+from optiinfra.orchestrator.optimizations.journal import ON_REQUEST
 from optiinfra.orchestrator.optimizations.workflow import CurrentWorkflows
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.stores.postgres import models
@@ -51,7 +52,7 @@ async def rollback(
         row = await _get(session, customer_id, optimization_id, lock=True)
         if row.status in FINAL and row.status != "completed":
             raise Problem(409, "not_executable", f"the optimization is {row.status}: there is nothing to go back from")
-        row.rollback_reason = row.rollback_reason or "rolled back on request"
+        row.rollback_reason = row.rollback_reason or ON_REQUEST
         completed = row.status == "completed"
         shown = await _to_wire(session, row)
     if completed:

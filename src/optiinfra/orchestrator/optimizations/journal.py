@@ -13,6 +13,9 @@ from optiinfra.orchestrator.events.service import record
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 
+ON_REQUEST = "rolled back on request"
+"""Why an optimization is undone that did not fail."""
+
 
 async def begin_step(database: Database, optimization_id: str, name: str) -> models.OptimizationStep:
     """Note that a step begins, or begins again after a crash. One that is completed is returned as it is."""
@@ -68,18 +71,38 @@ async def begin_rollback(database: Database, optimization_id: str, reason: str) 
         optimization.status, optimization.rollback_reason = "rolling_back", reason
 
 
-async def finish(database: Database, optimization_id: str, status: OptimizationStatus, result: Result) -> None:
-    """Note how the optimization ended, and let the recommendation say the same."""
+async def was_begun(database: Database, optimization_id: str, name: str) -> bool:
+    """Whether a step ever began."""
+    async with database.transaction() as session:
+        return await session.get(models.OptimizationStep, (optimization_id, name)) is not None
+
+
+async def complete(database: Database, optimization_id: str, result: Result) -> str | None:
+    """Note that all steps are done; or return why not, when going back was asked for meanwhile."""
     async with database.transaction() as session:
         optimization = await _lock(session, optimization_id)
-        if optimization.status in FINAL:
-            return
-        optimization.status, optimization.completed_at = status, now()
-        optimization.result = result.model_dump(mode="json")
-        recommendation = await session.get_one(models.Recommendation, optimization.recommendation_id)
-        recommendation.status = status
-        event: EventType = "optimization_completed" if status == "completed" else "optimization_rolled_back"
-        await _record(session, optimization, event, optimization.result, status=status)
+        if optimization.status == "running" and optimization.rollback_reason is None:
+            await _end(session, optimization, "completed", result)
+        return optimization.rollback_reason if optimization.status == "running" else None
+
+
+async def finish(database: Database, optimization_id: str, status: OptimizationStatus, result: Result) -> None:
+    """Note how going back ended."""
+    async with database.transaction() as session:
+        optimization = await _lock(session, optimization_id)
+        if optimization.status not in FINAL:
+            await _end(session, optimization, status, result)
+
+
+async def _end(
+    session: AsyncSession, optimization: models.Optimization, status: OptimizationStatus, result: Result
+) -> None:
+    optimization.status, optimization.completed_at = status, now()
+    optimization.result = result.model_dump(mode="json")
+    recommendation = await session.get_one(models.Recommendation, optimization.recommendation_id)
+    recommendation.status = status
+    event: EventType = "optimization_completed" if status == "completed" else "optimization_rolled_back"
+    await _record(session, optimization, event, optimization.result, status=status)
 
 
 async def _lock(session: AsyncSession, optimization_id: str) -> models.Optimization:

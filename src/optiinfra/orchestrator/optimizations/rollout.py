@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optiinfra.api.customers import Deployment, Replica
 from optiinfra.api.runtimes import DeployReplica, RetireReplica, SetWeights
 from optiinfra.domain.optimization import CANARY_SHARE, shifted_weights
 from optiinfra.orchestrator.optimizations.run import Run, StepError
@@ -56,17 +57,17 @@ async def scale_to_half(run: Run) -> Detail:
 async def migrate_fully(run: Run) -> Detail:
     """Have all replicas on new instances with all the traffic, and judge them before anything old goes."""
     shifted = await _shift(run, count=run.parameters.count, share=1.0)
-    return shifted | await judge(run, 2, shifted["replica_ids"])
+    return shifted | await judge(run, shifted["replica_ids"])
 
 
 async def validate_canary(run: Run) -> Detail:
     """Judge the canary."""
-    return await judge(run, 0, await _replicas_on(run, await run.cloud.tagged(_targets_key(run))))
+    return await judge(run, await _replicas_on(run, await run.cloud.tagged(_targets_key(run))))
 
 
 async def validate_half(run: Run) -> Detail:
     """Judge the new half."""
-    return await judge(run, 1, await _replicas_on(run, await run.cloud.tagged(_targets_key(run))))
+    return await judge(run, await _replicas_on(run, await run.cloud.tagged(_targets_key(run))))
 
 
 async def terminate_sources(run: Run) -> Detail:
@@ -78,16 +79,24 @@ async def terminate_sources(run: Run) -> Detail:
 
 
 async def restore_sources(run: Run) -> Detail:
-    """Have as many replicas on instances like the original ones as there were, and give them back the traffic."""
-    originals = await _originals(run)
-    missing = len(run.snapshot.instances) - len(originals)
-    if missing > 0:
-        lifecycle = run.snapshot.instances[0].lifecycle
-        instances = await run.cloud.ensure_instances(
-            _restored_key(run), run.snapshot.instances[0].instance_type, missing, lifecycle, _tags(run)
-        )
-        await asyncio.gather(*(_deploy(run, instance) for instance in instances))
-    return {"weights": await _give_back_traffic(run)}
+    """Have a replica on each original instance that still runs, and on a new one like it for each that does not.
+
+    Then give them back the traffic.
+    """
+    sources = run.parameters.source_instance_ids
+    running = [i.instance_id for i in await run.cloud.instances() if i.instance_id in sources and i.state == "running"]
+    serving = {engine.instance_id for engine in _alive(await run.deployment())}
+    made = await run.cloud.ensure_instances(
+        _restored_key(run),
+        run.snapshot.instances[0].instance_type,
+        len(sources) - len(running),
+        run.snapshot.instances[0].lifecycle,
+        _tags(run),
+    )
+    # Those that were made are deployed again after a crash: the order waits until they are ready.
+    bare = [instance for instance in running if instance not in serving]
+    await asyncio.gather(*(_deploy(run, instance) for instance in [*bare, *made]))
+    return {"instance_ids": [*running, *made], "weights": await _give_back_traffic(run)}
 
 
 async def withdraw_canary(run: Run) -> Detail:
@@ -133,7 +142,9 @@ async def _shift(run: Run, count: int, share: float) -> Detail:
 
 async def _withdraw(run: Run, first: int, last: int) -> Detail:
     weights = await _give_back_traffic(run)
-    replicas = await _replicas_on(run, (await run.cloud.tagged(_targets_key(run)))[first:last])
+    instances = (await run.cloud.tagged(_targets_key(run)))[first:last]
+    engines = (await run.deployment()).engines
+    replicas = sorted(engine.replica_id for engine in engines if engine.instance_id in instances)
     await _retire(run, replicas)
     return {"weights": weights, "retired": replicas}
 
@@ -141,10 +152,13 @@ async def _withdraw(run: Run, first: int, last: int) -> Detail:
 async def _give_back_traffic(run: Run) -> dict[str, float]:
     """The weights of the snapshot; a replica that had to be made anew takes the weight of one that is gone."""
     before, originals = run.snapshot.deployment.weights, await _originals(run)
-    spare = [weight for replica, weight in before.items() if replica not in originals]
-    weights = {replica: before[replica] if replica in before else spare.pop() for replica in originals}
+    if not originals:
+        raise StepError(f"none of the original replicas of {run.parameters.deployment} is left to take the traffic")
+    spare = sorted(weight for replica, weight in before.items() if replica not in originals)
+    shares = {replica: before[replica] if replica in before else (spare or [0.0]).pop() for replica in originals}
     # One that died meanwhile leaves its share to the others.
-    weights = {replica: weight / sum(weights.values()) for replica, weight in weights.items()}
+    whole = sum(shares.values())
+    weights = {replica: share / whole if whole else 1 / len(shares) for replica, share in shares.items()}
     await _set_weights(run, weights)
     return weights
 
@@ -183,12 +197,12 @@ async def _originals(run: Run) -> list[str]:
 
 
 async def _replicas_on(run: Run, instance_ids: Sequence[str]) -> list[str]:
-    deployment = await run.deployment()
-    return sorted(
-        replica.replica_id
-        for replica in deployment.engines
-        if replica.instance_id in instance_ids and replica.state != "dead"
-    )
+    engines = _alive(await run.deployment())
+    return sorted(engine.replica_id for engine in engines if engine.instance_id in instance_ids)
+
+
+def _alive(deployment: Deployment) -> list[Replica]:
+    return [engine for engine in deployment.engines if engine.state != "dead"]
 
 
 def _half(run: Run) -> int:
@@ -209,3 +223,23 @@ def _tags(run: Run) -> dict[str, str]:
         "optiinfra:customer": run.customer_id,
         "optiinfra:deployment": run.parameters.deployment,
     }
+
+
+async def is_restored(run: Run) -> bool:
+    """Whether everything that this optimization changed is as it was; ids may differ."""
+    before, deployment = run.snapshot.deployment, await run.deployment()
+    instances = {instance.instance_id: instance for instance in await run.cloud.instances()}
+    originals = [*run.parameters.source_instance_ids, *await run.cloud.tagged(_restored_key(run))]
+    running = [instances[i] for i in originals if i in instances and instances[i].state == "running"]
+    kinds = sorted((i.provider, i.region, i.instance_type, i.lifecycle) for i in running)
+    return (
+        not await run.cloud.tagged(_targets_key(run))
+        and kinds == sorted((i.provider, i.region, i.instance_type, i.lifecycle) for i in run.snapshot.instances)
+        and {engine.instance_id for engine in _alive(deployment)} == {instance.instance_id for instance in running}
+        and _shares(deployment) == _shares(before)
+        and deployment.engine_args == before.engine_args
+    )
+
+
+def _shares(deployment: Deployment) -> list[float]:
+    return sorted(round(weight, 6) for weight in deployment.weights.values() if weight > 0)

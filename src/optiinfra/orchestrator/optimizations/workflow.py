@@ -6,36 +6,37 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 import structlog
-from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID, StepOptions
-from dbos import error as dbos_error
+from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
 from fastapi import Depends, Request
 
+from optiinfra.api.agents import Draft
 from optiinfra.api.common import now
-from optiinfra.api.customers import Deployment, Infrastructure
 from optiinfra.api.recommendations import Result
 from optiinfra.clouds.protocol import CloudError
-from optiinfra.domain.optimization import STEPS, undo_name, undo_order
+from optiinfra.domain.optimization import STEPS, OptimizationStatus, undo_name, undo_order
 from optiinfra.kit.logging import bind_trace
 from optiinfra.orchestrator.agents.service import AgentError
+from optiinfra.orchestrator.durable import patient
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations import journal
-from optiinfra.orchestrator.optimizations.rollout import STEP_ACTIONS
-from optiinfra.orchestrator.optimizations.run import Run, Snapshot, StepError, load
+from optiinfra.orchestrator.optimizations.rollout import STEP_ACTIONS, is_restored
+from optiinfra.orchestrator.optimizations.run import Run, Snapshot, StepError, deployment_in, load, take_snapshot
+from optiinfra.orchestrator.optimizations.stage import baseline_answers
 from optiinfra.orchestrator.outcomes import service as outcomes
 from optiinfra.orchestrator.platform import Platform
-from optiinfra.orchestrator.runtimes.service import CommandError
+from optiinfra.orchestrator.runtimes.service import CommandError, withdraw
 from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
 
-
-def _patient(name: str) -> StepOptions:
-    """A step that is tried again while it raises: what the outside refuses is an answer, not an exception."""
-    return {"name": name, "retries_allowed": True, "interval_seconds": 0.5, "max_attempts": 6}
-
-
 StepAction = Callable[[Run], Awaitable[dict[str, Any]]]
 DurableStep = Callable[..., Coroutine[Any, Any, str | None]]
+
+_REFUSALS = (StepError, CommandError, AgentError, CloudError)
+"""What the outside, or a rule of ours, answers: shown to the customer, and no reason to try the same again."""
+
+_REMEMBERING_ATTEMPTS = 12
+"""Half an hour and more for a store to come back, rather than to forget what was learnt."""
 
 
 @DBOS.dbos_class()
@@ -59,57 +60,60 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
     @DBOS.workflow()
     async def run(self, optimization_id: str) -> None:
         """Carry out every step, then measure; on a failure undo what was begun."""
-        steps = await DBOS.run_step_async(_patient("plan"), self._plan, optimization_id)
-        begun: list[str] = []
-        for step in steps:
-            begun.append(step)
+        steps = await DBOS.run_step_async(patient("plan"), self._plan, optimization_id)
+        for number, step in enumerate(steps, 1):
             if (failure := await self._step(step, self._do, optimization_id, step)) is not None:
-                await self._undo_all(optimization_id, begun, failure)
+                await self._undo_all(optimization_id, steps[:number], failure)
                 return
-        if (failure := await self._step("measure_result", self._measure_result, optimization_id)) is not None:
-            await self._undo_all(optimization_id, begun, failure)
+        # From here on nothing is undone because it could not be measured or stored: the change itself is made.
+        try:
+            result = await DBOS.run_step_async(patient("measure_result"), self._measure_result, optimization_id)
+        except Exception as error:
+            log.exception("result not measured", optimization_id=optimization_id)
+            result = await DBOS.run_step_async(patient("unmeasured"), self._unmeasured, optimization_id, str(error))
+        await self._step("remember", self._remember, optimization_id, result, attempts=_REMEMBERING_ATTEMPTS)
+        if (asked := await self._step("complete", self._complete, optimization_id, result)) is not None:
+            await self._undo_all(optimization_id, steps, asked)
 
     @DBOS.workflow()
     async def roll_back(self, optimization_id: str) -> None:
         """Undo every step of a completed optimization."""
-        steps = await DBOS.run_step_async(_patient("plan"), self._plan, optimization_id)
-        await self._undo_all(optimization_id, steps, "rolled back on request")
+        steps = await DBOS.run_step_async(patient("plan"), self._plan, optimization_id)
+        await self._undo_all(optimization_id, steps, journal.ON_REQUEST)
 
     async def _undo_all(self, optimization_id: str, begun: list[str], failure: str) -> None:
-        await DBOS.run_step_async(_patient("begin_rollback"), self._begin_rollback, optimization_id, failure)
+        await self._step("begin_rollback", self._begin_rollback, optimization_id, failure)
         for step in undo_order(begun):
             problem = await self._step(undo_name(step), self._undo, optimization_id, step)
             if problem is not None:
-                await self._step(
-                    "finish", self._finish, optimization_id, f"{failure}; then {undo_name(step)} failed: {problem}"
-                )
+                why = f"{failure}; then {undo_name(step)} failed: {problem}"
+                await self._step("finish", self._finish, optimization_id, why)
                 return
         await self._step("finish", self._finish_rollback, optimization_id, failure)
 
-    async def _step(self, name: str, function: DurableStep, *args: str) -> str | None:
+    async def _step(self, name: str, function: DurableStep, *args: Any, attempts: int = 6) -> str | None:
         """Run a durable step that returns why it failed, or None."""
         try:
-            failure: str | None = await DBOS.run_step_async(_patient(name), function, *args)
-        except (
-            dbos_error.DBOSException
-        ) as error:  # it kept raising: not an answer from outside, but a defect or a lost store
-            log.exception("step gave up", step=name, args=args)
+            failure: str | None = await DBOS.run_step_async(patient(name, attempts), function, *args)
+        except Exception as error:  # it kept raising, now or before a crash: a defect, or a store that stayed away
+            log.exception("step gave up", step=name, optimization_id=args[0])
             return f"internal error: {error}"
         return failure
 
     async def _plan(self, optimization_id: str) -> list[str]:
-        async with self._platform.database.transaction() as session:
-            row = await session.get_one(models.Optimization, optimization_id)
+        row, _ = await self._rows(optimization_id)
         return list(STEPS[row.type])  # type: ignore[index]  # written from the same literals
 
     async def _do(self, optimization_id: str, name: str) -> str | None:
-        async with self._platform.database.transaction() as session:
-            row = await session.get_one(models.Optimization, optimization_id)
+        row, _ = await self._rows(optimization_id)
         if row.rollback_reason is not None:
             return row.rollback_reason
         return await self._act(optimization_id, name, name, STEP_ACTIONS[name].do)
 
     async def _undo(self, optimization_id: str, step: str) -> str | None:
+        row, _ = await self._rows(optimization_id)
+        if row.snapshot is None or not await journal.was_begun(self._platform.database, optimization_id, step):
+            return None  # nothing was changed
         return await self._act(optimization_id, undo_name(step), step, STEP_ACTIONS[step].undo)
 
     async def _act(self, optimization_id: str, shown: str, step: str, action: StepAction) -> str | None:
@@ -117,13 +121,16 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         row = await journal.begin_step(self._platform.database, optimization_id, shown)
         if row.status != "running":
             return str(row.detail["error"]) if row.status == "failed" else None
-        undoing = shown != step
+        optimization, _ = await self._rows(optimization_id)
+        if row.attempt > 1:  # what was ordered before the crash and is unanswered is ordered anew
+            await withdraw(self._platform, optimization.customer_id, f"{optimization_id}:{shown}:")
         detail: dict[str, Any] = {}
         error: str | None = None
         try:
-            async with asyncio.timeout(await self._seconds_left(optimization_id, undoing=undoing)):
+            async with asyncio.timeout(self._seconds_left(optimization, undoing=shown != step)):
+                await self._ensure_snapshot(optimization_id)
                 detail = await action(await load(self._platform, optimization_id, shown))
-        except (StepError, CommandError, AgentError, CloudError) as refusal:
+        except _REFUSALS as refusal:
             error = str(refusal)
         except TimeoutError:
             error = "the optimization's deadline passed"
@@ -132,67 +139,99 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         await journal.end_step(self._platform.database, optimization_id, shown, detail, error)
         return error
 
-    async def _seconds_left(self, optimization_id: str, *, undoing: bool) -> float:
+    def _seconds_left(self, optimization: models.Optimization, *, undoing: bool) -> float:
         deadline = self._platform.settings.optimization_deadline_seconds
         if undoing:  # going back has the time it needs, but never for ever
             return deadline
-        async with self._platform.database.transaction() as session:
-            row = await session.get_one(models.Optimization, optimization_id)
-            bind_trace(row.trace_id)
-        return max(0.0, ((row.started_at or now()) + timedelta(seconds=deadline) - now()).total_seconds())
+        return max(0.0, ((optimization.started_at or now()) + timedelta(seconds=deadline) - now()).total_seconds())
 
-    async def _measure_result(self, optimization_id: str) -> str | None:
-        run = await load(self._platform, optimization_id, "measure_result")
+    async def _ensure_snapshot(self, optimization_id: str) -> None:
+        """Keep how everything is before the first step changes anything."""
+        row, recommendation = await self._rows(optimization_id)
+        if row.snapshot is not None:
+            return
+        async with self._platform.database.transaction() as session:
+            estate = await inventory.describe(session, row.customer_id)
+        deployment = deployment_in(estate, Draft.model_validate(recommendation.draft))
+        baseline = await baseline_answers(self._platform, recommendation, deployment)
+        snapshot = await take_snapshot(self._platform, optimization_id, recommendation, baseline)
+        async with self._platform.database.transaction() as session:
+            row = await session.get_one(models.Optimization, optimization_id, with_for_update=True)
+            row.snapshot = snapshot.model_dump(mode="json")
+
+    async def _measure_result(self, optimization_id: str) -> dict[str, Any]:
         async with self._platform.database.transaction() as session:
             shift = await session.get_one(models.OptimizationStep, (optimization_id, "full_migration"))
         try:
+            run = await load(self._platform, optimization_id, "measure_result")
             result = await outcomes.measure(run, shift.detail["verdicts"])
-        except (CommandError, CloudError) as refusal:
-            return f"the result could not be measured: {refusal}"
-        await outcomes.remember(run, result)
-        await journal.finish(self._platform.database, optimization_id, "completed", result)
-        return None
+        except _REFUSALS as refusal:
+            return await self._unmeasured(optimization_id, str(refusal))
+        return result.model_dump(mode="json")
+
+    async def _unmeasured(self, optimization_id: str, why: str) -> dict[str, Any]:
+        """The result of a change that is made, when what it brought cannot be seen."""
+        _, recommendation = await self._rows(optimization_id)
+        savings = Draft.model_validate(recommendation.draft).estimated_savings
+        error = f"made, but the result could not be measured: {why}"
+        return Result(success=True, predicted_savings=savings, error=error).model_dump(mode="json")
+
+    async def _remember(self, optimization_id: str, result: dict[str, Any]) -> None:
+        row, recommendation = await self._rows(optimization_id)
+        draft = Draft.model_validate(recommendation.draft)
+        await outcomes.remember(self._platform, row, draft, Result.model_validate(result))
+
+    async def _complete(self, optimization_id: str, result: dict[str, Any]) -> str | None:
+        """Finish; or return why not, when going back was asked for meanwhile."""
+        return await journal.complete(self._platform.database, optimization_id, Result.model_validate(result))
 
     async def _begin_rollback(self, optimization_id: str, failure: str) -> None:
         await journal.begin_rollback(self._platform.database, optimization_id, failure)
 
-    async def _finish_rollback(self, optimization_id: str, failure: str) -> str | None:
-        run = await load(self._platform, optimization_id, "finish")
+    async def _finish_rollback(self, optimization_id: str, failure: str) -> None:
+        row, _ = await self._rows(optimization_id)
+        if row.snapshot is None:
+            await self._finish_undone(optimization_id, failure, restored=None)
+            return
         try:
-            deployment = await run.deployment()
-            estate = await inventory.refresh(self._platform, run.customer_id)
-        except (CommandError, CloudError) as refusal:
+            restored = await is_restored(await load(self._platform, optimization_id, "finish"))
+        except _REFUSALS as refusal:
             await self._finish(optimization_id, f"{failure}; whether all is as before could not be seen: {refusal}")
-            return None
-        restored = _shape(run.snapshot.deployment, run.snapshot) == _shape(deployment, estate)
-        result = self._unsuccessful(run, failure).model_copy(update={"original_state_restored": restored})
-        await journal.finish(self._platform.database, optimization_id, "rolled_back" if restored else "failed", result)
-        return None
+        else:
+            await self._finish_undone(optimization_id, failure, restored=restored)
 
-    async def _finish(self, optimization_id: str, failure: str) -> str | None:
-        run = await load(self._platform, optimization_id, "finish")
-        await journal.finish(self._platform.database, optimization_id, "failed", self._unsuccessful(run, failure))
-        return None
+    async def _finish_undone(self, optimization_id: str, failure: str, *, restored: bool | None) -> None:
+        result = (await self._unsuccessful(optimization_id, failure)).model_copy(
+            update={"original_state_restored": restored}
+        )
+        status: OptimizationStatus = "failed" if restored is False else "rolled_back"
+        await journal.finish(self._platform.database, optimization_id, status, result)
 
-    @staticmethod
-    def _unsuccessful(run: Run, failure: str) -> Result:
+    async def _finish(self, optimization_id: str, failure: str) -> None:
+        result = await self._unsuccessful(optimization_id, failure)
+        await journal.finish(self._platform.database, optimization_id, "failed", result)
+
+    async def _unsuccessful(self, optimization_id: str, failure: str) -> Result:
+        """The result of what did not come about, from what is known of it: nobody outside is asked."""
+        row, recommendation = await self._rows(optimization_id)
+        snapshot = Snapshot.model_validate(row.snapshot) if row.snapshot else None
+        baselines = [given["baseline_quality"] for given in recommendation.validations if given["baseline_quality"]]
         return Result(
             success=False,
-            predicted_savings=run.draft.estimated_savings,
-            cost_before=run.snapshot.cost,
-            p95_before=run.snapshot.p95_latency_ms,
-            quality_before=run.baseline_quality,
+            predicted_savings=Draft.model_validate(recommendation.draft).estimated_savings,
+            cost_before=snapshot.cost if snapshot else None,
+            p95_before=snapshot.p95_latency_ms if snapshot else None,
+            quality_before=baselines[0] if baselines else None,
             error=failure,
         )
 
-
-def _shape(deployment: Deployment, estate: Snapshot | Infrastructure) -> object:
-    """What must be as it was; ids may differ."""
-    used = {engine.instance_id for engine in deployment.engines}
-    kinds = sorted(
-        (i.provider, i.region, i.instance_type, i.lifecycle, i.state) for i in estate.instances if i.instance_id in used
-    )
-    return kinds, sorted(round(weight, 6) for weight in deployment.weights.values()), deployment.engine_args
+    async def _rows(self, optimization_id: str) -> tuple[models.Optimization, models.Recommendation]:
+        """The optimization and what it carries out; what follows is logged under the approval's trace."""
+        async with self._platform.database.transaction() as session:
+            row = await session.get_one(models.Optimization, optimization_id)
+            recommendation = await session.get_one(models.Recommendation, row.recommendation_id)
+        bind_trace(row.trace_id)
+        return row, recommendation
 
 
 def _workflow(request: Request) -> OptimizationWorkflow:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Recommendation
+from optiinfra.domain.optimization import FINAL
 from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus, validators_of
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.logging import trace_id
@@ -54,13 +55,16 @@ async def store(
                 expires_at=now() + timedelta(seconds=platform.settings.recommendation_ttl_seconds),
             )
         )
-        await session.flush()
-        payload = {
-            "recommendation_id": recommendation_id,
-            "title": draft.title,
-            "estimated_savings": draft.estimated_savings,
-        }
-        await record(session, customer_id, "recommendation_created", "agent", payload, agent_type=agent_type)
+    await session.flush()
+    # Only now, for an event locks the customer's row: recommendations are locked before it everywhere.
+    for recommendation_id, draft in drafts.items():
+        if recommendation_id not in known:
+            payload = {
+                "recommendation_id": recommendation_id,
+                "title": draft.title,
+                "estimated_savings": draft.estimated_savings,
+            }
+            await record(session, customer_id, "recommendation_created", "agent", payload, agent_type=agent_type)
 
 
 async def add_validation(session: AsyncSession, recommendation_id: str, validation: Validation) -> None:
@@ -106,6 +110,7 @@ async def approve(platform: Platform, customer_id: str, recommendation_id: str, 
             return str(existing)
         draft = Draft.model_validate(row.draft)
         _must_be_approvable(to_wire(row))
+        await _must_be_alone(session, row)
         optimization = models.Optimization(
             id=new_id("opt"),
             customer_id=customer_id,
@@ -167,6 +172,18 @@ def _must_be_approvable(recommendation: Recommendation) -> None:
         raise Problem(409, "not_executable", "this is advice for you to follow; the platform cannot carry it out")
     if recommendation.status != "pending":
         raise Problem(409, "not_pending", f"the recommendation is {recommendation.status}, not pending")
+
+
+async def _must_be_alone(session: AsyncSession, row: models.Recommendation) -> None:
+    # The lock makes two approvals for one deployment wait for each other.
+    await session.get_one(models.Deployment, row.deployment_id, with_for_update=True)
+    running = (
+        select(models.Optimization.id)
+        .join(models.Recommendation, models.Recommendation.id == models.Optimization.recommendation_id)
+        .where(models.Recommendation.deployment_id == row.deployment_id, models.Optimization.status.not_in(FINAL))
+    )
+    if (other := await session.scalar(running.limit(1))) is not None:
+        raise Problem(409, "deployment_busy", f"optimization {other} is still changing this deployment")
 
 
 async def _lock(session: AsyncSession, customer_id: str, recommendation_id: str) -> models.Recommendation:

@@ -39,9 +39,13 @@ async def inventory(
     runtime_id: str, body: InventoryReport, principal: CurrentPrincipal, platform: CurrentPlatform
 ) -> InventoryAccepted:
     """Report every deployment behind the customer's gateway."""
+    customer_id = _customer(principal)
     async with platform.database.transaction() as session:
-        ids = await store_deployments(session, _customer(principal), body.deployments)
-    return InventoryAccepted(deployment_ids=ids)
+        ids = await store_deployments(session, customer_id, body.deployments)
+    known = await platform.telemetry.known_deployments(customer_id)
+    return InventoryAccepted(
+        deployment_ids=ids, history_wanted=[name for name, deployment in ids.items() if deployment not in known]
+    )
 
 
 @router.post("/{runtime_id}/telemetry", status_code=202)

@@ -1,5 +1,6 @@
 """Runtimes on customers' sides: tokens, connections, and orders that are delivered until they are answered."""
 
+import asyncio
 import json
 import shlex
 from datetime import timedelta
@@ -97,7 +98,12 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
         return row if row.status != "pending" else None
 
     deadline = platform.settings.command_seconds
-    row = await platform.wake.until(f"command:{command_id}", answered, deadline)
+    row = None
+    try:
+        row = await platform.wake.until(f"command:{command_id}", answered, deadline)
+    finally:
+        if row is None:  # nobody waits for it any more, so nobody may carry it out later
+            await asyncio.shield(withdraw(platform, customer_id, key))
     if row is None:
         raise CommandError(
             f"the runtime did not answer {kind} within {deadline:.0f} s ({await _seen(platform, customer_id)})"
@@ -105,6 +111,20 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
     if row.status == "failed":
         raise CommandError(f"the runtime could not {kind}: {row.error}")
     return row.output or {}
+
+
+async def withdraw(platform: Platform, customer_id: str, key_prefix: str) -> None:
+    """Take back the orders under these keys that nobody has answered."""
+    table = models.Command
+    unanswered = (
+        table.customer_id == customer_id,
+        table.idempotency_key.startswith(key_prefix, autoescape=True),
+        table.status == "pending",
+    )
+    async with platform.database.transaction() as session:
+        await session.execute(
+            update(table).where(*unanswered).values(status="failed", error="taken back", completed_at=now())
+        )
 
 
 async def answer(platform: Platform, customer_id: str, command_id: str, result: CommandResult) -> bool:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, MetaData, UniqueConstraint, func
+from sqlalchemy import BigInteger, DateTime, ForeignKey, MetaData, UniqueConstraint, false, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -113,7 +113,7 @@ class Instance(Base):
 
 
 class Deployment(Base):
-    """A deployment as its gateway last described it (`DiscoveredDeployment`)."""
+    """A deployment as its gateway last described it (`DiscoveredDeployment`); `gone_at` when it no longer does."""
 
     __tablename__ = "deployments"
     __table_args__ = (UniqueConstraint("customer_id", "name"),)
@@ -123,6 +123,7 @@ class Deployment(Base):
     name: Mapped[str]
     described: Mapped[Json]
     seen_at: Mapped[datetime]
+    gone_at: Mapped[datetime | None]
 
 
 class AgentToken(Base):
@@ -188,6 +189,7 @@ class Agent(Base):
     deregistered_at: Mapped[datetime | None]
     current_tasks: Mapped[int] = mapped_column(server_default="0")
     load: Mapped[float] = mapped_column(server_default="0")
+    draining: Mapped[bool] = mapped_column(server_default=false())
 
 
 class Analysis(Base):

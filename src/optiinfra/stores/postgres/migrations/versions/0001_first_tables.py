@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("deregistered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("current_tasks", sa.Integer(), server_default="0", nullable=False),
         sa.Column("load", sa.Double(), server_default="0", nullable=False),
+        sa.Column("draining", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_agents")),
         sa.UniqueConstraint("secret_hash", name=op.f("uq_agents_secret_hash")),
     )
@@ -123,6 +124,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("described", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("gone_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["customer_id"], ["customers.id"], name=op.f("fk_deployments_customer_id_customers"), ondelete="CASCADE"
         ),
