@@ -49,16 +49,21 @@ class BrowserMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        answer = _Answer(self, scope, receive, send)
         if scope["method"] not in _SAFE_METHODS and _from_elsewhere(HTTPConnection(scope)):
             refusal = problem_response(403, "foreign_origin", "this form was sent from another site")
-            await refusal(scope, receive, send)
+            await refusal(scope, receive, answer.send)
             return
-        answer = _Answer(self, scope, receive, send)
         try:
             await self.app(scope, receive, answer.send)
         except Problem as problem:  # raised while finding out who calls
             response = problem_response(problem.status, problem.kind, problem.detail)
             await response(scope, receive, answer.send)
+        except Exception:
+            if not answer.begun:
+                response = problem_response(500, "internal", "an unexpected error; the trace leads to it in the logs")
+                await response(scope, receive, answer.send)
+            raise  # to be logged
 
 
 class _Answer:
@@ -66,10 +71,12 @@ class _Answer:
 
     def __init__(self, middleware: BrowserMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self._middleware, self._scope, self._receive, self._send = middleware, scope, receive, send
+        self.begun = False
         self._problem: int | None = None
         self._body = b""
 
     async def send(self, message: Message) -> None:
+        self.begun = True
         if message["type"] == "http.response.start":
             headers = Headers(raw=message["headers"])
             if headers.get("content-type") == "application/problem+json" and wants_page(self._scope):

@@ -1,4 +1,4 @@
-"""The figures of a customer's first page."""
+"""The figures of a customer's first page, and of its JSON."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ class Series(Wire):
     quality_score: list[MetricPoint]
 
 
-class Dashboard(Wire):
+class Figures(Wire):
     """Dollars a month: spent, saved by what can be approved now, saved by what was carried out (measured)."""
 
     current_spend: float
@@ -30,13 +30,18 @@ class Dashboard(Wire):
     active_optimizations: list[Optimization]
     recommendations: list[Recommendation]
     agents: list[Agent]
+
+
+class Dashboard(Figures):
+    """The figures, and their past."""
+
     series: Series
 
 
 class Overview(Wire):
-    """The dashboard, and what the page shows beside it."""
+    """The figures, and what the page shows beside them."""
 
-    dashboard: Dashboard
+    figures: Figures
     infrastructure: Infrastructure
     finished_optimizations: list[Optimization]
 
@@ -59,14 +64,13 @@ def approvable(recommendation: Recommendation) -> bool:
 
 async def overview(platform: Platform, token: str, customer_id: str) -> Overview:
     """Everything of the first page, asked for side by side."""
-    infrastructure, recommendations, optimizations, agents, series = await asyncio.gather(
+    infrastructure, recommendations, optimizations, agents = await asyncio.gather(
         platform.infrastructure(token, customer_id),
         platform.recommendations(token, customer_id),
         platform.optimizations(token, customer_id),
         platform.agents(token),
-        _series(platform, token, customer_id),
     )
-    dashboard = Dashboard(
+    figures = Figures(
         current_spend=savings.total(instance.monthly_cost for instance in infrastructure.instances),
         potential_savings=savings.total(one.estimated_savings for one in recommendations if approvable(one)),
         realized_savings=savings.total(
@@ -75,10 +79,15 @@ async def overview(platform: Platform, token: str, customer_id: str) -> Overview
         active_optimizations=[one for one in optimizations if one.status not in FINAL],
         recommendations=recommendations,
         agents=agents,
-        series=series,
     )
     finished = [one for one in optimizations if one.status in FINAL]
-    return Overview(dashboard=dashboard, infrastructure=infrastructure, finished_optimizations=finished)
+    return Overview(figures=figures, infrastructure=infrastructure, finished_optimizations=finished)
+
+
+async def dashboard(platform: Platform, token: str, customer_id: str) -> Dashboard:
+    """The figures with their series, which are long: a page that draws none does without."""
+    data, series = await asyncio.gather(overview(platform, token, customer_id), _series(platform, token, customer_id))
+    return Dashboard(**dict(data.figures), series=series)
 
 
 async def _series(platform: Platform, token: str, customer_id: str) -> Series:

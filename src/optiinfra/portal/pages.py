@@ -1,6 +1,5 @@
 """The pages, and the forms on them."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -8,8 +7,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from optiinfra.domain.optimization import FINAL, STEPS
 from optiinfra.kit.problems import Problem, not_found
+from optiinfra.portal import dashboard
 from optiinfra.portal.browser import set_session_cookie
-from optiinfra.portal.dashboard import Dashboard, overview, refused
+from optiinfra.portal.dashboard import refused
 from optiinfra.portal.platform import Platform
 from optiinfra.portal.sessions import COOKIE, Access, Sessions
 from optiinfra.portal.views import render
@@ -77,9 +77,14 @@ async def login(
 
 @router.post("/logout")
 async def logout(platform: CurrentPlatform, access: CurrentAccess) -> Response:
-    """Sign out here and at the orchestrator."""
-    await platform.logout(access.token)
-    response = RedirectResponse("/login", 303)
+    """Sign out here in any case, and at the orchestrator."""
+    response: Response = RedirectResponse("/login", 303)
+    try:
+        await platform.logout(access.token)
+    except Problem as problem:
+        if problem.status != 401:  # else it was ended there before
+            error = f"You are signed out of this browser, but perhaps not of others. {problem.detail}"
+            response = _page("login.html", problem.status, next="/", email="", error=error)
     response.delete_cookie(COOKIE)
     return response
 
@@ -87,15 +92,15 @@ async def logout(platform: CurrentPlatform, access: CurrentAccess) -> Response:
 @router.get("/")
 async def home(platform: CurrentPlatform, access: CurrentAccess) -> Response:
     """What is spent, what could be saved, what is going on."""
-    made_at = datetime.now(UTC)
-    data = await overview(platform, access.token, access.identity.customer_id)
-    known = data.dashboard.recommendations
+    last_event = await _last_event(platform, access)
+    data = await dashboard.overview(platform, access.token, access.identity.customer_id)
+    known = data.figures.recommendations
     pending = sorted((one for one in known if one.status == "pending"), key=lambda one: -one.estimated_savings)
     objected = [one for one in known if one.status == "rejected" and refused(one)][:_OBJECTED_SHOWN]
     return _page(
         "home.html",
         identity=access.identity,
-        made_at=made_at,
+        last_event=last_event,
         data=data,
         pending=pending,
         objected=objected,
@@ -106,14 +111,14 @@ async def home(platform: CurrentPlatform, access: CurrentAccess) -> Response:
 @router.get("/optimizations/{optimization_id}")
 async def optimization_page(optimization_id: str, platform: CurrentPlatform, access: CurrentAccess) -> Response:
     """One optimization: its steps, and what was predicted against what was measured."""
-    made_at = datetime.now(UTC)
+    last_event = await _last_event(platform, access)
     optimization = await platform.optimization(access.token, optimization_id)
     known = await platform.recommendations(access.token, access.identity.customer_id)
     recommendation = next((one for one in known if one.id == optimization.recommendation_id), None)
     return _page(
         "optimization.html",
         identity=access.identity,
-        made_at=made_at,
+        last_event=last_event,
         optimization=optimization,
         recommendation=recommendation,
         planned=STEPS,
@@ -140,11 +145,16 @@ async def reject(
 
 
 @router.get("/portal/customers/{customer_id}/dashboard")
-async def dashboard(customer_id: str, platform: CurrentPlatform, access: CurrentAccess) -> Dashboard:
+async def dashboard_json(customer_id: str, platform: CurrentPlatform, access: CurrentAccess) -> dashboard.Dashboard:
     """The first page's figures as JSON."""
     if customer_id != access.identity.customer_id:
         raise not_found("customer")
-    return (await overview(platform, access.token, customer_id)).dashboard
+    return await dashboard.dashboard(platform, access.token, customer_id)
+
+
+async def _last_event(platform: Platform, access: Access) -> int:
+    """The number after which the page asks for events; taken before its data, so that none falls in between."""
+    return await platform.last_event(access.token, access.identity.customer_id)
 
 
 def _own_page(target: str) -> str:

@@ -5,17 +5,21 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import TypeAdapter
+import structlog
+from pydantic import TypeAdapter, ValidationError
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from optiinfra.api.accounts import Identity, Login, Refresh, Tokens
 from optiinfra.api.agents import Agent
+from optiinfra.api.common import Wire
 from optiinfra.api.customers import Infrastructure
 from optiinfra.api.events import Event
 from optiinfra.api.recommendations import Approved, Optimization, Recommendation, Reject
 from optiinfra.api.telemetry import MetricPoint, MetricType
 from optiinfra.kit.problems import Problem
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -27,8 +31,18 @@ def unavailable(seen: str) -> Problem:
     return Problem(503, "platform_unavailable", f"The platform does not answer at the moment ({seen}).")
 
 
+def unreadable(where: str, error: ValidationError) -> Problem:
+    """What the caller is told of an answer that is not what the orchestrator's API promises; the log tells more."""
+    log.error("unreadable answer", where=where, errors=error.errors(include_url=False, include_input=False))
+    return Problem(502, "platform_unreadable", "The platform gave an answer that cannot be read.")
+
+
+class _LastEvent(Wire):
+    seq: int
+
+
 class Platform:
-    """Raises `Problem`: the orchestrator's own for what it refuses, 503 when it is away."""
+    """Raises `Problem`: the orchestrator's own for what it refuses, 503 when it is away, 502 for nonsense."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -78,6 +92,10 @@ class Platform:
         path = f"/customers/{customer_id}/metrics?metric_type={metric_type}"
         return await self._call("GET", path, list[MetricPoint], token)
 
+    async def last_event(self, token: str, customer_id: str) -> int:
+        """The number of the customer's latest event, 0 before the first."""
+        return (await self._call("GET", f"/customers/{customer_id}/events/latest", _LastEvent, token)).seq
+
     async def approve(self, token: str, recommendation_id: str) -> Approved:
         """Approve and start."""
         return await self._call("POST", f"/recommendations/{recommendation_id}/approve", Approved, token)
@@ -111,6 +129,8 @@ class Platform:
             return
         except (OSError, WebSocketException) as error:
             raise unavailable(f"{type(error).__name__}: {error}") from error
+        except ValidationError as error:
+            raise unreadable("events", error) from error
 
     async def _call(
         self, method: str, path: str, shape: type[T], token: str | None = None, body: Any | None = None
@@ -127,7 +147,10 @@ class Platform:
             raise unavailable(f"status {response.status_code}")
         if response.is_error:
             raise _refusal(response)
-        return TypeAdapter(shape).validate_json(response.content or b"null")
+        try:
+            return TypeAdapter(shape).validate_json(response.content or b"null")
+        except ValidationError as error:
+            raise unreadable(f"{method} {path}", error) from error
 
 
 def _refusal(response: httpx.Response) -> Problem:

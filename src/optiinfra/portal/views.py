@@ -1,6 +1,7 @@
 """Templates, and how figures are written in them."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import jinja2
@@ -28,7 +29,8 @@ def money(dollars: float | None) -> str:
     """Whole dollars; a dash for what is not known."""
     if dollars is None:
         return UNKNOWN
-    return f"\N{MINUS SIGN}${-dollars:,.0f}" if dollars <= -0.5 else f"${abs(dollars):,.0f}"
+    whole = f"${abs(dollars):,.0f}"
+    return f"\N{MINUS SIGN}{whole}" if dollars < 0 and whole != "$0" else whole
 
 
 def percent(share: float | None, digits: int = 0) -> str:
@@ -40,7 +42,7 @@ def milliseconds(value: float | None) -> str:
     """Latency, in seconds from one second on."""
     if value is None:
         return UNKNOWN
-    return f"{value / 1000:.3g} s" if value >= 1000 else f"{value:.0f} ms"
+    return f"{_plain(value / 1000, 3)} s" if value >= 999.5 else f"{value:.0f} ms"
 
 
 def words(identifier: str) -> str:
@@ -59,7 +61,10 @@ def took(started: datetime | None, ended: datetime | None) -> str:
     if started is None or ended is None:
         return ""
     seconds = (ended - started).total_seconds()
-    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
 
 
 def details(noted: dict[str, Any]) -> dict[str, str]:
@@ -74,7 +79,13 @@ def _line(value: Any) -> str:
         return ", ".join(map(_line, value))
     if isinstance(value, dict):
         return ", ".join(f"{key} {_line(inner)}" for key, inner in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return _plain(value, 4) if isinstance(value, float) else str(value)
+
+
+def _plain(value: float, digits: int) -> str:
+    """Rounded to so many significant digits, but to whole ones at most, and never with an exponent."""
+    rounded = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(float(rounded)) >= 10**digits else format(Decimal(rounded), ",f")
 
 
 _TEMPLATES = jinja2.Environment(

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from pydantic_core import to_json
 from starlette.testclient import TestClient
 
 from optiinfra.api.accounts import Identity
@@ -40,15 +41,19 @@ def portal(orchestrator: "Orchestrator") -> FastAPI:
 def browser(app: FastAPI) -> TestClient:
     """A browser at the portal's door, which follows no redirect unasked."""
     headers = {"accept": "text/html", "origin": ADDRESS, "sec-fetch-site": "same-origin"}
-    return TestClient(app, base_url=ADDRESS, headers=headers, follow_redirects=False)
+    return TestClient(app, base_url=ADDRESS, headers=headers, follow_redirects=False, raise_server_exceptions=False)
 
 
 class Orchestrator:
-    """Signs one user in and shows that user's customer. `away` makes it unreachable; `calls` is what was asked."""
+    """Signs one user in and shows that user's customer. `away` makes it unreachable; `calls` is what was asked.
+
+    `nonsense` is a path that is answered with JSON that nobody promised.
+    """
 
     def __init__(self) -> None:
         self.identity = OWNER
         self.away = False
+        self.nonsense = ""
         self.expires_in = 900
         self.signings = 0
         self.calls: list[str] = []
@@ -61,6 +66,8 @@ class Orchestrator:
         self.calls.append(f"{request.method} {request.url.path}")
         if self.away:
             raise httpx.ConnectError("connection refused")
+        if request.url.path == self.nonsense:
+            return httpx.Response(200, json={"left": "over"})
         public: dict[str, Callable[[dict[str, Any]], httpx.Response]] = {
             "/auth/login": self._login,
             "/auth/refresh": self._refresh,
@@ -94,13 +101,13 @@ class Orchestrator:
             f"{customer}/recommendations": self.recommendations,
             f"{customer}/optimizations": self.optimizations,
             f"{customer}/metrics": [],
+            f"{customer}/events/latest": {"seq": 41},
             "/orchestrator/agents": [agent(kind) for kind in ("cost", "performance", "resource", "application")],
         } | {f"/optimizations/{one.id}": one for one in self.optimizations}
         path = request.url.path
         if path in shown and request.method == "GET":
             found = shown[path]
-            listed = [one.model_dump(mode="json") for one in found] if isinstance(found, list) else None
-            return httpx.Response(200, json=listed if listed is not None else found.model_dump(mode="json"))
+            return httpx.Response(200, content=to_json(found))
         if path == "/auth/logout":
             return httpx.Response(204)
         for one in self.recommendations:

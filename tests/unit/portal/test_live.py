@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from typing import cast
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from optiinfra.api.events import Event
 from optiinfra.kit.problems import Problem
@@ -16,7 +16,7 @@ from optiinfra.portal.sessions import Access
 from tests.unit.portal import fake
 
 
-def event(seq: int, minutes: int) -> Event:
+def event(seq: int) -> Event:
     return Event(
         id=f"evt_{seq}",
         seq=seq,
@@ -24,7 +24,7 @@ def event(seq: int, minutes: int) -> Event:
         source="orchestrator",
         agent_type=None,
         payload={},
-        created_at=fake.NOW + timedelta(minutes=minutes),
+        created_at=fake.NOW,
     )
 
 
@@ -42,26 +42,37 @@ class Stream:
         raise Problem(503, "platform_unavailable", "gone")
 
 
-def streamed(stream: Stream, *, after: int = 0, since_minute: int | None = None, ends: float = float("inf")) -> str:
+def streamed(stream: Stream, *, after: int = 0, ends: float = float("inf")) -> str:
     access = Access("token", fake.OWNER, ends)
-    earliest = None if since_minute is None else fake.NOW + timedelta(minutes=since_minute)
 
     async def read() -> str:
-        return "".join([part async for part in live._stream(cast("Platform", stream), access, after, earliest)])
+        return "".join([part async for part in live._stream(cast("Platform", stream), access, after)])
 
     return asyncio.run(read())
 
 
-def test_events_carry_their_number_and_older_ones_are_left_out() -> None:
-    text = streamed(Stream(event(1, 0), event(2, 10), event(3, 11)), since_minute=10)
+def test_events_carry_their_number() -> None:
+    text = streamed(Stream(event(2), event(3)))
     assert [line for line in text.splitlines() if line.startswith("id:")] == ["id: 2", "id: 3"]
     assert '"event_type":"step_started"' in text
 
 
-def test_a_browser_that_comes_back_goes_on_after_its_last_event() -> None:
-    stream = Stream(event(8, 0))
-    assert "id: 8" in streamed(stream, after=7)
-    assert stream.after == 7
+@pytest.mark.parametrize(("seen", "goes_on"), [(None, 41), ("43", 43), ("0", 0)])
+def test_a_page_asks_for_what_comes_after_it_and_a_stream_goes_on_where_it_broke_off(
+    owner: TestClient, monkeypatch: pytest.MonkeyPatch, seen: str | None, goes_on: int
+) -> None:
+    stream = Stream(event(44))
+    monkeypatch.setattr(Platform, "events", lambda _self, *asked: stream.events(*asked))
+    page = owner.get("/").text
+    after = page.partition('data-after="')[2].partition('"')[0]
+    headers = {} if seen is None else {"last-event-id": seen}
+    assert "id: 44" in owner.get(f"/events?after={after}", headers=headers).text
+    assert stream.after == goes_on
+
+
+@pytest.mark.parametrize("query", ["", "?after=", "?after=-1", "?after=yesterday", "?since=0001-01-01T00:00:00"])
+def test_a_stream_without_a_place_to_start_is_refused(owner: TestClient, query: str) -> None:
+    assert owner.get(f"/events{query}", headers={"accept": "text/event-stream"}).status_code == 422
 
 
 def test_silence_is_filled_and_an_absent_platform_ends_the_stream() -> None:
@@ -72,7 +83,9 @@ def test_silence_is_filled_and_an_absent_platform_ends_the_stream() -> None:
 
 
 def test_the_stream_ends_with_the_access_token() -> None:
-    assert "id: 2" not in streamed(Stream(event(1, 0), event(2, 1)), ends=0.0)
+    text = streamed(Stream(event(1), event(2)), ends=0.0)
+    assert "id: 1" in text
+    assert "id: 2" not in text
 
 
 def test_an_unreachable_socket_is_a_problem() -> None:

@@ -41,6 +41,23 @@ def test_another_customers_dashboard_is_unknown(owner: TestClient, orchestrator:
     assert len(orchestrator.calls) == before
 
 
+def test_series_are_fetched_for_the_json_alone(owner: TestClient, orchestrator: fake.Orchestrator) -> None:
+    owner.get("/")
+    assert "GET /customers/cust_1/metrics" not in orchestrator.calls
+    owner.get(DASHBOARD, headers=JSON)
+    assert orchestrator.calls.count("GET /customers/cust_1/metrics") == 3
+
+
+@pytest.mark.parametrize("path", ["/", "/optimizations/opt_1"])
+def test_a_page_tells_the_last_event_before_its_data(
+    owner: TestClient, orchestrator: fake.Orchestrator, path: str
+) -> None:
+    orchestrator.optimizations = [fake.optimization("opt_1", "running", 3)]
+    orchestrator.calls.clear()
+    assert '<body data-after="41">' in owner.get(path).text
+    assert orchestrator.calls[0] == "GET /customers/cust_1/events/latest"
+
+
 def test_programs_get_problems_and_people_get_pages(owner: TestClient, orchestrator: fake.Orchestrator) -> None:
     orchestrator.away = True
     told = owner.get(DASHBOARD, headers=JSON)
@@ -49,6 +66,33 @@ def test_programs_get_problems_and_people_get_pages(owner: TestClient, orchestra
     assert page.status_code == 503
     assert page.headers["content-type"].startswith("text/html")
     assert "Nothing is lost" in page.text
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_an_answer_that_cannot_be_read_is_the_platforms_fault(
+    owner: TestClient, orchestrator: fake.Orchestrator, accept: str
+) -> None:
+    orchestrator.nonsense = "/orchestrator/agents"
+    told = owner.get("/", headers={"accept": accept})
+    assert told.status_code == 502
+    assert "gave an answer that cannot be read" in told.text
+
+
+def test_a_defect_of_ours_is_a_protected_page_for_people_and_a_problem_for_programs(
+    owner: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("optiinfra.portal.dashboard.overview", broken)
+    page = owner.get("/")
+    assert (page.status_code, page.headers["content-type"]) == (500, "text/html; charset=utf-8")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "a defect" not in page.text
+    assert "Trace " in page.text
+    told = owner.get("/", headers=JSON)
+    assert (told.status_code, told.headers["content-type"]) == (500, "application/problem+json")
+    assert "default-src 'none'" in told.headers["content-security-policy"]
 
 
 def test_a_bearer_token_cannot_be_checked_while_the_platform_is_away(

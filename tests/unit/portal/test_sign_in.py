@@ -97,7 +97,10 @@ def test_forms_of_other_sites_are_refused(
 ) -> None:
     before = len(orchestrator.calls)
     for path in ("/login", "/recommendations/rec_1/approve", "/logout"):
-        assert owner.post(path, headers=headers).status_code == 403
+        answer = owner.post(path, headers=headers)
+        assert answer.status_code == 403
+        assert "This form was sent from another site" in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert len(orchestrator.calls) == before
 
 
@@ -135,4 +138,23 @@ def test_tokens_the_platform_no_longer_takes_lead_to_the_form(
 def test_signing_out_ends_it_on_both_sides(owner: TestClient, orchestrator: fake.Orchestrator) -> None:
     assert owner.post("/logout").headers["location"] == "/login"
     assert "POST /auth/logout" in orchestrator.calls
+    assert COOKIE not in owner.cookies
+
+
+def test_signing_out_while_the_platform_is_away_ends_it_here(
+    owner: TestClient, orchestrator: fake.Orchestrator
+) -> None:
+    orchestrator.away = True
+    answer = owner.post("/logout")
+    assert answer.status_code == 503
+    assert "You are signed out of this browser, but perhaps not of others" in answer.text
+    assert COOKIE not in owner.cookies
+
+
+def test_signing_out_of_what_has_ended_elsewhere_is_no_error(
+    owner: TestClient, orchestrator: fake.Orchestrator
+) -> None:
+    orchestrator.signings += 1
+    answer = owner.post("/logout")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
     assert COOKIE not in owner.cookies

@@ -1,10 +1,14 @@
 // Keeps the page current: on each event of the customer, fetches the page anew and replaces the parts that changed.
 
 const SETTLE_MS = 150;
+const RETRY_MS = 2000;
 const state = document.querySelector("[data-live-state]");
 let timer = 0;
 let refreshing = false;
 let again = false;
+let owed = false; // a part changed while it was in use
+let lastSeen = document.body.dataset.after;
+let wasOff = false;
 
 function show(text, kind) {
   state.textContent = text;
@@ -13,6 +17,19 @@ function show(text, kind) {
 
 function inUse(part) {
   return part.contains(document.activeElement) || part.querySelector("details[open]") !== null;
+}
+
+function update(fresh) {
+  owed = false;
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const newer = fresh.getElementById(part.id);
+    if (!newer || newer.innerHTML === part.innerHTML) continue;
+    if (inUse(part)) {
+      owed = true;
+    } else {
+      part.replaceChildren(...newer.childNodes);
+    }
+  }
 }
 
 async function refresh() {
@@ -29,15 +46,10 @@ async function refresh() {
     }
     if (!answer.ok) {
       show("Platform does not answer", "off");
+      schedule(RETRY_MS);
       return;
     }
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    for (const part of document.querySelectorAll("[data-live]")) {
-      const newer = fresh.getElementById(part.id);
-      if (newer && newer.innerHTML !== part.innerHTML && !inUse(part)) {
-        part.replaceChildren(...newer.childNodes);
-      }
-    }
+    update(new DOMParser().parseFromString(await answer.text(), "text/html"));
     show("Live", "on");
   } catch {
     show("Reconnecting…", "off");
@@ -45,26 +57,43 @@ async function refresh() {
     refreshing = false;
     if (again) {
       again = false;
-      schedule();
+      schedule(SETTLE_MS);
     }
   }
 }
 
-function schedule() {
+function schedule(milliseconds) {
   clearTimeout(timer);
-  timer = setTimeout(refresh, SETTLE_MS);
+  timer = setTimeout(refresh, milliseconds);
 }
 
-const since = encodeURIComponent(document.body.dataset.since);
-const events = new EventSource(`/events?since=${since}`);
-let wasOff = false;
-events.addEventListener("open", () => {
-  show("Live", "on");
-  if (wasOff) schedule();
-  wasOff = false;
-});
-events.addEventListener("error", () => {
-  wasOff = true;
-  show("Reconnecting…", "off");
-});
-events.addEventListener("change", schedule);
+function payOff() {
+  if (owed) schedule(SETTLE_MS);
+}
+
+function connect() {
+  const events = new EventSource(`/events?after=${lastSeen}`);
+  events.addEventListener("open", () => {
+    show("Live", "on");
+    if (wasOff) schedule(SETTLE_MS);
+    wasOff = false;
+  });
+  events.addEventListener("error", () => {
+    wasOff = true;
+    show("Reconnecting…", "off");
+    // A browser comes back by itself to a stream that broke off, but not after an answer that was none:
+    // the page then says what is wrong, or leads to the sign-in.
+    if (events.readyState === EventSource.CLOSED) {
+      schedule(RETRY_MS);
+      setTimeout(connect, RETRY_MS);
+    }
+  });
+  events.addEventListener("change", (event) => {
+    lastSeen = event.lastEventId;
+    schedule(SETTLE_MS);
+  });
+}
+
+document.addEventListener("focusout", payOff);
+document.addEventListener("toggle", payOff, true); // it does not bubble
+connect();
