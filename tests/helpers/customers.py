@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +24,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keep", action="store_true", help="keep the customers that the tests provision")
 
 
+@contextmanager
+def provisioned(environment: dict[str, Any], estate: Estate, *, keep: bool = False) -> Iterator[Customer]:
+    """Provision an estate as a customer of its own, under a name that no other has, and take it away again."""
+    seeded = provision(environment, estate, suffix=uuid.uuid4().hex[:10])
+    try:
+        with httpx.Client(base_url=seeded.orchestrator_url, timeout=30) as http:
+            customer = Customer(environment, seeded, http)
+            tokens = customer.post("/auth/login", {"username": seeded.email, "password": seeded.password})
+            http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+            yield customer
+    finally:
+        if not keep:
+            remove(environment, seeded)
+
+
 @pytest.fixture
 def new_customer(environment: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[NewCustomer]:
-    """Provision an estate as a customer of its own, under a name that no other test has."""
-
-    def make(estate: Estate) -> Customer:
-        seeded = provision(environment, estate, suffix=uuid.uuid4().hex[:10])
-        http = httpx.Client(base_url=seeded.orchestrator_url, timeout=30)
-        customer = Customer(environment, seeded, http)
-        if not request.config.getoption("keep"):
-            leaving.callback(remove, environment, seeded)
-        leaving.callback(http.close)
-        tokens = customer.post("/auth/login", {"username": seeded.email, "password": seeded.password})
-        http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
-        return customer
-
+    """Provision estates, each as a customer of its own."""
+    keep = bool(request.config.getoption("keep"))
     # Each leaves, whatever happens to the others.
     with ExitStack() as leaving:
-        yield make
+        yield lambda estate: leaving.enter_context(provisioned(environment, estate, keep=keep))
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from typing import cast
 import httpx
 import pytest
 from starlette.testclient import TestClient
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
 from optiinfra.api.events import Event
 from optiinfra.kit.problems import Problem
@@ -97,3 +99,21 @@ def test_an_unreachable_socket_is_a_problem() -> None:
 
     with pytest.raises(Problem, match="does not answer"):
         asyncio.run(read())
+
+
+@pytest.mark.parametrize(("sent", "raised"), [("{}", "cannot be read"), (event(44).model_dump_json(), None)])
+def test_what_the_socket_says_is_an_event_or_a_problem(sent: str, raised: str | None) -> None:
+    async def say(socket: ServerConnection) -> None:
+        await socket.send(sent)
+
+    async def read() -> list[Event | None]:
+        async with serve(say, "127.0.0.1", 0, subprotocols=[Subprotocol("optiinfra.v1")]) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            platform = Platform(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}"))
+            return [one async for one in platform.events("token", "cust_1", 0, 5.0)]
+
+    if raised is None:
+        assert asyncio.run(read()) == [event(44)]
+    else:
+        with pytest.raises(Problem, match=raised):
+            asyncio.run(read())

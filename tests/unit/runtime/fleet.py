@@ -59,6 +59,10 @@ class FakeGateway:
     seen: list[tuple[str, str, str | None]] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     speed: float = 100.0
+    others: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=lambda: [HISTORY])
+    answers: dict[str, bytes] = field(default_factory=dict)
+    """By the end of a path: what is answered there instead."""
 
     def deployment(self) -> dict[str, Any]:
         busy = self.running.pop(0) if len(self.running) > 1 else self.running[0]
@@ -92,13 +96,16 @@ class FakeGateway:
     def __call__(self, request: httpx.Request) -> httpx.Response:  # noqa: C901  a case a route
         path = request.url.path.removeprefix("/fleet/cust_1")
         self.seen.append((request.method, path, request.headers.get("idempotency-key")))
+        for end, answer in self.answers.items():
+            if path.endswith(end):
+                return httpx.Response(200, content=answer)
         match request.method, path.strip("/").split("/"):
             case "GET", ["deployments"]:
-                return httpx.Response(200, json=[self.deployment()])
+                return httpx.Response(200, json=[self.deployment(), *self.others])
             case "GET", ["deployments", "chat"]:
                 return httpx.Response(200, json=self.deployment())
             case "GET", ["history"]:
-                return httpx.Response(200, json=[HISTORY])
+                return httpx.Response(200, json=self.history)
             case "PUT", ["deployments", "chat", "weights"]:
                 self.weights = json.loads(request.content)
                 return httpx.Response(200, json=self.weights)
@@ -127,24 +134,33 @@ class FakeGateway:
 
 @dataclass
 class FakePlatform:
-    """The orchestrator's routes for runtimes. `failures` are answered first, one a call."""
+    """The orchestrator's routes for runtimes. `failures` are answered first, one a call; 0 is no answer at all."""
 
     failures: list[int] = field(default_factory=list)
+    history_wanted: list[str] = field(default_factory=lambda: ["chat"])
+    tried: list[str] = field(default_factory=list)
+    """The key of each batch of telemetry, also of those that were not taken."""
     deliveries: list[list[Command]] = field(default_factory=list)
     inventories: list[Any] = field(default_factory=list)
     batches: list[tuple[str, Any]] = field(default_factory=list)
     results: list[tuple[str, CommandResult]] = field(default_factory=list)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/telemetry"):
+            self.tried.append(request.headers["idempotency-key"])
         if self.failures:
-            return httpx.Response(self.failures.pop(0), text="not now")
+            if not (status := self.failures.pop(0)):
+                raise httpx.ConnectError("refused")
+            return httpx.Response(status, text="not now")
         path = request.url.path.strip("/").split("/")[1:]
         match request.method, path:
             case "POST", ["connect"]:
                 return httpx.Response(200, json={"connected": True, "runtime_id": "run_1"})
             case "PUT", ["run_1", "inventory"]:
                 self.inventories.append(json.loads(request.content))
-                return httpx.Response(200, json={"deployment_ids": {"chat": "dep_1"}})
+                return httpx.Response(
+                    200, json={"deployment_ids": {"chat": "dep_1"}, "history_wanted": self.history_wanted}
+                )
             case "POST", ["run_1", "telemetry"]:
                 self.batches.append((request.headers["idempotency-key"], json.loads(request.content)))
                 return httpx.Response(202, json={"status": "started"})

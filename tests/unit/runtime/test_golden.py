@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from optiinfra.runtime import golden
+from optiinfra.runtime.gateway import GatewayError
 from optiinfra.runtime.golden import GoldenPrompt, GoldenPromptError
 
 PROMPTS = [GoldenPrompt(f"p{number}", (), ("hello?",), "yes") for number in range(3)]
@@ -38,10 +39,15 @@ async def test_replicas_take_turns() -> None:
         asked.append(replica_id)
         return "yes"
 
+    async def away(replica_id: str, messages: Sequence[dict[str, str]], seed: int) -> str:
+        raise GatewayError("away")
+
     await golden.ask(complete, ["r1", "r2"], golden.pick(PROMPTS, 0, 4))
     assert sorted(asked) == ["r1", "r1", "r2", "r2"]
     with pytest.raises(GoldenPromptError, match="at least one replica"):
         await golden.ask(complete, [], golden.pick(PROMPTS, 0, 1))
+    with pytest.raises(GatewayError, match="away"):
+        await golden.ask(away, ["r1"], golden.pick(PROMPTS, 0, 4))
 
 
 async def test_a_folder_is_read_in_an_order_that_mixes_its_files(tmp_path: Path) -> None:
@@ -57,9 +63,43 @@ async def test_a_folder_is_read_in_an_order_that_mixes_its_files(tmp_path: Path)
     assert ids == [prompt.id for prompt in golden.load(tmp_path)]
 
 
-@pytest.mark.parametrize("text", ["prompts: [{id: x}]", "[", "prompts: []", ""])
-async def test_what_is_no_set_of_prompts_is_said_with_its_file(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"prompts: [{id: x}]",
+        b"[",
+        b"prompts: []",
+        b"prompts: 5",
+        b"prompts: {a: 1}",
+        b"prompts: [x]",
+        b"",
+        b"prompts: [{id: caf\xe9}]",
+        b"prompts: [{id: 2026-13-45}]",
+    ],
+)
+async def test_what_is_no_set_of_prompts_is_said_with_its_file(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "wrong.yaml"
-    path.write_text(text)
+    path.write_bytes(text)
     with pytest.raises(GoldenPromptError, match=r"wrong\.yaml"):
         golden.load(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "wrong"),
+    [
+        ('{id: 1, messages: [{role: user, content: "q"}], expected: "1"}', r"\(1\): id: .*in quotes.* found 1"),
+        ('{id: p, messages: [{role: user, content: "q"}], expected: 750}', r"\(p\): expected: .*found 750"),
+        ('{id: p, messages: [{role: user, content: "q"}], expected: ""}', r"\(p\): expected: .*found ''"),
+        (
+            '{id: p, messages: [{role: user, content: No}], expected: "1"}',
+            r"\(p\): messages\.0\.content: .*found False",
+        ),
+        ('{id: p, messages: [{role: usr, content: "q"}], expected: "1"}', r"\(p\): messages\.0\.role: "),
+        ('{id: p, messages: [{role: system, content: "q"}], expected: "1"}', r"\(p\): messages: .*role user"),
+        ('{id: p, messages: [], expected: "1"}', r"\(p\): messages: .*role user"),
+    ],
+)
+async def test_a_prompt_that_could_not_be_asked_is_said_with_its_id(tmp_path: Path, entry: str, wrong: str) -> None:
+    (tmp_path / "wrong.yaml").write_text(f"prompts:\n  - {entry}\n")
+    with pytest.raises(GoldenPromptError, match=r"wrong\.yaml: prompt 1 " + wrong):
+        golden.load(tmp_path)

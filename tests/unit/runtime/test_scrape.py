@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from optiinfra.api.telemetry import TelemetryBatch
 from optiinfra.runtime import scrape
-from optiinfra.runtime.collect import Collector
+from optiinfra.runtime.collect import Collector, Round
 from optiinfra.runtime.gateway import GatewayDeployment
 from tests.unit.runtime.fleet import FakeGateway, exposition
 
@@ -53,12 +52,59 @@ def test_an_idle_interval_has_no_tokens_a_request() -> None:
     assert scrape.rates(scrape.since(reading, reading), 10.0) == {"throughput": 0.0}
 
 
-def taken(collector: Collector, gateway: FakeGateway, clock: float, **finished: int) -> TelemetryBatch:
+def without(name: str, text: str) -> str:
+    """An exposition in which a figure is missing."""
+    return "\n".join(line for line in text.splitlines() if name not in line) + "\n"
+
+
+def test_a_counter_that_is_not_shown_is_unknown_not_nothing() -> None:
+    name = "vllm:prompt_tokens_total"
+    before, after = (scrape.parse(without(name, exposition(count))) for count in (100, 130))
+    shown = scrape.rates(scrape.since(before, after), 60.0)
+    assert shown == {"throughput": 0.5, "output_tokens_per_request": 200.0}
+    # One engine that keeps it to itself makes the deployment's sum unknown.
+    whole = scrape.since(scrape.parse(exposition(100)), scrape.parse(exposition(130)))
+    whole.add(scrape.since(before, after))
+    assert scrape.rates(whole, 60.0) == {"throughput": 1.0, "output_tokens_per_request": 200.0}
+
+
+def test_a_counter_that_was_away_for_a_moment_brings_back_no_past() -> None:
+    name = "vllm:prompt_tokens_total"
+    first, second, third = exposition(100), without(name, exposition(110)), exposition(120)
+    gone = scrape.since(scrape.parse(first), scrape.parse(second))
+    assert (gone.finished, sum(gone.latency.values()), math.isnan(gone.prompt_tokens)) == (10, 10, True)
+    back = scrape.since(scrape.parse(second), scrape.parse(third))
+    assert (back.finished, math.isnan(back.prompt_tokens)) == (10, True)
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf"])
+def test_what_is_no_number_is_no_figure(value: str) -> None:
+    text = exposition(100).replace('kv_cache_usage_perc{engine="0"} 0.25', f'kv_cache_usage_perc{{engine="0"}} {value}')
+    text = text.replace('DCGM_FI_DEV_GPU_UTIL{gpu="1"} 60', f'DCGM_FI_DEV_GPU_UTIL{{gpu="1"}} {value}')
+    shown = scrape.gauges(scrape.parse(text))
+    assert (shown["gpu_utilization"], "kv_cache_usage" in shown) == (pytest.approx(0.4), False)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("<html>", "<html>"),
+        ('vllm:e2e_request_latency_seconds_bucket{engine="0"} 1.0\n', "missing"),
+        ('vllm:e2e_request_latency_seconds_bucket{le="1.0"} NaN\n', "no finite number"),
+        ('vllm:e2e_request_latency_seconds_bucket{le="1.0"} +Inf\n', "no finite number"),
+    ],
+)
+def test_what_is_no_exposition_is_said_so(text: str, wrong: str) -> None:
+    with pytest.raises(ValueError, match=wrong):
+        scrape.parse(text)
+
+
+def taken(collector: Collector, gateway: FakeGateway, clock: float, **finished: int) -> Round:
     readings = {replica: scrape.parse(exposition(count)) for replica, count in finished.items()}
     return collector.take(GatewayDeployment.model_validate(gateway.deployment()), "dep_1", readings, clock, AT)
 
 
-def figures(batch: TelemetryBatch) -> dict[str, float]:
+def figures(batch: Round) -> dict[str, float]:
     return {sample.metric: sample.value for sample in batch.samples if not sample.replica_id}
 
 
