@@ -94,7 +94,8 @@ def test_a_defect_of_ours_is_a_protected_page_for_people_and_a_problem_for_progr
     assert (told.status_code, told.headers["content-type"]) == (500, "application/problem+json")
     assert "default-src 'none'" in told.headers["content-security-policy"]
     # The server is told too, which logs it.
-    with TestClient(owner.app, cookies=owner.cookies) as server, pytest.raises(RuntimeError, match="a defect"):
+    server = TestClient(owner.app, base_url=fake.ADDRESS, cookies=owner.cookies)
+    with pytest.raises(RuntimeError, match="a defect"):
         server.get("/")
 
 

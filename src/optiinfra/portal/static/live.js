@@ -8,11 +8,16 @@ let refreshing = false;
 let again = false;
 let owed = false; // a part changed while it was in use
 let lastSeen = document.body.dataset.after;
-let wasOff = false;
+let cutOff = false; // from the stream of events
 
 function show(text, kind) {
   state.textContent = text;
   state.className = `live live-${kind}`;
+}
+
+function showStream() {
+  if (cutOff) show("Reconnecting…", "off");
+  else show("Live", "on");
 }
 
 function inUse(part) {
@@ -50,7 +55,7 @@ async function refresh() {
       return;
     }
     update(new DOMParser().parseFromString(await answer.text(), "text/html"));
-    show("Live", "on");
+    showStream();
   } catch {
     show("Reconnecting…", "off");
   } finally {
@@ -74,13 +79,13 @@ function payOff() {
 function connect() {
   const events = new EventSource(`/events?after=${lastSeen}`);
   events.addEventListener("open", () => {
-    show("Live", "on");
-    if (wasOff) schedule(SETTLE_MS);
-    wasOff = false;
+    if (cutOff) schedule(SETTLE_MS);
+    cutOff = false;
+    showStream();
   });
   events.addEventListener("error", () => {
-    wasOff = true;
-    show("Reconnecting…", "off");
+    cutOff = true;
+    showStream();
     // A browser comes back by itself to a stream that broke off, but not after an answer that was none:
     // the page then says what is wrong, or leads to the sign-in.
     if (events.readyState === EventSource.CLOSED) {
