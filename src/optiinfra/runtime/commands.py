@@ -1,7 +1,7 @@
 """Orders from the platform, carried out on gateway and engines."""
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from optiinfra.api.common import now
 from optiinfra.api.runtimes import (
     Command,
     CommandKind,
@@ -27,7 +28,7 @@ from optiinfra.runtime.gateway import Gateway, GatewayError
 from optiinfra.runtime.golden import GoldenPrompt
 from optiinfra.runtime.inventory import Inventory
 from optiinfra.runtime.outbox import Outbox
-from optiinfra.runtime.platform import Platform, RejectedError
+from optiinfra.runtime.platform import Platform, RejectedError, TokenRefusedError
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,8 @@ READY_SECONDS = 900.0
 """Simulated seconds that an engine may take to load its model."""
 DRAIN_SECONDS = 600.0
 """Simulated seconds that requests may take to end once no new ones come."""
+FLUSH_SECONDS = 60.0
+"""How long the platform may take to accept the telemetry that a measurement stands on."""
 LEAST_SECONDS = 20.0
 """Real seconds below which no deadline falls, however fast time is simulated."""
 _POLL_SECONDS = 0.05
@@ -50,7 +53,11 @@ class CommandError(Exception):
 
 
 class Commander:
-    """Carries out one customer's orders, each at most once at a time and never again once it succeeded."""
+    """Carries out one customer's orders, each at most once at a time and never again once it succeeded.
+
+    Orders run beside each other, but what they change of a deployment is changed in the order they were given. Nothing
+    is held up by what another waits for: engines that load and drain together, or traffic that goes back meanwhile.
+    """
 
     def __init__(
         self,
@@ -74,6 +81,7 @@ class Commander:
         self._loaded_prompts: list[GoldenPrompt] | None = None
         self._succeeded: OrderedDict[str, CommandResult] = OrderedDict()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self) -> None:
         """Wait for orders and carry them out, for ever."""
@@ -92,14 +100,15 @@ class Commander:
     async def _obey(self, command: Command) -> None:
         try:
             result = await self.carry_out(command)
-            await self._platform.answer(command, result)
-        except RejectedError as error:
-            log.warning("answer not wanted any more", command_id=command.command_id, error=str(error))
+            try:
+                await self._platform.answer(command, result)
+            except RejectedError as error:
+                log.warning("answer not wanted any more", command_id=command.command_id, error=str(error))
         finally:
             del self._running[command.idempotency_key]
 
     async def carry_out(self, command: Command) -> CommandResult:
-        """How the order ended; what was asked for wrongly, or could not be done, is told in the result."""
+        """How the order ended; whatever went wrong is told in the result. Only TokenRefusedError is raised."""
         key = command.idempotency_key
         if (remembered := self._succeeded.get(key)) is not None:
             return remembered
@@ -107,10 +116,14 @@ class Commander:
             result = CommandResult(ok=True, output=await self._kinds[command.kind](command))
         except CommandError as error:
             result = CommandResult(ok=False, output=error.output, error=str(error))
-        except (GatewayError, DeadlineError, golden.GoldenPromptError, ValidationError) as error:
+        except (GatewayError, DeadlineError, golden.GoldenPromptError, RejectedError, ValidationError) as error:
             result = CommandResult(ok=False, error=f"{command.kind}: {error}")
-        except ExceptionGroup as errors:
-            result = CommandResult(ok=False, error=f"{command.kind}: {errors.exceptions[0]}")
+        except TokenRefusedError:
+            raise
+        except Exception as error:
+            # Unanswered, it would be delivered again and again, and end the connection each time.
+            log.exception("order failed unexpectedly", kind=command.kind, command_id=command.command_id)
+            result = CommandResult(ok=False, error=f"{command.kind}: {type(error).__name__}: {error}")
         if result.ok:
             self._succeeded[key] = result
             if len(self._succeeded) > REMEMBERED:
@@ -124,10 +137,11 @@ class Commander:
 
     async def _deploy_replica(self, command: Command) -> dict[str, Any]:
         order = DeployReplica.model_validate(command.payload)
-        speed = (await self._gateway.deployment(order.deployment)).speed
-        replica_id = await self._gateway.add_replica(
-            order.deployment, order.instance_id, order.engine_args, command.idempotency_key
-        )
+        async with self._changing[order.deployment]:
+            speed = (await self._gateway.deployment(order.deployment)).speed
+            replica_id = await self._gateway.add_replica(
+                order.deployment, order.instance_id, order.engine_args, command.idempotency_key
+            )
 
         async def ready() -> None:
             if (status := await self._gateway.health(replica_id)) != 200:
@@ -147,36 +161,37 @@ class Commander:
 
     async def _set_weights(self, command: Command) -> dict[str, Any]:
         order = SetWeights.model_validate(command.payload)
-        # What ended under the old weights is counted before they change, so that a stage is judged by its own requests.
-        await self._scrape()
-        await self._gateway.set_weights(order.deployment, order.weights, command.idempotency_key)
+        async with self._changing[order.deployment]:
+            # What ended under the old weights is counted before they change: a stage is judged by its own requests.
+            await self._scrape()
+            await self._gateway.set_weights(order.deployment, order.weights, command.idempotency_key)
         await self._inventory.refresh()
         return {}
 
     async def _retire_replica(self, command: Command) -> dict[str, Any]:
         order = RetireReplica.model_validate(command.payload)
-        deployment = await self._gateway.deployment(order.deployment)
-        replica = deployment.replica(order.replica_id)
-        if replica is None:
-            return {}
-        if replica.weight > 0:
-            raise CommandError(
-                f"replica {order.replica_id} of {order.deployment} has weight {replica.weight:g}; set it to 0 first"
-            )
+        speed = (await self._gateway.deployment(order.deployment)).speed
 
-        async def drained() -> None:
-            seen = (await self._gateway.deployment(order.deployment)).replica(order.replica_id)
-            if seen is not None and seen.requests_running > 0:
-                raise GatewayError(f"{seen.requests_running:g} requests are running")
+        async def removed() -> str:
+            """Empty once it is gone, else why it has to stay. Looked at anew each time: its weight may come back."""
+            async with self._changing[order.deployment]:
+                replica = (await self._gateway.deployment(order.deployment)).replica(order.replica_id)
+                if replica is None:
+                    return ""
+                if replica.weight > 0:
+                    named = f"replica {order.replica_id} of {order.deployment}"
+                    return f"{named} has weight {replica.weight:g}; set it to 0 first"
+                if replica.requests_running > 0:
+                    raise GatewayError(f"{replica.requests_running:g} requests are running")
+                await self._scrape()  # its last requests, before its counters go with it
+                await self._gateway.remove_replica(order.deployment, order.replica_id, command.idempotency_key)
+                return ""
 
-        await until_answers(
-            drained,
-            f"draining replica {order.replica_id}",
-            _real(DRAIN_SECONDS, deployment.speed),
-            interval=_POLL_SECONDS,
-        )
-        await self._scrape()  # its last requests, before its counters go with it
-        await self._gateway.remove_replica(order.deployment, order.replica_id, command.idempotency_key)
+        deadline = _real(DRAIN_SECONDS, speed)
+        if refusal := await until_answers(
+            removed, f"draining replica {order.replica_id}", deadline, interval=_POLL_SECONDS
+        ):
+            raise CommandError(refusal)
         await self._inventory.refresh()
         return {}
 
@@ -188,7 +203,8 @@ class Commander:
         async def complete(replica_id: str, messages: Any, seed: int) -> str:
             return await self._gateway.complete(replica_id, model, messages, seed)
 
-        answers = await golden.ask(complete, order.replica_ids, golden.pick(prompts, order.offset, order.count))
+        with self._collector.leaving_out(order.deployment):
+            answers = await golden.ask(complete, order.replica_ids, golden.pick(prompts, order.offset, order.count))
         return {"answers": [answer.model_dump() for answer in answers]}
 
     async def _prompts(self) -> list[GoldenPrompt]:
@@ -199,12 +215,16 @@ class Commander:
     async def _measure(self, command: Command) -> dict[str, Any]:
         order = Measure.model_validate(command.payload)
         await self._scrape()
-        await self._outbox.flush()
+        measured_at = now()
+        await self._outbox.flush(FLUSH_SECONDS)
         seen = await self._gateway.deployment(order.deployment)
-        return MeasureOutput(requests_served=seen.requests_served, requests_dropped=seen.requests_dropped).model_dump()
+        return MeasureOutput(
+            measured_at=measured_at, requests_served=seen.requests_served, requests_dropped=seen.requests_dropped
+        ).model_dump(mode="json")
 
     async def _scrape(self) -> None:
-        await self._outbox.put(await self._collector.round(self._inventory.deployment_ids))
+        found = await self._collector.round(self._inventory.deployment_ids)
+        await self._outbox.put(found.samples, found.latencies)
 
 
 def _real(simulated: float, speed: float) -> float:

@@ -44,13 +44,17 @@ async def _connection(enrolment: Enrolment, settings: RuntimeSettings) -> None:
     commander = Commander(platform, gateway, inventory, collector, outbox, enrolment.golden_prompts)
     watch = _GatewayWatch()
 
+    async def report_round() -> None:
+        found = await collector.round(inventory.deployment_ids)
+        await outbox.put(found.samples, found.latencies)
+
     async def scrape() -> None:
         known = collector.watched
-        await outbox.put(await collector.round(inventory.deployment_ids))
+        await report_round()
         if collector.watched - known:
             # Rates need two looks: a new deployment's come as soon as they can.
             await asyncio.sleep(SHORTEST_WINDOW_SECONDS)
-            await outbox.put(await collector.round(inventory.deployment_ids))
+            await report_round()
 
     try:
         log.info("connected", runtime_id=await platform.connect())

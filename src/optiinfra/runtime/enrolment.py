@@ -6,6 +6,7 @@ import structlog
 from pydantic import ValidationError
 
 from optiinfra.api.common import Secret, Text, Wire
+from optiinfra.runtime.faults import faults
 
 log = structlog.get_logger(__name__)
 
@@ -19,17 +20,46 @@ class Enrolment(Wire):
     golden_prompts: Path
 
 
-def read_all(folder: Path) -> dict[str, Enrolment]:
-    """The enrolments in the folder, by customer. A file that is none is logged and left out."""
-    found: dict[str, Enrolment] = {}
-    for path in sorted(folder.glob("*.json")):
+class Enrolments:
+    """The enrolments of a folder. What a file said last counts while it cannot be read; only its absence ends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[Path, Enrolment] = {}
+        self._wrong: dict[Path, str] = {}
+
+    def read(self) -> dict[str, Enrolment]:
+        """The enrolments by customer, as they are now. What cannot be read is logged when that begins or changes."""
+        self._known = {path: found for path in self._paths() if (found := self._load(path))}
+        return {enrolment.customer_id: enrolment for enrolment in self._known.values()}
+
+    def _paths(self) -> list[Path]:
         try:
-            enrolment = Enrolment.model_validate_json(path.read_bytes())
+            paths = sorted(path for path in self._folder.iterdir() if path.suffix == ".json")
         except FileNotFoundError:
-            continue  # taken away while we were looking
+            return []
+        except OSError as error:
+            self._note(self._folder, str(error))
+            return list(self._known)
+        self._note(self._folder, "")
+        return paths
+
+    def _load(self, path: Path) -> Enrolment | None:
+        try:
+            found = Enrolment.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None  # taken away while we were looking
+        except OSError as error:
+            wrong = str(error)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-            log.warning("not an enrolment", path=str(path), wrong=wrong)
-            continue
-        found[enrolment.customer_id] = enrolment
-    return found
+            wrong = faults(error)
+        else:
+            self._note(path, "")
+            return found
+        self._note(path, wrong)
+        return self._known.get(path)
+
+    def _note(self, path: Path, wrong: str) -> None:
+        if wrong and wrong != self._wrong.get(path):
+            log.warning("not a readable enrolment", path=str(path), wrong=wrong, kept=path in self._known)
+        self._wrong[path] = wrong

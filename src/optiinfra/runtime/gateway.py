@@ -2,14 +2,17 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import httpx
+from pydantic import Field, TypeAdapter, ValidationError
 
 from optiinfra.api.common import Moment, Wire
 from optiinfra.api.customers import DiscoveredDeployment, Replica, Slo
 from optiinfra.kit import http
+from optiinfra.runtime.faults import faults
 
+T = TypeVar("T")
 _PROMPTING_CLIENTS = 4
 
 
@@ -73,6 +76,27 @@ class HistoryPoint(Wire):
     gpu_utilization: float
 
 
+class _Added(Wire):
+    replica_id: str
+
+
+class _Said(Wire):
+    content: str | None = None
+
+
+class _Choice(Wire):
+    message: _Said
+
+
+class _Completion(Wire):
+    choices: list[_Choice] = Field(min_length=1)
+
+
+_DEPLOYMENT, _DEPLOYMENTS = TypeAdapter(GatewayDeployment), TypeAdapter(list[GatewayDeployment])
+_HISTORY = TypeAdapter(list[HistoryPoint])
+_ADDED, _COMPLETION = TypeAdapter(_Added), TypeAdapter(_Completion)
+
+
 class Gateway:
     """One customer's part of the gateway. Every call raises GatewayError when it does not succeed."""
 
@@ -85,16 +109,15 @@ class Gateway:
 
     async def deployments(self) -> list[GatewayDeployment]:
         """Every deployment of the customer."""
-        answer = await self._call("GET", "/deployments")
-        return [GatewayDeployment.model_validate(item) for item in answer.json()]
+        return _read(await self._call("GET", "/deployments"), _DEPLOYMENTS)
 
     async def deployment(self, name: str) -> GatewayDeployment:
         """One deployment."""
-        return GatewayDeployment.model_validate((await self._call("GET", f"/deployments/{name}")).json())
+        return _read(await self._call("GET", f"/deployments/{name}"), _DEPLOYMENT)
 
     async def history(self) -> list[HistoryPoint]:
         """Hourly points of the last seven days."""
-        return [HistoryPoint.model_validate(item) for item in (await self._call("GET", "/history")).json()]
+        return _read(await self._call("GET", "/history"), _HISTORY)
 
     async def set_weights(self, name: str, weights: Mapping[str, float], key: str) -> None:
         """Spread the deployment's traffic; weights sum to 1."""
@@ -104,7 +127,7 @@ class Gateway:
         """Start an engine on an instance, without traffic; returns its id before it is ready."""
         body = {"instance_id": instance_id, "engine_args": engine_args}
         answer = await self._call("POST", f"/deployments/{name}/replicas", json=body, key=key)
-        return str(answer.json()["replica_id"])
+        return _read(answer, _ADDED).replica_id
 
     async def remove_replica(self, name: str, replica_id: str, key: str) -> None:
         """Take an engine out; one that is gone already is no error."""
@@ -126,7 +149,7 @@ class Gateway:
         body = {"model": model, "messages": list(messages), "seed": seed, "max_tokens": 256}
         path = f"/replicas/{replica_id}/v1/chat/completions"
         answer = await self._call("POST", path, json=body, timeout=timeout, client=next(self._next_prompting))
-        return str(answer.json()["choices"][0]["message"]["content"])
+        return _read(answer, _COMPLETION).choices[0].message.content or ""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -149,8 +172,16 @@ class Gateway:
         url = f"{self._fleet}{path}"
         try:
             answer = await (client or self._http).request(method, url, json=json, headers=headers, **extra)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise GatewayError(f"{method} {url}: {type(error).__name__}: {error}") from error
         if not answer.is_success and answer.status_code not in also:
             raise GatewayError(f"{method} {url}: {answer.status_code} {answer.text[:300]}")
         return answer
+
+
+def _read(answer: httpx.Response, shape: TypeAdapter[T]) -> T:
+    try:
+        return shape.validate_json(answer.content)
+    except ValidationError as error:
+        asked = f"{answer.request.method} {answer.request.url.path}"
+        raise GatewayError(f"{asked}: {answer.status_code}, but not as expected: {faults(error)[:300]}") from error

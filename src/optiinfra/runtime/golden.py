@@ -5,11 +5,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import yaml
+from pydantic import BaseModel, BeforeValidator, ValidationError, field_validator
 
 from optiinfra.api.runtimes import GoldenAnswer
+from optiinfra.runtime.faults import faults
 
 AT_ONCE = 16
 
@@ -26,6 +28,37 @@ class GoldenPrompt:
     opening: tuple[str, ...]
     turns: tuple[str, ...]
     expected: str
+
+
+def _text(value: Any) -> str:
+    # YAML reads a bare 750 as a number, 17:30 as a number of seconds, and No as false: none is what was meant.
+    if isinstance(value, str) and value.strip():
+        return value
+    raise ValueError(f"wanted text (in quotes), found {value!r}")
+
+
+_Filled = Annotated[str, BeforeValidator(_text)]
+
+
+class _Message(BaseModel):
+    role: Literal["system", "user", "assistant"]
+    content: _Filled
+
+
+class _Entry(BaseModel):
+    id: _Filled
+    messages: list[_Message]
+    expected: _Filled
+
+    @field_validator("messages")
+    @classmethod
+    def _asks(cls, messages: list[_Message]) -> list[_Message]:
+        if all(message.role != "user" for message in messages):
+            raise ValueError("wanted at least one message of role user")
+        return messages
+
+    def said(self, role: str) -> tuple[str, ...]:
+        return tuple(message.content for message in self.messages if message.role == role)
 
 
 class Complete(Protocol):
@@ -71,29 +104,34 @@ async def ask(
                 messages.append({"role": "assistant", "content": answer})
         return GoldenAnswer(prompt_id=prompt.id, turns=len(prompt.turns), expected=prompt.expected, answer=answer)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(converse(replica_ids[number % len(replica_ids)], prompt, seed))
-            for number, (prompt, seed) in enumerate(asked)
-        ]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(converse(replica_ids[number % len(replica_ids)], prompt, seed))
+                for number, (prompt, seed) in enumerate(asked)
+            ]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
     return [task.result() for task in tasks]
 
 
 def _read(file: Path) -> list[GoldenPrompt]:
     try:
-        entries = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-        return [_prompt(entry) for entry in entries["prompts"]]
+        document = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except OSError as error:
         raise GoldenPromptError(f"{file}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise GoldenPromptError(f"{file}: not golden prompts: {type(error).__name__}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise GoldenPromptError(f"{file}: not YAML: {error}") from error
+    entries = document.get("prompts") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise GoldenPromptError(f"{file}: not golden prompts; wanted `prompts: [...]`")
+    return [_prompt(f"{file}: prompt {number}", entry) for number, entry in enumerate(entries, 1)]
 
 
-def _prompt(entry: dict[str, Any]) -> GoldenPrompt:
-    said = [(message["role"], message["content"]) for message in entry["messages"]]
-    return GoldenPrompt(
-        entry["id"],
-        tuple(content for role, content in said if role == "system"),
-        tuple(content for role, content in said if role == "user"),
-        entry["expected"],
-    )
+def _prompt(place: str, entry: Any) -> GoldenPrompt:
+    try:
+        found = _Entry.model_validate(entry)
+    except ValidationError as error:
+        name = f" ({entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
+        raise GoldenPromptError(f"{place}{name}: {faults(error)}") from error
+    return GoldenPrompt(found.id, found.said("system"), found.said("user"), found.expected)

@@ -1,23 +1,23 @@
 """What runs behind the customer's gateway, as the platform is told of it."""
 
 import asyncio
+import math
 
 from optiinfra.api.runtimes import InventoryReport
-from optiinfra.api.telemetry import Sample, TelemetryBatch
+from optiinfra.api.telemetry import Sample
 from optiinfra.runtime.gateway import Gateway
 from optiinfra.runtime.outbox import Outbox
 from optiinfra.runtime.platform import Platform
 
-_CHUNK = 5_000
-
 
 class Inventory:
-    """Reports changes of the inventory, and once for each deployment the history that the gateway kept of it."""
+    """Reports changes of the inventory, and the gateway's history of deployments new to the platform."""
 
     def __init__(self, gateway: Gateway, platform: Platform, outbox: Outbox) -> None:
         self._gateway, self._platform, self._outbox = gateway, platform, outbox
         self.deployment_ids: dict[str, str] = {}
         self._reported: InventoryReport | None = None
+        self._history_wanted: set[str] = set()
         self._with_history: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
 
@@ -27,9 +27,10 @@ class Inventory:
             found = await self._gateway.deployments()
             report = InventoryReport(deployments=[deployment.discovered() for deployment in found])
             if always or report != self._reported:
-                self.deployment_ids = await self._platform.report(report)
+                accepted = await self._platform.report(report)
+                self.deployment_ids, self._history_wanted = accepted.deployment_ids, set(accepted.history_wanted)
                 self._reported = report
-            if new := self.deployment_ids.keys() - self._with_history:
+            if new := self._history_wanted - self._with_history:
                 await self._send_history(new)
 
     async def _send_history(self, names: set[str]) -> None:
@@ -47,7 +48,7 @@ class Inventory:
                 ("p95_latency_ms", point.p95_latency_ms),
                 ("gpu_utilization", point.gpu_utilization),
             )
+            if math.isfinite(value)
         ]
-        for start in range(0, len(samples), _CHUNK):
-            await self._outbox.put(TelemetryBatch(samples=samples[start : start + _CHUNK]))
+        await self._outbox.put(samples)
         self._with_history |= names

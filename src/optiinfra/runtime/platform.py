@@ -1,8 +1,10 @@
 """The platform's routes for runtimes. Away is not an error here: every call is tried until it is answered."""
 
 import asyncio
+import math
 import random
 import socket
+import time
 from typing import Any
 
 import httpx
@@ -18,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 LONG_POLL_SECONDS = 20
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+SEND_SECONDS = 300.0
+"""How long the platform may fail at one batch of telemetry before it is given up: others wait behind it."""
 _COMMANDS = TypeAdapter(list[Command])
 
 
@@ -26,7 +30,7 @@ class TokenRefusedError(Exception):
 
 
 class RejectedError(Exception):
-    """The platform will never accept this call; the text says why."""
+    """The platform will never accept this call, or has failed at it for too long; the text says why."""
 
 
 class Platform:
@@ -52,14 +56,14 @@ class Platform:
         self._runtime = f"/agent-runtime/{runtime_id}"
         return runtime_id
 
-    async def report(self, inventory: InventoryReport) -> dict[str, str]:
-        """Hand in the inventory; returns the platform's id of each deployment by name."""
+    async def report(self, inventory: InventoryReport) -> InventoryAccepted:
+        """Hand in the inventory; returns what the platform made of it."""
         answer = await self._call("PUT", f"{self._runtime}/inventory", inventory)
-        return InventoryAccepted.model_validate_json(answer.content).deployment_ids
+        return InventoryAccepted.model_validate_json(answer.content)
 
     async def send(self, batch: TelemetryBatch, key: str) -> None:
         """Hand in telemetry; the same key is never counted twice."""
-        await self._call("POST", f"{self._runtime}/telemetry", batch, key=key)
+        await self._call("POST", f"{self._runtime}/telemetry", batch, key=key, patience=SEND_SECONDS)
 
     async def commands(self) -> list[Command]:
         """Wait for orders; empty when none came."""
@@ -76,12 +80,21 @@ class Platform:
         await self._http.aclose()
 
     async def _call(
-        self, method: str, path: str, body: Wire | Any = None, *, key: str | None = None, params: Any = None
+        self,
+        method: str,
+        path: str,
+        body: Wire | Any = None,
+        *,
+        key: str | None = None,
+        params: Any = None,
+        patience: float = math.inf,
     ) -> httpx.Response:
+        """`patience` is for a platform that is there, but fails at this call: seconds."""
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         if key:
             headers["Idempotency-Key"] = key
         content, pause = None if body is None else body.model_dump_json(), FIRST_PAUSE
+        failing_since = math.inf
         while True:
             try:
                 answer = await self._http.request(method, path, content=content, headers=headers, params=params)
@@ -96,6 +109,10 @@ class Platform:
                     raise RejectedError(f"{method} {path}: {seen}")
                 return answer
             self._note(away=True, seen=seen)
+            failed = answer is not None and answer.status_code >= 500
+            failing_since = min(failing_since, time.monotonic()) if failed else math.inf
+            if time.monotonic() - failing_since > patience:
+                raise RejectedError(f"{method} {path}: failed for {patience:.0f} s; last seen: {seen}")
             # Spread out, or every customer of this process would knock at the same moment.
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, LONGEST_PAUSE)

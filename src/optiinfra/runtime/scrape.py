@@ -39,7 +39,10 @@ class Reading:
 
 @dataclass(slots=True)
 class Interval:
-    """What one or more engines finished between two scrapes: requests, tokens, and latencies by bucket."""
+    """What one or more engines finished between two scrapes: requests, tokens, and latencies by bucket.
+
+    A counter that one of them did not show is NaN: the sum is not known.
+    """
 
     finished: float = 0.0
     prompt_tokens: float = 0.0
@@ -57,19 +60,26 @@ class Interval:
 
 
 def parse(exposition: str) -> Reading:
-    """Read an exposition; ValueError when it is none. A figure that the engine does not show is left out."""
+    """Read an exposition; ValueError when it is none.
+
+    A figure that the engine does not show, or shows as no finite number, is left out.
+    """
     sums: dict[str, float] = {}
     means: dict[str, list[float]] = {}
     cumulative: dict[float, float] = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
-            if name := _SUMS.get(sample.name):
+            if sample.name == _LATENCY:
+                edge = float(sample.labels.get("le", "missing"))
+                cumulative[edge] = cumulative.get(edge, 0.0) + sample.value
+            elif not math.isfinite(sample.value):
+                continue
+            elif name := _SUMS.get(sample.name):
                 sums[name] = sums.get(name, 0.0) + sample.value
             elif name := _MEANS.get(sample.name):
                 means.setdefault(name, []).append(sample.value)
-            elif sample.name == _LATENCY:
-                edge = float(sample.labels["le"])
-                cumulative[edge] = cumulative.get(edge, 0.0) + sample.value
+    if not all(math.isfinite(count) for count in cumulative.values()):
+        raise ValueError(f"{_LATENCY} holds what is no finite number")
     values = sums | {name: sum(seen) / len(seen) for name, seen in means.items()}
     latency, below = {}, 0.0
     for edge in sorted(cumulative):
@@ -94,9 +104,9 @@ def gauges(reading: Reading) -> dict[str, float]:
 def since(previous: Reading | None, current: Reading) -> Interval:
     """What the engine finished between two scrapes; everything it ever did when it restarted in between, or is new."""
     if previous is None or _restarted(previous, current):
-        previous = Reading({}, {})
-    counted = {name: current.values.get(name, 0.0) - previous.values.get(name, 0.0) for name in _COUNTERS}
-    grown = {edge: max(0, count - previous.latency.get(edge, 0)) for edge, count in current.latency.items()}
+        previous = Reading(dict.fromkeys(_COUNTERS, 0.0), dict.fromkeys(current.latency, 0))
+    counted = {name: current.values.get(name, math.nan) - previous.values.get(name, math.nan) for name in _COUNTERS}
+    grown = {edge: count - previous.latency.get(edge, count) for edge, count in current.latency.items()}
     # An empty bucket below a filled one is kept: its edge is where the filled one begins.
     latency = {
         edge: grown[edge] for edge, above in pairwise([*sorted(grown), math.inf]) if grown[edge] or grown.get(above)
@@ -105,20 +115,23 @@ def since(previous: Reading | None, current: Reading) -> Interval:
 
 
 def rates(interval: Interval, seconds: float) -> dict[str, float]:
-    """A deployment's figures over an interval of so many simulated seconds: requests a second, tokens a request."""
+    """A deployment's figures over an interval of so many simulated seconds: requests a second, tokens a request.
+
+    What is not known is left out.
+    """
     shown = {"throughput": interval.finished / seconds}
     if interval.finished > 0:
         shown["prompt_tokens_per_request"] = interval.prompt_tokens / interval.finished
         shown["output_tokens_per_request"] = interval.output_tokens / interval.finished
     if interval.prefix_queries > 0:
         shown["prefix_cache_hit_rate"] = interval.prefix_hits / interval.prefix_queries
-    return shown
+    return {metric: value for metric, value in shown.items() if not math.isnan(value)}
 
 
 def _restarted(previous: Reading, current: Reading) -> bool:
-    """Whether any counter went back, which running engines' never do."""
-    fell = any(current.values.get(name, 0.0) < previous.values.get(name, 0.0) for name in _COUNTERS)
-    return fell or any(current.latency.get(edge, 0) < count for edge, count in previous.latency.items())
+    """Whether any counter went back, which running engines' never do. One that is not shown tells nothing."""
+    fell = any(current.values.get(name, math.inf) < previous.values.get(name, 0.0) for name in _COUNTERS)
+    return fell or any(current.latency.get(edge, math.inf) < count for edge, count in previous.latency.items())
 
 
 def bucket_edge(edge: float) -> float | None:

@@ -8,8 +8,8 @@ import structlog
 import watchfiles
 
 from optiinfra.api.common import now
-from optiinfra.runtime import customer, enrolment
-from optiinfra.runtime.enrolment import Enrolment
+from optiinfra.runtime import customer
+from optiinfra.runtime.enrolment import Enrolment, Enrolments
 from optiinfra.runtime.settings import RuntimeSettings
 
 log = structlog.get_logger(__name__)
@@ -28,14 +28,14 @@ class Supervisor:
         """Serve until `stop` is set."""
         folder = self._settings.runtime_enrolments
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = asyncio.create_task(self._tell_status())
+        status, enrolments = asyncio.create_task(self._tell_status()), Enrolments(folder)
         try:
-            self._follow(enrolment.read_all(folder))
+            self._follow(enrolments.read())
             # A short step: what came between the first look and the watch is seen at its first timeout.
             async for _ in watchfiles.awatch(
                 folder, stop_event=stop, debounce=50, step=20, rust_timeout=1000, yield_on_timeout=True
             ):
-                self._follow(enrolment.read_all(folder))
+                self._follow(enrolments.read())
         finally:
             tasks = [status, *(task for _, task in self._served.values())]
             for task in tasks:
@@ -54,11 +54,17 @@ class Supervisor:
                 self._served[customer_id] = (found, task)
 
     async def _tell_status(self) -> None:
-        path = self._settings.state_dir / "runtime-status.json"
+        path, failing = self._settings.state_dir / "runtime-status.json", ""
         while True:
             serving = sum(not task.done() for _, task in self._served.values())
             status = {"version": self._settings.version, "customers": serving, "at": now().isoformat()}
-            _replace(path, json.dumps(status))
+            try:
+                _replace(path, json.dumps(status))
+                failing = ""
+            except OSError as error:
+                if str(error) != failing:
+                    log.warning("the status cannot be written", path=str(path), error=str(error))
+                failing = str(error)
             await asyncio.sleep(STATUS_SECONDS)
 
 

@@ -138,6 +138,9 @@ class FakePlatform:
 
     failures: list[int] = field(default_factory=list)
     history_wanted: list[str] = field(default_factory=lambda: ["chat"])
+    rejected: str = ""
+    """The end of a path where everything is answered with `rejection`."""
+    rejection: int = 422
     tried: list[str] = field(default_factory=list)
     """The key of each batch of telemetry, also of those that were not taken."""
     deliveries: list[list[Command]] = field(default_factory=list)
@@ -145,13 +148,20 @@ class FakePlatform:
     batches: list[tuple[str, Any]] = field(default_factory=list)
     results: list[tuple[str, CommandResult]] = field(default_factory=list)
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/telemetry"):
-            self.tried.append(request.headers["idempotency-key"])
+    def trouble(self, path: str) -> httpx.Response | None:
         if self.failures:
             if not (status := self.failures.pop(0)):
                 raise httpx.ConnectError("refused")
             return httpx.Response(status, text="not now")
+        if self.rejected and path.endswith(self.rejected):
+            return httpx.Response(self.rejection, text="no")
+        return None
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/telemetry"):
+            self.tried.append(request.headers["idempotency-key"])
+        if trouble := self.trouble(request.url.path):
+            return trouble
         path = request.url.path.strip("/").split("/")[1:]
         match request.method, path:
             case "POST", ["connect"]:

@@ -81,8 +81,11 @@ def test_a_counter_that_was_away_for_a_moment_brings_back_no_past() -> None:
 def test_what_is_no_number_is_no_figure(value: str) -> None:
     text = exposition(100).replace('kv_cache_usage_perc{engine="0"} 0.25', f'kv_cache_usage_perc{{engine="0"}} {value}')
     text = text.replace('DCGM_FI_DEV_GPU_UTIL{gpu="1"} 60', f'DCGM_FI_DEV_GPU_UTIL{{gpu="1"}} {value}')
-    shown = scrape.gauges(scrape.parse(text))
-    assert (shown["gpu_utilization"], "kv_cache_usage" in shown) == (pytest.approx(0.4), False)
+    assert scrape.gauges(scrape.parse(text)) == {
+        "gpu_utilization": pytest.approx(0.4),
+        "requests_running": 3.0,
+        "requests_waiting": 1.0,
+    }
 
 
 @pytest.mark.parametrize(
