@@ -50,8 +50,28 @@ def test_calibration_finds_the_engine_that_was_observed() -> None:
         (MODEL, "t3.micro", {}, "unknown instance type t3.micro"),
         (MODEL, "g5.xlarge", {}, "does not fit g5.xlarge"),
         ("meta-llama/Llama-3.1-8B-Instruct", "g5.xlarge", {"tensor_parallel_size": 2}, "does not fit"),
+        (MODEL, "p5.48xlarge", {"quantization": "int3"}, "unknown quantization 'int3'"),
+        (MODEL, "p5.48xlarge", {"quantization": ["fp8"]}, "quantization .*valid string"),
+        (MODEL, "p5.48xlarge", {"tensor_parallel_size": "all"}, "tensor_parallel_size 'all'"),
+        (MODEL, "p5.48xlarge", {"tensor_parallel_size": 0}, "tensor_parallel_size 0"),
+        (MODEL, "p5.48xlarge", {"gpu_memory_utilization": 90}, "gpu_memory_utilization 90"),
     ],
 )
 def test_what_cannot_be_modelled_is_said(model: str, instance_type: str, args: dict[str, object], wrong: str) -> None:
     with pytest.raises(ModelError, match=wrong):
         Engine.of(model, instance_type, args)
+
+
+def test_an_argument_that_is_not_given_is_vllms_own() -> None:
+    given: dict[str, object] = {"quantization": None, "max_num_seqs": None, "served_model_name": "mine"}
+    assert engine(**given) == engine(max_num_seqs=256)
+
+
+@pytest.mark.parametrize("tokens", [(0, 0, 0), (800, 800, 0), (-1, 800, 200), (800, 700, 200)])
+def test_requests_that_cost_nothing_cannot_be_modelled(tokens: tuple[float, float, float]) -> None:
+    with pytest.raises(ModelError, match="cannot be modelled"):
+        Work(*tokens)
+
+
+def test_a_prompt_that_a_cache_holds_whole_can() -> None:
+    assert engine().capacity(Work(0, 800, 200)) > engine().capacity(WORK)

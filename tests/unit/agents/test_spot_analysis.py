@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from optiinfra.agents.base.observed import Load
 from optiinfra.agents.cost_agent import spot
 from optiinfra.agents.cost_agent.analysis import Candidate, change_of, consider, draft, modelled_p95
 from optiinfra.api.agents import Draft, SpotParameters
@@ -54,7 +55,8 @@ def test_the_sample_deployment_saves_about_eighteen_thousand_dollars_a_month() -
 @pytest.mark.parametrize("quoted", [0.00001, 300.0])
 def test_an_implausible_quote_is_not_believed(quoted: float) -> None:
     plan = spot.plan(BOOK, "aws", "us-east-1", "p4de.24xlarge", 2, quoted)
-    assert plan.spot_price == BOOK.spot("aws", "us-east-1", "p4de.24xlarge").hourly
+    typical = BOOK.spot("aws", "us-east-1", "p4de.24xlarge").hourly
+    assert plan.spot_price == pytest.approx(typical * (1.0 + spot.PRICE_MARGIN))
 
 
 @pytest.mark.parametrize(
@@ -103,9 +105,20 @@ def test_an_outcome_moves_the_estimate_towards_what_was_measured(share: float) -
     )
 
 
-def test_unmeasured_traffic_leaves_latency_unpredicted_and_confidence_lower() -> None:
-    found = candidate(model="someone/unknown-9B")
-    unsure = draft(found, [], modelled_p95(found, LOAD), [])
+@pytest.mark.parametrize(
+    ("changes", "load"),
+    [
+        ({}, replace(LOAD, output_tokens=None)),
+        ({}, replace(LOAD, output_tokens=0.0)),
+        ({"model": "someone/unknown-9B"}, LOAD),
+        ({"engine_args": {"quantization": "int3"}}, LOAD),
+    ],
+)
+def test_what_cannot_be_modelled_leaves_latency_unpredicted_and_confidence_lower(
+    changes: dict[str, Any], load: Load
+) -> None:
+    found = candidate(**changes)
+    unsure = draft(found, [], modelled_p95(found, load), [])
     assert unsure.predicted.p95_latency_ms is None
     assert "p95_latency_ms" not in unsure.modelled
     assert unsure.confidence < drafted([]).confidence

@@ -5,9 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
-from structlog.testing import capture_logs
 
+from optiinfra.runtime import collect
 from optiinfra.runtime.collect import Collector, Round
+from tests.unit.logs import logged
 from tests.unit.runtime.fleet import FakeGateway, exposition
 
 pytestmark = pytest.mark.anyio
@@ -129,7 +130,7 @@ async def test_metrics_that_cannot_be_read_are_said_once_and_keep_nobody_else_fr
 ) -> None:
     await collector.round(IDS)
     gateway.answers = {"/r1/metrics": b"<html>not metrics</html>"}
-    with capture_logs() as logs:
+    with logged(collect) as logs:
         for finished in (110, 120):
             gateway.clock, gateway.finished = gateway.clock + 10, {"r1": finished, "s1": finished}
             assert counted(await collector.round(IDS)) == {"dep_1": 0, "dep_2": 10}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from optiinfra.api.runtimes import Command, CommandKind
 from optiinfra.runtime import commands
@@ -16,6 +15,7 @@ from optiinfra.runtime.commands import Commander
 from optiinfra.runtime.inventory import Inventory
 from optiinfra.runtime.outbox import Outbox
 from optiinfra.runtime.platform import TokenRefusedError
+from tests.unit.logs import logged
 from tests.unit.runtime.fleet import FakeGateway, FakePlatform
 
 pytestmark = pytest.mark.anyio
@@ -191,7 +191,7 @@ async def test_an_unexpected_error_is_an_answer_and_a_trace_in_the_log(
 
     monkeypatch.setattr(Inventory, "refresh", refresh)
     platform.deliveries = [[command("discover")], [], []]
-    with capture_logs() as logs, pytest.raises(ExceptionGroup) as ended:
+    with logged(commands) as logs, pytest.raises(ExceptionGroup) as ended:
         await (await connect()).run()
     assert ended.group_contains(TokenRefusedError)
     ((_, result),) = platform.results

@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
-from optiinfra.runtime import customer, supervisor
+from optiinfra.runtime import customer, enrolment, supervisor
 from optiinfra.runtime.enrolment import Enrolment, Enrolments
 from optiinfra.runtime.settings import RuntimeSettings
 from optiinfra.runtime.supervisor import Supervisor
+from tests.unit.logs import logged
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ def test_what_is_no_enrolment_is_left_out_and_said_once_a_change(tmp_path: Path)
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     enrolments = Enrolments(tmp_path)
-    with capture_logs() as logs:
+    with logged(enrolment) as logs:
         for _ in range(3):
             assert list(enrolments.read()) == ["c"]
         assert sorted(Path(entry["path"]).name for entry in logs) == ["broken.json", "folder.json"]
@@ -98,7 +98,7 @@ async def test_a_status_that_cannot_be_written_is_said_once_and_tried_again(
     settings = RuntimeSettings(
         orchestrator_url="http://o", runtime_enrolments=tmp_path / "e", state_dir=state, version="v1"
     )
-    with capture_logs() as logs:
+    with logged(supervisor) as logs:
         running = asyncio.create_task(Supervisor(settings).run(stop))
         async with asyncio.timeout(10):
             while not logs:  # noqa: ASYNC110  the log is all there is to see

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from structlog.testing import capture_logs
 
 from optiinfra.api.common import now
 from optiinfra.api.runtimes import Command
@@ -22,6 +21,7 @@ from optiinfra.runtime.inventory import Inventory
 from optiinfra.runtime.outbox import Outbox
 from optiinfra.runtime.platform import Platform, RejectedError, TokenRefusedError
 from optiinfra.runtime.settings import RuntimeSettings
+from tests.unit.logs import logged
 from tests.unit.runtime.fleet import HISTORY, FakeGateway, FakePlatform
 
 pytestmark = pytest.mark.anyio
@@ -99,7 +99,7 @@ async def test_a_batch_that_the_platform_keeps_failing_at_is_given_up_with_a_wor
     fake = FakePlatform()
     box = Outbox(await fake.connect())
     fake.rejected, fake.rejection = "/telemetry", 500
-    with capture_logs() as logs:
+    with logged(outbox) as logs:
         async with sending(box):
             await box.put([sample(1)])
     assert len(set(fake.tried)) == 1

@@ -1,6 +1,7 @@
 """The application that every agent is: one task route, for the orchestrator alone."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,7 +32,7 @@ class AgentApp:
     """One running agent: what it reads from, its registration, and its tasks."""
 
     def __init__(self, kind: AgentKind, settings: AgentSettings, port: int) -> None:
-        self._kind, self._settings = kind, settings
+        self._kind, self._settings, self._port = kind, settings, port
         self.desk = TaskDesk()
         self.sources: Sources | None = None
         self.registration = Registration(
@@ -50,8 +51,7 @@ class AgentApp:
 
     async def authenticate(self, connection: HTTPConnection) -> Principal | None:
         """The orchestrator, by a token that it signed for this very agent."""
-        token, agent_id = bearer(connection), self.registration.agent_id
-        if token is None or not agent_id:
+        if (token := bearer(connection)) is None or not (agent_id := await self.registration.known_as()):
             return None
         try:
             claims = jwt.decode(
@@ -79,21 +79,39 @@ class AgentApp:
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        """Connect, register and stay registered; leave at the end."""
+        """Connect, and be registered while tasks are served; leave at the end."""
         try:
             self.sources = await self._connect()
-            await self.registration.register(self._settings.start_deadline_seconds)
         except DeadlineError as error:
             log.error("cannot start", error=str(error))  # noqa: TRY400  the text says it all
             raise
-        heartbeats = asyncio.create_task(self.registration.keep())
+        membership = asyncio.create_task(self._take_part())
         try:
             yield
         finally:
-            heartbeats.cancel()
+            membership.cancel()
+            await asyncio.gather(membership, return_exceptions=True)
             await self.registration.leave()
-            await asyncio.gather(heartbeats, self.sources.outcomes.close(), return_exceptions=True)
+            await self.registration.close()
+            await asyncio.gather(self.sources.outcomes.close(), return_exceptions=True)
             await self.sources.telemetry.close()
+
+    async def _take_part(self) -> None:
+        """Register as soon as tasks can be taken, which is after the start, and stay registered."""
+        deadline = self._settings.start_deadline_seconds
+        try:
+            await until_answers(self._listening, f"our own port {self._port}", deadline, interval=0.02)
+            await self.registration.register(deadline)
+        except DeadlineError as error:
+            log.error("cannot start", error=str(error))  # noqa: TRY400  the text says it all
+            signal.raise_signal(signal.SIGTERM)  # the server's own way to end; the process then ends by it
+            return
+        await self.registration.keep()
+
+    async def _listening(self) -> None:
+        _, writer = await asyncio.open_connection(self._settings.host, self._port)
+        writer.close()
+        await writer.wait_closed()
 
     async def _connect(self) -> Sources:
         chosen, deadline = self._settings, self._settings.start_deadline_seconds

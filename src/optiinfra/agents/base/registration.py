@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import httpx
 import structlog
+from pydantic import ValidationError
 
 from optiinfra.api.agents import Heartbeat, Register, Registered
 from optiinfra.kit.waiting import until_answers
@@ -25,15 +26,21 @@ class Registration:
     ) -> None:
         self._http, self._enrolment_secret, self._card, self._current = client, enrolment_secret, card, current_tasks
         self._registered: Registered | None = None
+        self._registering = asyncio.Lock()
 
     @property
     def agent_id(self) -> str:
         """The id under which the orchestrator knows this agent."""
         return self._registered.agent_id if self._registered else ""
 
+    async def known_as(self) -> str:
+        """The `agent_id`, once a registration that is under way is answered: its first task may come before."""
+        async with self._registering:
+            return self.agent_id
+
     async def register(self, deadline: float) -> None:
         """Register; raises DeadlineError when the orchestrator does not take us in so many seconds."""
-        self._registered = await until_answers(self._register, "the orchestrator's agent registry", deadline)
+        await until_answers(self._register, "the orchestrator's agent registry", deadline)
         log.info("registered", agent_id=self.agent_id)
 
     async def keep(self) -> None:
@@ -43,7 +50,7 @@ class Registration:
             await asyncio.sleep(self._registered.heartbeat_seconds)
             try:
                 await self.beat()
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ValidationError) as error:
                 if not failing:
                     log.warning("heartbeat failed", error=f"{type(error).__name__}: {error}")
                 failing = True
@@ -62,7 +69,7 @@ class Registration:
         )
         if answer.status_code in (401, 404):
             log.warning("the orchestrator does not know us any more; registering anew", agent_id=self.agent_id)
-            self._registered = await self._register()
+            await self._register()
             return
         answer.raise_for_status()
 
@@ -77,14 +84,19 @@ class Registration:
         except httpx.HTTPError as error:
             log.info("left without saying so", error=f"{type(error).__name__}: {error}")
 
-    async def _register(self) -> Registered:
-        answer = await self._http.post(
-            "/orchestrator/agents/register",
-            content=self._card.model_dump_json(),
-            headers=_bearer(self._enrolment_secret),
-        )
-        answer.raise_for_status()
-        return Registered.model_validate_json(answer.content)
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _register(self) -> None:
+        async with self._registering:
+            answer = await self._http.post(
+                "/orchestrator/agents/register",
+                content=self._card.model_dump_json(),
+                headers=_bearer(self._enrolment_secret),
+            )
+            answer.raise_for_status()
+            self._registered = Registered.model_validate_json(answer.content)
 
     def _headers(self) -> dict[str, str]:
         assert self._registered is not None

@@ -14,19 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from pydantic import BaseModel, Field, ValidationError
+
 from optiinfra.domain.hardware import INSTANCE_TYPES, MODELS, bytes_per_kv_element, bytes_per_weight
 
 # Shares of the data sheet's peak that serving engines are commonly reported to reach.
 BANDWIDTH_SHARE = 0.6
 COMPUTE_SHARE = 0.45
-# vLLM's own defaults of the arguments that count here.
-_DEFAULTS: Mapping[str, Any] = {
-    "tensor_parallel_size": 1,
-    "gpu_memory_utilization": 0.9,
-    "max_num_seqs": 256,
-    "kv_cache_dtype": "auto",
-    "quantization": None,
-}
 # An observed engine may be much slower than the roofline, but no faster than all of the bandwidth.
 _SLOWEST, _FASTEST = 8.0, BANDWIDTH_SHARE
 
@@ -35,13 +29,33 @@ class ModelError(ValueError):
     """The engine cannot be modelled; the text says what is unknown or does not fit."""
 
 
+class _EngineArgs(BaseModel):
+    """The arguments that count here, with vLLM's own defaults."""
+
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    max_num_seqs: int = Field(default=256, ge=1)
+    kv_cache_dtype: str = "auto"
+    quantization: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The mean request: prompt tokens that no prefix cache holds, all prompt tokens, and tokens answered."""
+    """The mean request: prompt tokens that no prefix cache holds, all prompt tokens, and tokens answered.
+
+    ModelError when nothing is answered: such requests cost no time that could be modelled.
+    """
 
     computed_tokens: float
     prompt_tokens: float
     output_tokens: float
+
+    def __post_init__(self) -> None:
+        if not (self.output_tokens > 0 and self.prompt_tokens >= self.computed_tokens >= 0):
+            raise ModelError(
+                f"requests of {self.prompt_tokens:g} prompt tokens, {self.computed_tokens:g} of them to compute, "
+                f"and {self.output_tokens:g} answered tokens cannot be modelled"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +88,17 @@ class Engine:
             raise ModelError(f"unknown model {model}; known: {', '.join(MODELS)}")
         if instance_type not in INSTANCE_TYPES:
             raise ModelError(f"unknown instance type {instance_type}; known: {', '.join(INSTANCE_TYPES)}")
-        args = {**_DEFAULTS, **engine_args}
+        try:
+            args = _EngineArgs.model_validate({name: value for name, value in engine_args.items() if value is not None})
+            weight = bytes_per_weight(args.quantization)
+        except ValidationError as error:
+            wrong = "; ".join(f"{item['loc'][0]} {item['input']!r}: {item['msg']}" for item in error.errors())
+            raise ModelError(f"engine arguments that no engine takes: {wrong}") from error
+        except ValueError as error:
+            raise ModelError(str(error)) from error
         facts, machine = MODELS[model], INSTANCE_TYPES[instance_type]
-        gpus, gpu = int(args["tensor_parallel_size"]), machine.gpu
-        weights = facts.parameters * bytes_per_weight(args["quantization"])
-        cache = gpus * gpu.memory * float(args["gpu_memory_utilization"]) - weights
+        gpus, gpu, weights = args.tensor_parallel_size, machine.gpu, facts.parameters * weight
+        cache = gpus * gpu.memory * args.gpu_memory_utilization - weights
         if gpus > machine.gpu_count or cache <= 0:
             raise ModelError(f"{model} with tensor_parallel_size {gpus} does not fit {instance_type}")
         return cls(
@@ -87,9 +107,9 @@ class Engine:
             weight_bytes=weights,
             active_share=facts.active_parameters / facts.parameters,
             active_parameters=facts.active_parameters,
-            kv_bytes_per_token=facts.kv_elements_per_token * bytes_per_kv_element(args["kv_cache_dtype"]),
+            kv_bytes_per_token=facts.kv_elements_per_token * bytes_per_kv_element(args.kv_cache_dtype),
             cache_bytes=cache,
-            max_num_seqs=int(args["max_num_seqs"]),
+            max_num_seqs=args.max_num_seqs,
         )
 
     def places(self, work: Work) -> int:

@@ -1,5 +1,7 @@
 """How busy each deployment's engines are."""
 
+import asyncio
+
 from optiinfra.agents.base.agent import Sources
 from optiinfra.agents.base.observed import Load, observe
 from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask
@@ -22,12 +24,13 @@ def describe(name: str, replicas: int, load: Load) -> str:
 
 async def analyze(task: AnalyzeTask, sources: Sources) -> AnalyzeAnswer:
     """Report the utilization of every deployment."""
+    deployments = task.infrastructure.vllm_deployments
+    # All at once: each may wait for a deployment's first measurement.
+    loads = await asyncio.gather(
+        *(observe(sources.telemetry, task.customer_id, deployment.deployment_id) for deployment in deployments)
+    )
     words = [
-        describe(
-            deployment.name,
-            deployment.replicas,
-            await observe(sources.telemetry, task.customer_id, deployment.deployment_id),
-        )
-        for deployment in task.infrastructure.vllm_deployments
+        describe(deployment.name, deployment.replicas, load)
+        for deployment, load in zip(deployments, loads, strict=True)
     ]
     return AnalyzeAnswer(drafts=[], summary="; ".join(words) or "there is no deployment yet")
