@@ -115,11 +115,10 @@ async def test_an_engine_that_was_away_while_prompts_were_asked_brings_back_none
 ) -> None:
     await collector.round(IDS)
     with collector.leaving_out("chat"):
-        gateway.clock, gateway.answers = 110, {"/r1/metrics": b"<html>"}
+        gateway.answers = {"/r1/metrics": b"<html>"}
+    for gateway.clock in (110, 120):
         await collector.round(IDS)
-    gateway.clock, gateway.answers, gateway.finished = 120, {}, {"r1": 190, "s1": 100}
-    await collector.round(IDS)
-    gateway.clock = 130
+    gateway.clock, gateway.answers, gateway.finished = 130, {}, {"r1": 190, "s1": 100}
     assert counted(await collector.round(IDS))["dep_1"] == 0
     gateway.clock, gateway.finished = 140, {"r1": 193, "s1": 100}
     assert counted(await collector.round(IDS))["dep_1"] == 3

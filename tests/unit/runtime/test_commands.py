@@ -202,8 +202,9 @@ async def test_an_unexpected_error_is_an_answer_and_a_trace_in_the_log(
 async def test_what_the_platform_rejects_on_the_way_is_answered(connect: Connect, platform: FakePlatform) -> None:
     commander = await connect()
     platform.deliveries, platform.rejected = [[command("discover")], [], []], "/inventory"
-    with pytest.raises(ExceptionGroup):
+    with logged(commands) as logs, pytest.raises(ExceptionGroup):
         await commander.run()
+    assert {entry["log_level"] for entry in logs} == {"info"}
     ((_, result),) = platform.results
     assert (result.ok, "/inventory: 422 no" in (result.error or "")) == (False, True)
 
