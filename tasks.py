@@ -12,7 +12,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from testbed import build, demo, health, logs, optional_positional, paths, prerequisites, startup
+from testbed import build, demo, guard, health, logs, optional_positional, paths, prerequisites, startup
 from testbed import environment as environments
 from testbed.console import console, print_json, progress
 from testbed.environment import DEFAULT_NAME, Environment, Settings, SetupError
@@ -31,6 +31,8 @@ def user_errors() -> Iterator[None]:
     """Turn what the user can mend into a message without a traceback."""
     try:
         yield
+    except guard.Refused as refused:
+        raise Exit(str(refused), code=guard.EXIT_CODE) from refused
     except (SetupError, ValueError, build.BuildError) as error:
         raise Exit(str(error), code=1) from error
 
@@ -100,6 +102,7 @@ def start_test_env(
 ) -> None:
     """Start everything at once; return when all parts are healthy."""
     with user_errors():
+        guard.check_caller(backend)
         started(name, Settings.chosen(backend, coverage=coverage, fleet_speed=speed))
 
 
@@ -186,6 +189,7 @@ def seed_estate(
 ) -> None:
     """Provision the estate that FILE describes in the running environment."""
     with user_errors():
+        guard.check_caller()
         document = demo.seed(running(name), Path(file), suffix)
     if json:
         print_json(document)
@@ -199,6 +203,7 @@ def run_demo(_context: Context, name: str = DEFAULT_NAME, suffix: str | None = N
     """Start the environment at real speed, with the sample estate in it, analysed; print where to look."""
     out = console()
     with user_errors():
+        guard.check_caller()
         found = startup.running(name) or started(name, Settings.chosen(None, coverage=False, fleet_speed=DEMO_SPEED))
         customer = demo.seed(found, demo.SAMPLE_ESTATE, suffix)
         demo.analyse(found, customer, out.print)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed import paths
+from testbed import guard, paths
 from testbed.engines.settings import write_private
 from testbed.fingerprint import fingerprint, version
 from testbed.parts import HOST, PARTS, Part, variable_name
@@ -158,7 +158,7 @@ class Environment:
 
     def save(self) -> None:
         """Write ``environment.json``, private from its first byte on."""
-        target = self.state_dir / "environment.json"
+        target = description(self.name)
         partial = target.with_suffix(".partial")
         write_private(partial, json.dumps(self.document(), indent=2))
         partial.replace(target)
@@ -173,15 +173,40 @@ def env_id(name: str) -> str:
     return f"{name}-{digest[:10]}"
 
 
+def description(name: str) -> Path:
+    """Where the environment is described."""
+    return paths.state_dir(name) / "environment.json"
+
+
 def load(name: str) -> Environment | None:
-    """The environment as last started, or None when there is no trace of it."""
-    file = paths.state_dir(name) / "environment.json"
+    """The environment as last started, or None when there is no trace of it.
+
+    Refused when an address of its description, which other programs read too, is not on loopback.
+    """
+    found = _read(name)
+    if found is None:
+        return None
+    environment, written = found
+    remedy = f"run `invoke clean --name {name}` and start again"
+    for urls in (written, environment.urls()):
+        guard.check_urls(urls, str(description(name)), remedy)
+    return environment
+
+
+def read(name: str) -> Environment | None:
+    """The environment as described, unchecked: for those who only stop it, remove it, or note what it was."""
+    found = _read(name)
+    return found[0] if found is not None else None
+
+
+def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
+    file = description(name)
     if not file.exists():
         return None
     try:
         document = json.loads(file.read_text())
         settings = {field.name: document[field.name] for field in dataclasses.fields(Settings)}
-        return Environment(
+        environment = Environment(
             name=document["name"],
             env_id=document["env_id"],
             settings=Settings(**settings),
@@ -191,7 +216,8 @@ def load(name: str) -> Environment | None:
             credentials={key: document["credentials"][key] for key in SECRETS},
             supervisor_socket=document["supervisor_socket"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+        return environment, {part: str(url) for part, url in document["urls"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SetupError(
             f"{file} cannot be read ({error!r}): run `invoke clean --name {name}` and start again"
         ) from error

@@ -63,7 +63,7 @@ def collect(session: str, name: str, started: datetime) -> Path:
     results = paths.ROOT / "test-results.xml"
     if results.exists():
         shutil.copyfile(results, folder / "junit.xml")
-    found = environments.load(name)
+    found = environments.read(name)
     backend = found.settings.backend if found else environments.Settings.backend
     (folder / "manifest.json").write_text(json.dumps(manifest(session, started, backend), indent=2))
     return folder

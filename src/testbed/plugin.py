@@ -3,6 +3,7 @@
 Unit tests load it too, so whatever is heavy is imported where it is used.
 """
 
+import contextlib
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from testbed import paths, waiting
+from testbed import guard, paths, waiting
 from testbed.scenario import Scenario
 
 # Minutes of each scenario, seconds of the other kinds.
@@ -39,6 +40,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than 5 seconds; `nox -s fast` leaves it out")
     if not hasattr(config, "workerinput"):
         os.environ[OWN] = f"pytest-{os.getpid()}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart() -> None:
+    """Refuse to run any test where it could reach something real.
+
+    Here rather than in the fixture, whose exit would take xdist's worker down without the reason.
+    """
+    from testbed import environment as environments
+
+    try:
+        guard.check_caller()
+        with contextlib.suppress(ValueError, environments.SetupError):  # told to the test that needs it
+            environments.load(os.environ.get(GIVEN) or environments.DEFAULT_NAME)
+    except guard.Refused as refused:
+        pytest.exit(str(refused), returncode=guard.EXIT_CODE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,8 +4,9 @@ It may if it was started from the same source, pins, Python, backend and setting
 """
 
 import argparse
+import sys
 
-from testbed import startup
+from testbed import guard, startup
 from testbed.environment import DEFAULT_NAME, Settings
 
 
@@ -20,7 +21,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--coverage", action="store_true")
     arguments = parser.parse_args()
-    print(reusable(Settings.chosen(None, coverage=arguments.coverage, fleet_speed=None)) or "")  # noqa: T201
+    try:
+        name = reusable(Settings.chosen(None, coverage=arguments.coverage, fleet_speed=None))
+    except guard.Refused as refused:
+        print(refused, file=sys.stderr)  # noqa: T201
+        raise SystemExit(guard.EXIT_CODE) from refused
+    print(name or "")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def last_lines(environment: Environment, program: str) -> str:
 def stop(name: str, say: Say) -> bool:
     """Stop every process of the environment; True when something ran. Data and logs stay."""
     with locked(name):
-        found = environments.load(name)
+        found = environments.read(name)
         ran = found is not None and _stop(found)
         left = stop_strays(strays(environments.env_id(name)))
         if left:
