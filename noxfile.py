@@ -109,6 +109,14 @@ def platform(session: nox.Session) -> None:
 
 
 @nox.session
+def breakages(session: nox.Session) -> None:
+    """Break the platform line by line, each in a worktree of its own: the test named for it must go red."""
+    install(session, "system,unit")
+    # Interrupted, it takes a moment to remove its worktrees.
+    session.run("python", "-m", "testbed.breakages", *session.posargs, interrupt_timeout=30, terminate_timeout=30)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, formatting, and the arrows between packages."""
     install(session, "lint")

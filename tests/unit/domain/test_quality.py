@@ -69,6 +69,14 @@ def test_a_model_just_below_what_is_required_passes_no_oftener_than_the_error_ra
     assert passed / 600 <= ERROR_RATE + 0.02
 
 
+def test_that_two_bounds_are_tried_at_two_looks_makes_passing_no_easier() -> None:
+    # With a baseline of 0.8 the bounds go up and down apart from each other: four chances of being lucky.
+    rng, baseline = random.Random(9), 0.8
+    spoilt = 1 - (quality.required(baseline, slo=0.5) - 1e-6) / baseline
+    passed = sum(_run_from(rng, baseline, spoilt) for _ in range(1000))
+    assert passed / 1000 <= ERROR_RATE + 0.02
+
+
 def test_a_model_as_good_as_before_passes_nearly_always() -> None:
     rng = random.Random(8)
     assert sum(_run(rng, 0.995) for _ in range(300)) >= 297
@@ -80,6 +88,20 @@ def _run(rng: random.Random, kept: float) -> bool:
         correct += sum(rng.random() < kept for _ in range(look - answered))
         answered = look
         verdict = quality.judge(correct, answered, answered - correct, baseline=1.0, slo=0.9)
+        if verdict.decision != "continue":
+            return verdict.decision == "pass"
+    raise AssertionError("the last look decides")
+
+
+def _run_from(rng: random.Random, baseline: float, spoilt: float) -> bool:
+    """As `_run`, from a baseline below 1, a share of whose right answers the change has spoilt."""
+    correct = lost = answered = 0
+    for look in quality.LOOKS:
+        for _ in range(look - answered):
+            was_right, is_spoilt = rng.random() < baseline, rng.random() < spoilt
+            correct, lost = correct + (was_right and not is_spoilt), lost + (was_right and is_spoilt)
+        answered = look
+        verdict = quality.judge(correct, answered, lost, baseline=baseline, slo=0.5)
         if verdict.decision != "continue":
             return verdict.decision == "pass"
     raise AssertionError("the last look decides")

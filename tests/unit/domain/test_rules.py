@@ -61,6 +61,12 @@ def test_risk_is_ordered() -> None:
     assert not recommendation.within_risk("high", "medium")
 
 
+def test_nobody_judges_their_own_recommendation() -> None:
+    assert recommendation.validators_of("cost") == ["performance", "application"]
+    assert recommendation.validators_of("performance") == ["application"]
+    assert recommendation.validators_of("application") == ["performance"]
+
+
 def test_known_quantizations_and_an_unknown_one() -> None:
     assert hardware.bytes_per_weight(None) == 2.0
     assert hardware.bytes_per_weight("fp8") == 1.0

@@ -52,6 +52,7 @@ class Asked:
         self.hosts: list[str] = []
 
         def handle(request: httpx.Request) -> httpx.Response:
+            assert request.url.host not in self.hosts, f"{request.url.host} is asked again"
             self.hosts.append(request.url.host)
             return answer(request.url.host)
 

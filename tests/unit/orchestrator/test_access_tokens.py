@@ -1,0 +1,44 @@
+"""Which texts are access tokens of ours."""
+
+import time
+from typing import Any
+
+import jwt
+import pytest
+
+from optiinfra.kit.auth import Principal
+from optiinfra.orchestrator.accounts.tokens import read_access_token
+from optiinfra.orchestrator.settings import Settings
+
+KEY = "a signing key that is long enough, for HS512 too" * 2
+SETTINGS = Settings.model_construct(token_signing_key=KEY)
+
+
+def token(key: str = KEY, algorithm: str = "HS256", **changes: Any) -> str:
+    """A token as issued, with claims changed, or left out where the change is None."""
+    issued = {"sub": "user_1", "aud": "optiinfra", "customer_id": "cust_1", "role": "owner", "exp": time.time() + 60}
+    claims = {name: value for name, value in (issued | changes).items() if value is not None}
+    return jwt.encode(claims, key, algorithm=algorithm)
+
+
+def test_a_token_says_who_calls() -> None:
+    assert read_access_token(SETTINGS, token()) == Principal("user", "user_1", "cust_1", "owner")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        token(aud="agent_1"),
+        token(aud=None),
+        token(exp=time.time() - 1),
+        token(exp=None),
+        token(sub=None),
+        token(key="another key that is as long as our own one" * 2),
+        token(key="", algorithm="none"),
+        token(algorithm="HS512"),
+        "nonsense",
+        "",
+    ],
+)
+def test_any_other_text_is_none(text: str) -> None:
+    assert read_access_token(SETTINGS, text) is None
