@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from testbed import paths
 from testbed.console import console
@@ -179,7 +179,7 @@ async def _run(test: str, tree: Path) -> Run:
     """Run one test with the worktree's sources, always with the same random numbers."""
     report = tree / "breakage.xml"
     report.unlink(missing_ok=True)
-    options = ["--tb=long", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    options = ["-q", "--no-header", "--tb=long", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
     deadline = f"--timeout={stretched(TEST_SECONDS):g}"
     code, output = await _python(tree, "-m", "pytest", *options, deadline, f"--junitxml={report}", test)
     if not report.exists():  # pytest could not even begin
@@ -269,11 +269,11 @@ def main() -> int:
         parser.error(str(error))
     if version().endswith("+dirty"):
         out.print("[yellow]what is not committed yet is left out: breakages are tried on the commit[/]")
-    table = Table("breakage", "test that must go red", "result", "seconds")
+    table = Table("breakage", Column("test that must go red", overflow="fold"), "result", "seconds")
     with Live(table, console=out, auto_refresh=False) as live:
 
         def say(result: Result) -> None:
-            verdict = "[red]✗ not noticed[/]" if result.fault else "[green]✓ red[/]"
+            verdict = "[red]✗ not red[/]" if result.fault else "[green]✓ red[/]"
             table.add_row(result.breakage.name, escape(result.breakage.test), verdict, f"{result.seconds:.1f}")
             live.refresh()
 
