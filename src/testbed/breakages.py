@@ -39,6 +39,7 @@ TEST_SECONDS = 60.0
 END_SECONDS = 10.0
 """How long a pytest that was interrupted may take to stop the engines that it started."""
 PASSED, FAILED = 0, 1  # pytest's exit codes
+STOPPED = 130
 
 _PLACE = re.compile(r"^(\S+\.py):\d+: (\w+)$", re.MULTILINE)
 
@@ -259,7 +260,7 @@ async def _stoppable(breakages: Sequence[Breakage], say: Callable[[Result], None
 
 
 def main() -> int:
-    """Try the chosen breakages and print a table; 1 unless each turned exactly its test red."""
+    """Try the chosen breakages and print a table; 1 unless each turned exactly its test red, 130 when stopped."""
     parser = argparse.ArgumentParser(prog="python -m testbed.breakages", description=main.__doc__)
     parser.add_argument("-k", metavar="WORD", default="", help="only those whose name or description holds it")
     out, arguments = console(), parser.parse_args()
@@ -277,7 +278,11 @@ def main() -> int:
             table.add_row(result.breakage.name, escape(result.breakage.test), verdict, f"{result.seconds:.1f}")
             live.refresh()
 
-        results = asyncio.run(_stoppable(breakages, say))
+        try:
+            results = asyncio.run(_stoppable(breakages, say))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            return STOPPED
+    out.line()  # without a terminal the table ends without one
     wrong = [result for result in results if result.fault]
     for result in wrong:
         out.print(

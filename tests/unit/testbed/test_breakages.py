@@ -74,6 +74,12 @@ def test_only_a_green_test_that_turns_red_by_an_assertion_counts(checkout: Path,
     assert (checkout / RULE).read_text() == SOURCE
 
 
+def test_the_installed_platform_is_not_taken_for_the_worktrees(checkout: Path, tmp_path: Path) -> None:
+    asyncio.run(breakages._check_sources(checkout.resolve()))
+    with pytest.raises(BreakageError, match="would be imported from"):
+        asyncio.run(breakages._check_sources(tmp_path))
+
+
 def red(text: str) -> Run:
     return Run(1, (text,), 0, "")
 
