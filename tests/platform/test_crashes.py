@@ -1,4 +1,4 @@
-"""`kill -9` of the orchestrator at each step: the change is carried through once, and nothing is left over."""
+"""`kill -9` of the orchestrator at each step, of others where they work: all is done once, nothing is left over."""
 
 import os
 from collections import Counter
@@ -42,10 +42,12 @@ def seen(customer: Customer, optimization_id: str, name: str) -> Optimization | 
     return optimization if name in begun or optimization.status in FINAL else None
 
 
-def crash_at(own: OwnEnvironment, customer: Customer, optimization_id: str, step: str) -> Optimization:
-    """Kill the orchestrator as soon as the step is seen; the optimization once it is over."""
+def crash_at(
+    own: OwnEnvironment, customer: Customer, optimization_id: str, step: str, module: str = ORCHESTRATOR
+) -> Optimization:
+    """Kill a process as soon as the step is seen; the optimization once it is over."""
     wait_until(lambda: seen(customer, optimization_id, step), f"{step} to begin", 60, poll=0.01)
-    own.process(ORCHESTRATOR).kill()
+    own.process(module).kill()
     return wait_until(
         lambda: customer.optimization(optimization_id),
         f"optimization {optimization_id} to end after the crash",
@@ -65,20 +67,44 @@ def assert_events_without_gap_or_repetition(customer: Customer, optimization_id:
     assert [what for what, times in told.items() if times > 1] == []
 
 
+def assert_migrated_once(customer: Customer, optimization: Optimization) -> None:
+    assert optimization.status == "completed", optimization.result
+    assert tuple(each.name for each in optimization.execution_steps) == STEPS_OF_IT
+    assert {each.status for each in optimization.execution_steps} == {"completed"}
+    assert cloud_truth.running(customer.seeded, MOVED) == [("p4de.24xlarge", "spot")] * 2
+    fleet = customer.fleet(MOVED)
+    assert fleet["requests_dropped"] == 0
+    assert [replica["state"] for replica in fleet["replicas"]] == ["ready"] * 2
+    assert_events_without_gap_or_repetition(customer, optimization.id)
+
+
 @pytest.mark.parametrize("step", STEPS_OF_IT)
 def test_a_crash_at_any_step_loses_and_doubles_nothing(own: OwnEnvironment, acme: Customer, step: str) -> None:
     approval = acme.post(f"/recommendations/{acme.analyzed('cost')[MOVED].id}/approve")
 
     optimization = crash_at(own, acme, approval["optimization_id"], step)
 
-    assert optimization.status == "completed", optimization.result
-    assert tuple(each.name for each in optimization.execution_steps) == STEPS_OF_IT
-    assert {each.status for each in optimization.execution_steps} == {"completed"}
-    assert cloud_truth.running(acme.seeded, MOVED) == [("p4de.24xlarge", "spot")] * 2
-    fleet = acme.fleet(MOVED)
-    assert fleet["requests_dropped"] == 0
-    assert [replica["state"] for replica in fleet["replicas"]] == ["ready"] * 2
-    assert_events_without_gap_or_repetition(acme, optimization.id)
+    assert_migrated_once(acme, optimization)
+
+
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [
+        ("optiinfra.runtime", "deploy_canary"),
+        ("optiinfra.runtime", "validate_canary"),
+        ("optiinfra.runtime", "terminate_ondemand"),
+        ("optiinfra.agents.perf_agent", "validate_canary"),
+        ("optiinfra.agents.app_agent", "validate_50_percent"),
+    ],
+)
+def test_a_crash_of_who_works_for_it_loses_and_doubles_nothing(
+    own: OwnEnvironment, acme: Customer, module: str, step: str
+) -> None:
+    approval = acme.post(f"/recommendations/{acme.analyzed('cost')[MOVED].id}/approve")
+
+    optimization = crash_at(own, acme, approval["optimization_id"], step, module)
+
+    assert_migrated_once(acme, optimization)
 
 
 @pytest.mark.parametrize("step", UNDONE)

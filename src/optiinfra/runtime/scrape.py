@@ -19,10 +19,11 @@ _SUMS = {
     "vllm:generation_tokens_total": "output_tokens",
     "vllm:prefix_cache_queries_total": "prefix_queries",
     "vllm:prefix_cache_hits_total": "prefix_hits",
+    "vllm:e2e_request_latency_seconds_sum": "latency_seconds",
 }
 _MEANS = {"vllm:kv_cache_usage_perc": "kv_cache_usage", "DCGM_FI_DEV_GPU_UTIL": "gpu_percent"}
 _LATENCY = "vllm:e2e_request_latency_seconds_bucket"
-_COUNTERS = ("finished", "prompt_tokens", "output_tokens", "prefix_queries", "prefix_hits")
+_COUNTERS = ("finished", "prompt_tokens", "output_tokens", "prefix_queries", "prefix_hits", "latency_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Reading:
 
 @dataclass(slots=True)
 class Interval:
-    """What one or more engines finished between two scrapes: requests, tokens, and latencies by bucket.
+    """What one or more engines finished between two scrapes: requests, tokens, latencies in sum and by bucket.
 
     A counter that one of them did not show is NaN: the sum is not known.
     """
@@ -49,6 +50,7 @@ class Interval:
     output_tokens: float = 0.0
     prefix_queries: float = 0.0
     prefix_hits: float = 0.0
+    latency_seconds: float = 0.0
     latency: dict[float, int] = field(default_factory=dict)
 
     def add(self, other: "Interval") -> None:
@@ -115,7 +117,7 @@ def since(previous: Reading | None, current: Reading) -> Interval:
 
 
 def rates(interval: Interval, seconds: float) -> dict[str, float]:
-    """A deployment's figures over an interval of so many simulated seconds: requests a second, tokens a request.
+    """A deployment's figures over an interval of so many simulated seconds: requests a second, tokens and time each.
 
     What is not known is left out.
     """
@@ -123,6 +125,7 @@ def rates(interval: Interval, seconds: float) -> dict[str, float]:
     if interval.finished > 0:
         shown["prompt_tokens_per_request"] = interval.prompt_tokens / interval.finished
         shown["output_tokens_per_request"] = interval.output_tokens / interval.finished
+        shown["mean_latency_ms"] = 1000.0 * interval.latency_seconds / interval.finished
     if interval.prefix_queries > 0:
         shown["prefix_cache_hit_rate"] = interval.prefix_hits / interval.prefix_queries
     return {metric: value for metric, value in shown.items() if not math.isnan(value)}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from optiinfra.agents.base.observed import Load, load_of
+from optiinfra.agents.base.prediction import fit
 from optiinfra.agents.perf_agent.validation import survives_interruption
 from optiinfra.api.agents import SpotParameters
 from optiinfra.api.customers import Slo
@@ -76,3 +77,10 @@ def test_what_is_not_measured_lately_is_taken_from_the_history() -> None:
     )
     assert (load.in_engine, load.requests_per_second, load.p95_latency_ms, load.busiest) == (4.0, 2.0, 900.0, 2.5)
     assert load.prompt_tokens is None
+
+
+def test_the_measured_mean_counts_for_more_than_what_runs_at_the_moment() -> None:
+    slow, fast = (replace(LOAD, in_engine=1.0, mean_latency_ms=mean) for mean in (3900.0, 1950.0))
+    estate = deployment(instances())
+    patient, quick = (fit(estate, "p4de.24xlarge", 2, load).engine.slowness for load in (slow, fast))
+    assert patient > 1.5 * quick

@@ -41,7 +41,7 @@ vllm:e2e_request_latency_seconds_bucket{{engine="0",le="1.0"}} {fast}
 vllm:e2e_request_latency_seconds_bucket{{engine="0",le="2.0"}} {fast}
 vllm:e2e_request_latency_seconds_bucket{{engine="0",le="+Inf"}} {finished}
 vllm:e2e_request_latency_seconds_count{{engine="0"}} {finished}
-vllm:e2e_request_latency_seconds_sum{{engine="0"}} 1.0
+vllm:e2e_request_latency_seconds_sum{{engine="0"}} {0.75 * fast + 9.0 * slow}
 # TYPE DCGM_FI_DEV_GPU_UTIL gauge
 DCGM_FI_DEV_GPU_UTIL{{gpu="0"}} 40
 DCGM_FI_DEV_GPU_UTIL{{gpu="1"}} 60

@@ -33,6 +33,7 @@ def test_between_two_scrapes_only_what_is_new_counts() -> None:
         "throughput": 0.5,
         "prompt_tokens_per_request": 800.0,
         "output_tokens_per_request": 200.0,
+        "mean_latency_ms": pytest.approx((25 * 750 + 5 * 9000) / 30),
     }
 
 
@@ -61,11 +62,12 @@ def test_a_counter_that_is_not_shown_is_unknown_not_nothing() -> None:
     name = "vllm:prompt_tokens_total"
     before, after = (scrape.parse(without(name, exposition(count))) for count in (100, 130))
     shown = scrape.rates(scrape.since(before, after), 60.0)
-    assert shown == {"throughput": 0.5, "output_tokens_per_request": 200.0}
+    known = {"output_tokens_per_request": 200.0, "mean_latency_ms": pytest.approx(750.0)}
+    assert shown == {"throughput": 0.5, **known}
     # One engine that keeps it to itself makes the deployment's sum unknown.
     whole = scrape.since(scrape.parse(exposition(100)), scrape.parse(exposition(130)))
     whole.add(scrape.since(before, after))
-    assert scrape.rates(whole, 60.0) == {"throughput": 1.0, "output_tokens_per_request": 200.0}
+    assert scrape.rates(whole, 60.0) == {"throughput": 1.0, **known}
 
 
 def test_a_counter_that_was_away_for_a_moment_brings_back_no_past() -> None:
@@ -143,6 +145,7 @@ def test_scrapes_in_quick_succession_give_one_rate_and_lose_nothing() -> None:
         "throughput": pytest.approx(10.0),
         "prompt_tokens_per_request": 800.0,
         "output_tokens_per_request": 200.0,
+        "mean_latency_ms": pytest.approx(750.0),
         "p95_latency_ms": pytest.approx(975.0),
     }
 

@@ -31,6 +31,7 @@ class Load:
     gpu_utilization: float | None
     kv_cache_usage: float | None
     waiting: float | None
+    mean_latency_ms: float | None = None
 
 
 def load_of(recent: Mapping[str, float], history: Mapping[str, float], busiest: float | None) -> Load:
@@ -51,6 +52,7 @@ def load_of(recent: Mapping[str, float], history: Mapping[str, float], busiest: 
         gpu_utilization=seen("gpu_utilization"),
         kv_cache_usage=recent.get("kv_cache_usage"),
         waiting=waiting,
+        mean_latency_ms=recent.get("mean_latency_ms"),
     )
 
 

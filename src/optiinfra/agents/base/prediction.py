@@ -50,8 +50,10 @@ def fit(deployment: Deployment, instance_type: str, replicas: int, load: Load) -
         Engine.of(deployment.model, instance_type, deployment.engine_args),
         load.requests_per_second / replicas,
     )
-    if load.in_engine and share > 0:
-        engine = engine.calibrated(work, share, load.in_engine)
+    # Little's law: a mean over every request tells more than gauges that were looked at now and then.
+    in_engine = load.in_engine if load.mean_latency_ms is None else share * load.mean_latency_ms / 1000.0
+    if in_engine and share > 0:
+        engine = engine.calibrated(work, share, in_engine)
     operation, tail = engine.under(work, share), TAIL
     if operation is not None and load.p95_latency_ms:
         tail = load.p95_latency_ms / 1000.0 / operation.seconds
