@@ -44,12 +44,12 @@ def component(path: str) -> str:
 
 
 def rows(files: Iterable[tuple[str, Counts]]) -> list[tuple[str, Counts]]:
-    """A row a component, in the report's order, and the total; nothing is omitted."""
+    """A row a component, in the report's order, and the total; no statement is omitted."""
     found: dict[str, Counts] = dict.fromkeys(FIRST, Counts())
     for path, counts in files:
         name = component(path)
         found[name] = found.get(name, Counts()) + counts
-    others = sorted(set(found) - set(FIRST))
+    others = sorted(name for name in set(found) - set(FIRST) if found[name].statements)
     listed = [(name, found[name]) for name in (*FIRST, *others)]
     return [*listed, ("TOTAL", sum(found.values(), Counts()))]
 
