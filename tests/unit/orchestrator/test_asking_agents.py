@@ -50,6 +50,7 @@ class Asked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, agents: list[Agent], answer: Callable[[str], httpx.Response]):
         self.hosts: list[str] = []
+        self.patience: list[float] = []
 
         def handle(request: httpx.Request) -> httpx.Response:
             assert request.url.host not in self.hosts, f"{request.url.host} is asked again"
@@ -59,14 +60,15 @@ class Asked:
         async def listing(_platform: Platform) -> list[Agent]:
             return agents
 
-        async def look_once(_channel: str, fetch: Any, _seconds: float) -> Any:
+        async def look_once(_channel: str, fetch: Any, seconds: float) -> Any:
+            self.patience.append(seconds)
             return await fetch()
 
         monkeypatch.setattr(service, "listing", listing)
         self.platform = cast(
             "Platform",
             SimpleNamespace(
-                settings=SimpleNamespace(enrolment_secret="s" * 32, agent_task_seconds=5.0, agent_wait_seconds=0.0),
+                settings=SimpleNamespace(enrolment_secret="s" * 32, agent_task_seconds=5.0, agent_wait_seconds=20.0),
                 wake=SimpleNamespace(until=look_once),
                 agents_http=httpx.AsyncClient(transport=httpx.MockTransport(handle)),
             ),
@@ -91,6 +93,19 @@ async def test_another_agent_is_asked_when_one_fails(monkeypatch: pytest.MonkeyP
     asked = Asked(monkeypatch, [agent(n, load=n / 10) for n in (1, 2, 3)], answer)
     assert (await asked.ask()).summary == "nothing to save"
     assert asked.hosts == ["agent-1", "agent-2", "agent-3"]
+
+
+async def test_one_that_crashed_is_waited_for_and_one_that_answers_with_an_error_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def crashed(_host: str) -> httpx.Response:
+        raise httpx.ReadError("reset")
+
+    for answer, waits in ((crashed, True), (lambda _: httpx.Response(500), False)):
+        asked = Asked(monkeypatch, [agent(1)], answer)
+        with pytest.raises(service.AgentError, match="agent_1"):
+            await asked.ask()
+        assert [seconds > 15 for seconds in asked.patience] == [True, waits]
 
 
 async def test_an_answer_of_another_shape_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,17 +129,23 @@ async def ask(
         ]
         return sorted(able, key=lambda agent: (agent.load, agent.current_tasks)) or None
 
-    waited = platform.settings.agent_wait_seconds
-    while found := await platform.wake.until(_CHANNEL, candidates, 0.0 if refused else waited):
+    allowed = platform.settings.agent_wait_seconds
+    ends, crashed = time.monotonic() + allowed, False
+    # One that crashed is started again and registers under another id: worth waiting for. One that answered with an
+    # error would give the same answer.
+    while found := await platform.wake.until(
+        _CHANNEL, candidates, ends - time.monotonic() if crashed or not refused else 0.0
+    ):
         agent = found[0]
         try:
             return answer_type.model_validate(await _post(platform, agent, task))
         except (httpx.HTTPError, ValueError) as error:
+            crashed = crashed or isinstance(error, httpx.TransportError)
             refused[agent.agent_id] = f"{type(error).__name__}: {error}"
             log.warning("agent failed a task", agent_id=agent.agent_id, kind=task.kind, error=refused[agent.agent_id])
     if refused:
         raise AgentError(f"no {agent_type} agent could {task.kind}: {refused}")
-    raise AgentError(f"no {agent_type} agent that can {task.kind} was there within {waited:.0f} s")
+    raise AgentError(f"no {agent_type} agent that can {task.kind} was there within {allowed:.0f} s")
 
 
 async def _post(platform: Platform, agent: Agent, task: AnalyzeTask | ValidateTask | JudgeTask) -> object:
