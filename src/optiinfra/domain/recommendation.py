@@ -1,5 +1,6 @@
 """What a recommendation is, who makes it and who must agree."""
 
+from collections.abc import Collection
 from typing import Literal
 
 AgentType = Literal["cost", "performance", "resource", "application"]
@@ -42,6 +43,11 @@ VALIDATORS: tuple[AgentType, ...] = ("performance", "application")
 def validators_of(proposer: AgentType) -> list[AgentType]:
     """Who must have judged a recommendation before it may be approved: nobody judges their own."""
     return [agent for agent in VALIDATORS if agent != proposer]
+
+
+def awaited(proposer: AgentType, heard: Collection[AgentType]) -> list[AgentType]:
+    """The validators that have not spoken yet."""
+    return [agent for agent in validators_of(proposer) if agent not in heard]
 
 
 def within_risk(risk: RiskLevel, limit: RiskLevel) -> bool:

@@ -7,9 +7,10 @@ from optiinfra.api.common import Wire
 from optiinfra.api.customers import Infrastructure
 from optiinfra.api.recommendations import Optimization, Recommendation
 from optiinfra.api.telemetry import MetricPoint
+from optiinfra.domain import recommendation as rules
 from optiinfra.domain import savings
 from optiinfra.domain.optimization import FINAL
-from optiinfra.domain.recommendation import VALIDATORS, AgentType
+from optiinfra.domain.recommendation import AgentType
 from optiinfra.portal.platform import Platform
 
 
@@ -53,8 +54,7 @@ def refused(recommendation: Recommendation) -> bool:
 
 def awaited(recommendation: Recommendation) -> list[AgentType]:
     """The validators that have not spoken yet; nothing is approved before they have."""
-    heard = {validation.agent_type for validation in recommendation.validations}
-    return [one for one in VALIDATORS if one not in heard and one != recommendation.agent_type]
+    return rules.awaited(recommendation.agent_type, {said.agent_type for said in recommendation.validations})
 
 
 def approvable(recommendation: Recommendation) -> bool:

@@ -9,7 +9,7 @@ from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Recommendation
 from optiinfra.domain.optimization import FINAL
-from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus, validators_of
+from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus, awaited
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.logging import trace_id
 from optiinfra.kit.problems import Problem, not_found
@@ -166,7 +166,7 @@ def _must_be_approvable(recommendation: Recommendation) -> None:
             refusal = f"the {validation.agent_type} agent refused it: {validation.reason}"
             raise Problem(409, "refused_by_validator", refusal)
     spoken = {validation.agent_type for validation in recommendation.validations}
-    if silent := [agent for agent in validators_of(recommendation.agent_type) if agent not in spoken]:
+    if silent := awaited(recommendation.agent_type, spoken):
         raise Problem(409, "not_validated", f"not yet judged by: {', '.join(silent)}")
     if recommendation.type in ADVICE_ONLY:
         raise Problem(409, "not_executable", "this is advice for you to follow; the platform cannot carry it out")
