@@ -160,8 +160,8 @@ class Telemetry:
             await asyncio.to_thread(self._client.command, statement, parameters={"customer": customer_id})
 
     async def close(self) -> None:
-        """Close the connections."""
-        await asyncio.to_thread(self._client.close)
+        """Close the connections. Not in a thread: DBOS, stopping first, takes the event loop's own along."""
+        self._client.close()
 
     async def _insert(self, table: str, rows: Sequence[Sequence[Any]], columns: list[str], token: str | None) -> None:
         if rows:
