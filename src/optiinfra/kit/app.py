@@ -1,10 +1,12 @@
 """The application that every service is: health, readiness, metrics, traces, authentication, problem details."""
 
+import asyncio
 import secrets
+import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -14,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from optiinfra.kit import logging, problems
 from optiinfra.kit.auth import Authenticate, AuthenticationMiddleware
+
+T = TypeVar("T")
 
 Check = Callable[[], Awaitable[None]]
 """Raises when a dependency does not answer; the exception's text says what was seen."""
@@ -41,6 +45,7 @@ def create_app(
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public)
     app.add_middleware(_Observe)
     problems.install(app)
+    app.state.stopping = asyncio.Event()
     dependencies: Mapping[str, Check] = {} if checks is None else checks
 
     @app.get("/health")
@@ -63,9 +68,32 @@ def create_app(
 
 def serve(app: FastAPI, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT; open event streams are cut after a second."""
-    uvicorn.run(
+    config = uvicorn.Config(
         app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=1, timeout_keep_alive=30
     )
+    _Server(config, app.state.stopping).run()
+
+
+async def unless_stopping(app: FastAPI, work: Coroutine[Any, Any, T], otherwise: T) -> T:
+    """What the work comes to; or `otherwise`, as soon as the service is asked to stop: for answers that wait long."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(app.state.stopping.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else otherwise
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.set()
+        await super().shutdown(sockets)
 
 
 async def _outcome(check: Check) -> str:

@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 
 from optiinfra.api.customers import Started
 from optiinfra.api.runtimes import Command, CommandResult, Connect, Connected, InventoryAccepted, InventoryReport
 from optiinfra.api.telemetry import TelemetryBatch
+from optiinfra.kit.app import unless_stopping
 from optiinfra.kit.auth import CurrentPrincipal, Principal
 from optiinfra.kit.problems import Problem, not_found
 from optiinfra.orchestrator.access import require_kind
@@ -64,12 +65,14 @@ async def telemetry(
 @router.get("/{runtime_id}/commands")
 async def commands(
     runtime_id: str,
+    request: Request,
     principal: CurrentPrincipal,
     platform: CurrentPlatform,
     wait: Annotated[float, Query(ge=0, le=60)] = 20,
 ) -> list[Command]:
     """Fetch orders; the answer comes as soon as there is one, or empty after `wait` seconds."""
-    return await service.pending(platform, _customer(principal), runtime_id, wait)
+    orders = service.pending(platform, _customer(principal), runtime_id, wait)
+    return await unless_stopping(request.app, orders, otherwise=[])
 
 
 @router.post("/{runtime_id}/commands/{command_id}/result")
