@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from optiinfra.api.agents import Prediction, Validation
+from optiinfra.api.agents import Validation
 from optiinfra.api.recommendations import Optimization, Recommendation, Result, Step
 from optiinfra.domain.optimization import STEPS
 from tests.helpers.assertions import (
@@ -14,6 +14,7 @@ from tests.helpers.assertions import (
     assert_optimization_successful,
     assert_quality_maintained,
 )
+from tests.helpers.examples import recommendation
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -56,27 +57,6 @@ def changed_step(number: int, **changes: Any) -> list[Step]:
     every = steps()
     every[number] = every[number].model_copy(update=changes)
     return every
-
-
-def recommendation(*validations: Validation) -> Recommendation:
-    return Recommendation(
-        id="rec_1",
-        agent_type="cost",
-        type="spot_migration",
-        title="t",
-        explanation="e",
-        risk_level="low",
-        confidence=0.7,
-        estimated_savings=10.0,
-        predicted=Prediction(monthly_cost=1.0, p95_latency_ms=None, quality_score=None),
-        affected_resources=[],
-        parameters={},
-        validations=list(validations),
-        similar_outcomes=[],
-        status="pending",
-        created_at=BEGAN,
-        expires_at=BEGAN,
-    )
 
 
 def said(agent: str, *, approved: bool = True, reason: str = "because") -> Validation:

@@ -1,46 +1,29 @@
 """What may be approved: only what every validator agreed to, what can be carried out, and what is still pending."""
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from optiinfra.api.agents import Prediction, Validation
-from optiinfra.api.common import now
+from optiinfra.api.agents import Validation
 from optiinfra.api.recommendations import Recommendation
 from optiinfra.kit.problems import Problem
 from optiinfra.orchestrator.recommendations.service import _must_be_approvable
+from tests.helpers.examples import recommendation
 
 
 def judged(agent_type: Any, *, approved: bool = True) -> Validation:
     return Validation(agent_type=agent_type, approved=approved, reason="p95 would pass 10 s")
 
 
-def recommendation(**changes: Any) -> Recommendation:
+def agreed(**changes: Any) -> Recommendation:
     """One of the cost agent's that both validators agreed to."""
-    return Recommendation(
-        id="rec_1",
-        agent_type="cost",
-        type="spot_migration",
-        title="t",
-        explanation="e",
-        risk_level="low",
-        confidence=0.7,
-        estimated_savings=100.0,
-        predicted=Prediction(monthly_cost=1.0, p95_latency_ms=None, quality_score=None),
-        affected_resources=[],
-        parameters={},
-        validations=[judged("performance"), judged("application")],
-        similar_outcomes=[],
-        status="pending",
-        created_at=now(),
-        expires_at=now() + timedelta(days=1),
-    ).model_copy(update=changes)
+    return recommendation(judged("performance"), judged("application"), **changes)
 
 
 def test_what_every_validator_agreed_to_may_be_approved() -> None:
-    _must_be_approvable(recommendation())
-    _must_be_approvable(recommendation(agent_type="performance", validations=[judged("application")]))
+    # Neither raises: that is the answer.
+    _must_be_approvable(agreed())
+    _must_be_approvable(agreed(agent_type="performance", validations=[judged("application")]))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +49,6 @@ def test_what_every_validator_agreed_to_may_be_approved() -> None:
 )
 def test_what_may_not_be_approved_says_why(changes: dict[str, Any], kind: str, said: str) -> None:
     with pytest.raises(Problem) as refused:
-        _must_be_approvable(recommendation(**changes))
+        _must_be_approvable(agreed(**changes))
     assert (refused.value.status, refused.value.kind) == (409, kind)
     assert said in refused.value.detail
