@@ -82,7 +82,7 @@ async def telemetry(clickhouse: Engine) -> AsyncIterator[Telemetry]:
 
 @pytest.fixture
 async def memory(qdrant: Engine) -> AsyncIterator[OutcomeMemory]:
-    opened = OutcomeMemory(qdrant.environment.urls()["qdrant"], qdrant.secret("qdrant_api_key"))
+    opened = OutcomeMemory(qdrant.environment.urls()["qdrant"], qdrant.secret("qdrant_api_key"), "outcomes")
     await opened.create_schema()
     yield opened
     await opened.close()
@@ -202,7 +202,7 @@ async def test_an_outcome_stored_again_is_replaced(memory: OutcomeMemory) -> Non
 
 async def test_a_ring_wakes_who_waits_at_once(valkey: Engine) -> None:
     client = redis.connect(valkey.environment.urls()["redis"])
-    wake, found, looks = redis.WakeUp(client), None, 0
+    wake, found, looks = redis.WakeUp(client, "optiinfra"), None, 0
 
     async def fetch() -> str | None:
         nonlocal looks
@@ -229,7 +229,7 @@ async def test_a_ring_wakes_who_waits_at_once(valkey: Engine) -> None:
 
 async def test_presence_expires_by_itself(valkey: Engine) -> None:
     client = redis.connect(valkey.environment.urls()["redis"])
-    presence, brief = redis.Presence(client, 60.0), redis.Presence(client, 0.05)
+    presence, brief = redis.Presence(client, "optiinfra", 60.0), redis.Presence(client, "optiinfra", 0.05)
     await presence.seen("agent_1")
     await presence.seen("agent_2")
     await brief.seen("agent_3")

@@ -16,11 +16,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from optiinfra.kit import logging, problems
 from optiinfra.kit.auth import Authenticate, AuthenticationMiddleware
+from optiinfra.kit.deadline import DeadlineMiddleware
 
 T = TypeVar("T")
 
 Check = Callable[[], Awaitable[None]]
 """Raises when a dependency does not answer; the exception's text says what was seen."""
+
+REQUEST_SECONDS = 10.0
+"""How long a call may wait for the beginning of its answer."""
+CHECK_SECONDS = 2.0
 
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _LATENCY = Histogram("optiinfra_http_request_seconds", "Time to answer", ["method", "route", "status"])
@@ -34,15 +39,17 @@ def create_app(
     authenticate: Authenticate,
     public: Collection[str] = (),
     checks: Mapping[str, Check] | None = None,
+    long_polls: Collection[str] = (),
 ) -> FastAPI:
     """A FastAPI application with what all services share.
 
     `public` are the paths that need no credential, besides health and metrics; `checks` are tried by
-    `/ready`; they may be filled in while the service starts.
+    `/ready`; they may be filled in while the service starts. `long_polls` are the ends of paths that may take long.
     """
     logging.configure(service, version)
     app = FastAPI(title=f"OptiInfra {service}", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public)
+    app.add_middleware(DeadlineMiddleware, seconds=REQUEST_SECONDS, long_polls=long_polls)
     app.add_middleware(_Observe)
     problems.install(app)
     app.state.stopping = asyncio.Event()
@@ -54,7 +61,8 @@ def create_app(
 
     @app.get("/ready")
     async def ready() -> JSONResponse:
-        results = {name: await _outcome(check) for name, check in dependencies.items()}
+        outcomes = await asyncio.gather(*(_outcome(check) for check in dependencies.values()))
+        results = dict(zip(dependencies, outcomes, strict=True))
         healthy = all(result == "ok" for result in results.values())
         body = {"status": "ready" if healthy else "unavailable", "service": service, "checks": results}
         return JSONResponse(body, 200 if healthy else 503)
@@ -98,7 +106,10 @@ class _Server(uvicorn.Server):
 
 async def _outcome(check: Check) -> str:
     try:
-        await check()
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check()
+    except TimeoutError:
+        return f"no answer within {CHECK_SECONDS:.0f} s"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "ok"

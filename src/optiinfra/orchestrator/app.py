@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from sqlalchemy import select
 from sqlalchemy.exc import DataError, IntegrityError
 from starlette.requests import HTTPConnection
 
@@ -24,11 +23,9 @@ from optiinfra.orchestrator.agents import endpoints as agents
 from optiinfra.orchestrator.agents import service as agent_registry
 from optiinfra.orchestrator.analyses import endpoints as analyses
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
-from optiinfra.orchestrator.background import start_in_background
 from optiinfra.orchestrator.customers import endpoints as customers
 from optiinfra.orchestrator.events import endpoints as events
 from optiinfra.orchestrator.inventory import endpoints as inventory
-from optiinfra.orchestrator.inventory.service import discover
 from optiinfra.orchestrator.optimizations import endpoints as optimizations
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform, of_connection
@@ -36,11 +33,11 @@ from optiinfra.orchestrator.recommendations import endpoints as recommendations
 from optiinfra.orchestrator.runtimes import endpoints as runtimes
 from optiinfra.orchestrator.runtimes import service as runtime_service
 from optiinfra.orchestrator.settings import Settings
+from optiinfra.orchestrator.sweep import sweep_for_ever
 from optiinfra.orchestrator.telemetry import endpoints as telemetry
 from optiinfra.stores import redis
 from optiinfra.stores.clickhouse import Telemetry
-from optiinfra.stores.postgres import models
-from optiinfra.stores.postgres.database import Database
+from optiinfra.stores.postgres.database import CONNECT_ARGUMENTS, Database
 from optiinfra.stores.qdrant import OutcomeMemory
 
 _CONCEPTS = (
@@ -69,10 +66,12 @@ def create(settings: Settings) -> FastAPI:
             app.state.analyses = AnalysisWorkflow(platform, app.state.optimizations)
             # Called here, not in a thread: recovered workflows must run on the loop that the clients belong to.
             DBOS.launch()
-            await _start_what_was_left(platform, app.state.analyses, app.state.optimizations)
+            sweeping = asyncio.create_task(sweep_for_ever(platform, app.state.analyses, app.state.optimizations))
             try:
                 yield
             finally:
+                sweeping.cancel()
+                await asyncio.gather(sweeping, return_exceptions=True)
                 DBOS.destroy()
 
     DBOS(config=_dbos_config(settings))
@@ -83,6 +82,7 @@ def create(settings: Settings) -> FastAPI:
         authenticate=_authenticate,
         public=(*accounts.PUBLIC, *runtimes.PUBLIC),
         checks=checks,
+        long_polls=runtimes.LONG_POLLS,
     )
     for concept in _CONCEPTS:
         app.include_router(concept.router)
@@ -102,9 +102,9 @@ def create(settings: Settings) -> FastAPI:
 async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncIterator[Platform]:
     """Connections to all stores, waited for at most the start deadline, with their schemas up to date."""
     redis_client = redis.connect(settings.redis_url)
-    wake = redis.WakeUp(redis_client)
+    wake = redis.WakeUp(redis_client, settings.redis_prefix)
     database = Database(settings.postgresql_url, wake.ring)
-    memory = OutcomeMemory(settings.qdrant_url, settings.qdrant_api_key)
+    memory = OutcomeMemory(settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection)
     deadline = settings.start_deadline_seconds
 
     async def connect_telemetry() -> Telemetry:
@@ -140,30 +140,13 @@ async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncItera
             telemetry=telemetry,
             memory=memory,
             wake=wake,
-            presence=redis.Presence(redis_client, agent_registry.presence_seconds(settings.heartbeat_seconds)),
+            presence=redis.Presence(
+                redis_client, settings.redis_prefix, agent_registry.presence_seconds(settings.heartbeat_seconds)
+            ),
             agents_http=agents_http,
             prices=PriceBook.load(),
         )
     await asyncio.gather(telemetry.close(), memory.close(), database.close(), redis.close(redis_client))
-
-
-async def _start_what_was_left(platform: Platform, analyses: AnalysisWorkflow, runs: OptimizationWorkflow) -> None:
-    """Start what a crash left between its row's commit and its workflow's start; the others are known already."""
-    analysis, optimization, account = models.Analysis, models.Optimization, models.CloudAccount
-    undoing = optimization.status == "completed", optimization.rollback_reason.is_not(None)
-    async with platform.database.transaction() as session:
-        begun = list(await session.scalars(select(analysis.id).where(analysis.status == "started")))
-        approved = list(await session.scalars(select(optimization.id).where(optimization.status == "pending")))
-        unwanted = list(await session.scalars(select(optimization.id).where(*undoing)))
-        unseen = set(await session.scalars(select(account.customer_id).where(account.status == "discovering")))
-    for analysis_id in begun:
-        await analyses.start(analysis_id)
-    for optimization_id in approved:
-        await runs.start(optimization_id)
-    for optimization_id in unwanted:
-        await runs.start_rollback(optimization_id)
-    for customer_id in sorted(unseen):
-        start_in_background(discover(platform, customer_id))
 
 
 async def _authenticate(connection: HTTPConnection) -> Principal | None:
@@ -187,6 +170,7 @@ def _dbos_config(settings: Settings) -> DBOSConfig:
         "name": "optiinfra",
         "system_database_url": settings.postgresql_url,
         # Both by hand: a version computed from the source would strand the work of the one before.
+        "db_engine_kwargs": {"connect_args": CONNECT_ARGUMENTS},
         "executor_id": settings.executor_id,
         "application_version": "1",
         "serializer": DBOSPortableJSONSerializer(),

@@ -14,8 +14,10 @@ class Settings(ServiceSettings):
     clickhouse_password: str
     clickhouse_database: str = "optiinfra"
     redis_url: str
+    redis_prefix: str = "optiinfra"
     qdrant_url: str
     qdrant_api_key: str
+    qdrant_collection: str = "outcomes"
     aws_endpoint_url: str
     aws_access_key_id: str = "test"
     aws_secret_access_key: str = "test"  # noqa: S105  the mock cloud asks for some; a real one is set from outside
@@ -30,6 +32,10 @@ class Settings(ServiceSettings):
     heartbeat_seconds: float = 2.0
     agent_task_seconds: float = 30.0
     agent_wait_seconds: float = 20.0
+    agent_pool: str = "default"
+    """The agents that this platform asks; those that registered with another pool are left to others."""
+    sweep_seconds: float = 5.0
+    """How often work is looked for that was promised and never begun."""
     command_seconds: float = 300.0
     """How long a runtime may take over an order: a large model loads for minutes, golden prompts run as long."""
     command_redelivery_seconds: float = 30.0

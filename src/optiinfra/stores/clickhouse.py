@@ -2,14 +2,22 @@
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import OperationalError
+from urllib3.exceptions import HTTPError
 
+from optiinfra.stores.errors import named
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_ANSWER_SECONDS = 10
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS samples (
         customer_id String, deployment_id String, replica_id String, metric LowCardinality(String),
@@ -25,7 +33,10 @@ _SCHEMA = (
 
 
 class Telemetry:
-    """The two telemetry tables of one database. Calls block a worker thread, never the event loop."""
+    """The two telemetry tables of one database. Calls block a worker thread, never the event loop.
+
+    They raise StoreUnavailable when the server does not answer.
+    """
 
     def __init__(self, client: Client, database: str) -> None:
         self._client, self._database = client, database
@@ -42,7 +53,7 @@ class Telemetry:
             tz_mode="aware",
             autogenerate_session_id=False,  # one client serves concurrent queries
             connect_timeout=5,
-            send_receive_timeout=30,
+            send_receive_timeout=_ANSWER_SECONDS,
         )
         client.database = database  # set afterwards: at first there is none
         return cls(client, database)
@@ -54,9 +65,9 @@ class Telemetry:
     async def create_schema(self) -> None:
         """Create database and tables where they are missing. Users are the server's own configuration."""
         create = f"CREATE DATABASE IF NOT EXISTS {self._database}"
-        await asyncio.to_thread(self._client.command, create, use_database=False)
+        await self._call(self._client.command, create, use_database=False)
         for statement in _SCHEMA:
-            await asyncio.to_thread(self._client.command, statement)
+            await self._call(self._client.command, statement)
 
     async def insert_samples(
         self, rows: Sequence[tuple[str, str, str, str, datetime, float]], token: str | None = None
@@ -157,7 +168,7 @@ class Telemetry:
             "DELETE FROM samples WHERE customer_id = %(customer)s",
             "DELETE FROM latency_counts WHERE customer_id = %(customer)s",
         ):
-            await asyncio.to_thread(self._client.command, statement, parameters={"customer": customer_id})
+            await self._call(self._client.command, statement, parameters={"customer": customer_id})
 
     async def close(self) -> None:
         """Close the connections. Not in a thread: DBOS, stopping first, takes the event loop's own along."""
@@ -166,11 +177,15 @@ class Telemetry:
     async def _insert(self, table: str, rows: Sequence[Sequence[Any]], columns: list[str], token: str | None) -> None:
         if rows:
             settings = {"insert_deduplication_token": token} if token else {}
-            await asyncio.to_thread(self._client.insert, table, rows, columns, settings=settings)
+            await self._call(self._client.insert, table, rows, columns, settings=settings)
 
     async def _query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        result = await asyncio.to_thread(self._client.query, statement, parameters=parameters)
+        result = await self._call(self._client.query, statement, parameters=parameters)
         return [tuple(row) for row in result.result_rows]
+
+    async def _call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with named("ClickHouse", OperationalError, HTTPError, OSError):
+            return await asyncio.to_thread(operation, *args, **kwargs)
 
 
 def _milliseconds(moment: datetime) -> str:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
@@ -9,18 +10,17 @@ from uuid import NAMESPACE_URL, uuid5
 import httpx
 
 from optiinfra.domain.outcomes import DIMENSIONS, MIN_SIMILARITY, Outcome
+from optiinfra.stores.errors import named
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
 
-COLLECTION = "outcomes"
-
 
 class OutcomeMemory:
-    """Outcomes of one Qdrant server. The agents' API key may only read."""
+    """One collection of outcomes. The agents' API key may only read. Calls raise StoreUnavailable."""
 
-    def __init__(self, url: str, api_key: str) -> None:
-        self._url, self._api_key = url, api_key
+    def __init__(self, url: str, api_key: str, collection: str) -> None:
+        self._url, self._api_key, self._collection = url, api_key, collection
 
     @cached_property
     def _client(self) -> "AsyncQdrantClient":
@@ -41,10 +41,10 @@ class OutcomeMemory:
         By plain REST: a starting service need not pay for the client's imports.
         """
         vectors = {"size": DIMENSIONS, "distance": "Cosine"}
-        await self._rest("PUT", f"/collections/{COLLECTION}", {"vectors": vectors}, known=409)
+        await self._rest("PUT", f"/collections/{self._collection}", {"vectors": vectors}, known=409)
         for field in ("customer_id", "type"):
             index = {"field_name": field, "field_schema": "keyword"}
-            await self._rest("PUT", f"/collections/{COLLECTION}/index?wait=true", index)
+            await self._rest("PUT", f"/collections/{self._collection}/index?wait=true", index)
 
     async def store(
         self,
@@ -66,7 +66,8 @@ class OutcomeMemory:
             "measured": dict(measured),
         }
         point = models.PointStruct(id=point_id(optimization_id), vector=list(features), payload=payload)
-        await self._client.upsert(COLLECTION, [point], wait=True)
+        with _away():
+            await self._client.upsert(self._collection, [point], wait=True)
 
     async def similar(
         self, customer_id: str, change_type: str, features: Sequence[float], limit: int = 5
@@ -74,19 +75,21 @@ class OutcomeMemory:
         """This customer's most similar past changes of that kind, the most similar first."""
         from qdrant_client import models
 
-        answer = await self._client.query_points(
-            COLLECTION,
-            query=list(features),
-            query_filter=models.Filter(
-                must=[
-                    models.FieldCondition(key="customer_id", match=models.MatchValue(value=customer_id)),
-                    models.FieldCondition(key="type", match=models.MatchValue(value=change_type)),
-                ]
-            ),
-            limit=limit,
-            score_threshold=MIN_SIMILARITY,
-            with_payload=True,
+        wanted = models.Filter(
+            must=[
+                models.FieldCondition(key="customer_id", match=models.MatchValue(value=customer_id)),
+                models.FieldCondition(key="type", match=models.MatchValue(value=change_type)),
+            ]
         )
+        with _away():
+            answer = await self._client.query_points(
+                self._collection,
+                query=list(features),
+                query_filter=wanted,
+                limit=limit,
+                score_threshold=MIN_SIMILARITY,
+                with_payload=True,
+            )
         return [
             Outcome(payload["optimization_id"], point.score, payload["modelled"], payload["measured"])
             for point in answer.points
@@ -98,7 +101,9 @@ class OutcomeMemory:
         from qdrant_client import models
 
         belongs = models.FieldCondition(key="customer_id", match=models.MatchValue(value=customer_id))
-        await self._client.delete(COLLECTION, models.FilterSelector(filter=models.Filter(must=[belongs])), wait=True)
+        selector = models.FilterSelector(filter=models.Filter(must=[belongs]))
+        with _away():
+            await self._client.delete(self._collection, selector, wait=True)
 
     async def close(self) -> None:
         """Close the connections, if any were opened."""
@@ -107,10 +112,18 @@ class OutcomeMemory:
 
     async def _rest(self, method: str, path: str, body: object = None, known: int = 200) -> None:
         headers = {"api-key": self._api_key}
-        async with httpx.AsyncClient(base_url=self._url, headers=headers, timeout=10, trust_env=False) as http:
-            answer = await http.request(method, path, json=body)
-        if answer.status_code != known:
-            answer.raise_for_status()
+        with named("Qdrant", httpx.TransportError, httpx.HTTPStatusError):
+            async with httpx.AsyncClient(base_url=self._url, headers=headers, timeout=10, trust_env=False) as http:
+                answer = await http.request(method, path, json=body)
+            if answer.status_code != known:
+                answer.raise_for_status()
+
+
+def _away() -> AbstractContextManager[None]:
+    """The client's own errors as ours: no answer, and one that is no success."""
+    from qdrant_client.http.exceptions import ApiException
+
+    return named("Qdrant", ApiException)
 
 
 def point_id(optimization_id: str) -> str:

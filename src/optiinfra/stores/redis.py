@@ -9,12 +9,15 @@ from typing import TypeVar
 
 import redis.asyncio as redis
 import structlog
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_ANSWER_SECONDS = 1.0
 _RECHECK_SECONDS = 2.0
 """How often a waiting reader looks by itself, in case a wake-up was lost with Redis."""
 
@@ -22,8 +25,8 @@ _RECHECK_SECONDS = 2.0
 class WakeUp:
     """Tells waiting readers, in any process, that there is something new to fetch from PostgreSQL."""
 
-    def __init__(self, client: "redis.Redis") -> None:
-        self._client = client
+    def __init__(self, client: "redis.Redis", prefix: str) -> None:
+        self._client, self._prefix = client, prefix
 
     async def ping(self) -> None:
         """Raises when the server does not answer."""
@@ -32,7 +35,7 @@ class WakeUp:
     async def ring(self, channel: str) -> None:
         """Wake everyone who waits on a channel; without Redis they look by themselves within seconds."""
         try:
-            await self._client.publish(f"optiinfra:wake:{channel}", b"")
+            await self._client.publish(f"{self._prefix}:wake:{channel}", b"")
         except RedisError as error:
             log.warning("nobody was woken", channel=channel, error=str(error))
 
@@ -58,7 +61,7 @@ class WakeUp:
                     log.warning("waiting without being woken", channel=channel, error=str(error))
                     await asyncio.sleep(min(max(0.0, ends - time.monotonic()), _RECHECK_SECONDS))
 
-            name = f"optiinfra:wake:{channel}"
+            name = f"{self._prefix}:wake:{channel}"
             with contextlib.suppress(RedisError):  # the first wait tries again, and says so
                 await subscription.subscribe(name)
             yield wait
@@ -79,20 +82,20 @@ class WakeUp:
 class Presence:
     """Which agents have been heard of lately: one key an agent that expires by itself."""
 
-    def __init__(self, client: "redis.Redis", seconds: float) -> None:
-        self._client, self._milliseconds = client, int(seconds * 1000)
+    def __init__(self, client: "redis.Redis", prefix: str, seconds: float) -> None:
+        self._client, self._prefix, self._milliseconds = client, prefix, int(seconds * 1000)
 
     async def seen(self, agent_id: str) -> None:
         """Note a sign of life."""
         try:
-            await self._client.set(f"optiinfra:agent:{agent_id}", b"1", px=self._milliseconds)
+            await self._client.set(self._key(agent_id), b"1", px=self._milliseconds)
         except RedisError as error:
             log.warning("presence not noted", agent_id=agent_id, error=str(error))
 
     async def gone(self, agent_id: str) -> None:
         """Note that the agent left."""
         try:
-            await self._client.delete(f"optiinfra:agent:{agent_id}")
+            await self._client.delete(self._key(agent_id))
         except RedisError as error:
             log.warning("absence not noted", agent_id=agent_id, error=str(error))
 
@@ -101,16 +104,28 @@ class Presence:
         if not agent_ids:
             return set()
         try:
-            values = await self._client.mget([f"optiinfra:agent:{agent_id}" for agent_id in agent_ids])
+            values = await self._client.mget([self._key(agent_id) for agent_id in agent_ids])
         except RedisError as error:
             log.warning("presence unknown", error=str(error))
             return None
         return {agent_id for agent_id, value in zip(agent_ids, values, strict=True) if value is not None}
 
+    def _key(self, agent_id: str) -> str:
+        return f"{self._prefix}:agent:{agent_id}"
+
 
 def connect(url: str) -> "redis.Redis":
-    """A client of that server; nothing is sent yet."""
-    return redis.Redis.from_url(url, socket_connect_timeout=5, health_check_interval=30)
+    """A client of that server; nothing is sent yet.
+
+    It gives up soon: everybody who waits for Redis can do without it.
+    """
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=_ANSWER_SECONDS,
+        socket_timeout=_ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 1),  # a connection that the server closed is made anew
+        health_check_interval=30,
+    )
 
 
 async def close(client: "redis.Redis") -> None:

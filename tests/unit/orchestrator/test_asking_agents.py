@@ -48,12 +48,19 @@ def agent(number: int, **changes: Any) -> Agent:
 class Asked:
     """A platform whose registry holds these agents, and the hosts that were asked, in order."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, agents: list[Agent], answer: Callable[[str], httpx.Response]):
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        agents: list[Agent],
+        answer: Callable[[str], httpx.Response],
+        *,
+        again: bool = False,
+    ) -> None:
         self.hosts: list[str] = []
         self.patience: list[float] = []
 
         def handle(request: httpx.Request) -> httpx.Response:
-            assert request.url.host not in self.hosts, f"{request.url.host} is asked again"
+            assert again or request.url.host not in self.hosts, f"{request.url.host} is asked again"
             self.hosts.append(request.url.host)
             return answer(request.url.host)
 
@@ -68,7 +75,9 @@ class Asked:
         self.platform = cast(
             "Platform",
             SimpleNamespace(
-                settings=SimpleNamespace(enrolment_secret="s" * 32, agent_task_seconds=5.0, agent_wait_seconds=20.0),
+                settings=SimpleNamespace(
+                    enrolment_secret="s" * 32, agent_task_seconds=5.0, agent_wait_seconds=20.0, agent_pool="default"
+                ),
                 wake=SimpleNamespace(until=look_once),
                 agents_http=httpx.AsyncClient(transport=httpx.MockTransport(handle)),
             ),
@@ -126,6 +135,19 @@ async def test_agents_that_cannot_do_it_are_not_asked(monkeypatch: pytest.Monkey
 
 
 async def test_when_all_fail_the_error_says_what_each_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Asked(monkeypatch, [agent(1), agent(2)], lambda _: httpx.Response(503))
-    with pytest.raises(service.AgentError, match=r"agent_1.*503.*agent_2.*503"):
+    asked = Asked(monkeypatch, [agent(1), agent(2)], lambda _: httpx.Response(502))
+    with pytest.raises(service.AgentError, match=r"agent_1.*502.*agent_2.*502"):
         await asked.ask()
+
+
+async def test_one_that_misses_a_store_is_asked_again_when_nobody_else_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([httpx.Response(503), httpx.Response(500), httpx.Response(200, json=DONE)])
+    asked = Asked(monkeypatch, [agent(1), agent(2, load=0.1)], lambda _: next(answers), again=True)
+    assert (await asked.ask()).summary == "nothing to save"
+    assert asked.hosts == ["agent-1", "agent-2", "agent-1"]
+
+
+async def test_agents_of_another_pool_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch, [agent(1, pool="others"), agent(2, load=0.9)], lambda _: httpx.Response(200, json=DONE))
+    await asked.ask()
+    assert asked.hosts == ["agent-2"]

@@ -115,7 +115,7 @@ class AgentApp:
 
     async def _connect(self) -> Sources:
         chosen, deadline = self._settings, self._settings.start_deadline_seconds
-        outcomes = OutcomeMemory(chosen.qdrant_url, chosen.qdrant_api_key)
+        outcomes = OutcomeMemory(chosen.qdrant_url, chosen.qdrant_api_key, chosen.qdrant_collection)
 
         async def clickhouse() -> Telemetry:
             telemetry = await asyncio.to_thread(

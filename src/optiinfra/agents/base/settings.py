@@ -14,4 +14,5 @@ class AgentSettings(ServiceSettings):
     clickhouse_database: str = "optiinfra"
     qdrant_url: str
     qdrant_api_key: str
+    qdrant_collection: str = "outcomes"
     agent_pool: str = "default"

@@ -1,5 +1,6 @@
 """The registry of agents, and handing them tasks: another one is asked where the first does not answer."""
 
+import asyncio
 import time
 from datetime import timedelta
 from typing import TypeVar
@@ -24,6 +25,11 @@ Answer = TypeVar("Answer", bound=Wire)
 
 _MISSED_HEARTBEATS = 3
 _CHANNEL = "agents"
+_AWAY_SECONDS = 0.5
+
+
+class _Away(Exception):  # noqa: N818  named after the condition
+    """The agent is there, but misses what it needs for now."""
 
 
 class AgentError(Exception):
@@ -113,9 +119,11 @@ async def ask(
 ) -> Answer:
     """Have a living agent of that type do a task, the least loaded first, another when one fails.
 
-    The task's id makes asking again harmless. Raises AgentError when none is there in time or none could do it.
+    One that misses a store is asked again a little later. The task's id makes asking again harmless. Raises AgentError
+    when none is there in time or none could do it.
     """
     refused: dict[str, str] = {}
+    away: dict[str, str] = {}
 
     async def candidates() -> list[Agent] | None:
         able = [
@@ -124,10 +132,11 @@ async def ask(
             if agent.agent_type == agent_type
             and agent.status == "active"
             and not agent.draining
+            and agent.pool == platform.settings.agent_pool
             and task.kind in agent.capabilities
             and agent.agent_id not in refused
         ]
-        return sorted(able, key=lambda agent: (agent.load, agent.current_tasks)) or None
+        return sorted(able, key=lambda agent: (agent.agent_id in away, agent.load, agent.current_tasks)) or None
 
     allowed = platform.settings.agent_wait_seconds
     ends, crashed = time.monotonic() + allowed, False
@@ -139,12 +148,17 @@ async def ask(
         agent = found[0]
         try:
             return answer_type.model_validate(await _post(platform, agent, task))
+        except _Away as error:
+            away[agent.agent_id] = str(error)
+            if time.monotonic() > ends:
+                break
+            await asyncio.sleep(_AWAY_SECONDS)
         except (httpx.HTTPError, ValueError) as error:
             crashed = crashed or isinstance(error, httpx.TransportError)
             refused[agent.agent_id] = f"{type(error).__name__}: {error}"
             log.warning("agent failed a task", agent_id=agent.agent_id, kind=task.kind, error=refused[agent.agent_id])
-    if refused:
-        raise AgentError(f"no {agent_type} agent could {task.kind}: {refused}")
+    if said := refused | away:
+        raise AgentError(f"no {agent_type} agent could {task.kind}: {said}")
     raise AgentError(f"no {agent_type} agent that can {task.kind} was there within {allowed:.0f} s")
 
 
@@ -157,5 +171,7 @@ async def _post(platform: Platform, agent: Agent, task: AnalyzeTask | ValidateTa
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         timeout=platform.settings.agent_task_seconds,
     )
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        raise _Away(response.text[:300])
     response.raise_for_status()
     return response.json()

@@ -21,6 +21,8 @@ from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
 
+_discovering: set[str] = set()
+
 ESTATE = ""
 """Resource id under which figures of a whole estate are kept."""
 
@@ -76,12 +78,20 @@ async def refresh(platform: Platform, customer_id: str) -> Infrastructure:
 
 
 async def discover(platform: Platform, customer_id: str) -> None:
-    """First look after onboarding; an account that cannot be read is the customer's to mend, not an error of ours."""
+    """First look after onboarding; an account that cannot be read is the customer's to mend, not an error of ours.
+
+    Does nothing while another first look at the customer is under way.
+    """
+    if customer_id in _discovering:
+        return
+    _discovering.add(customer_id)
     try:
         infrastructure = await refresh(platform, customer_id)
     except CloudError as error:
         log.warning("discovery failed", customer_id=customer_id, error=str(error))
         return
+    finally:
+        _discovering.remove(customer_id)
     async with platform.database.transaction() as session:
         payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
         await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)

@@ -127,12 +127,14 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         detail: dict[str, Any] = {}
         error: str | None = None
         try:
-            async with asyncio.timeout(self._seconds_left(optimization, undoing=shown != step)):
+            async with asyncio.timeout(self._seconds_left(optimization, undoing=shown != step)) as deadline:
                 await self._ensure_snapshot(optimization_id)
                 detail = await action(await load(self._platform, optimization_id, shown))
         except _REFUSALS as refusal:
             error = str(refusal)
         except TimeoutError:
+            if not deadline.expired():
+                raise
             error = "the optimization's deadline passed"
         if error:
             log.warning("step failed", optimization_id=optimization_id, step=shown, error=error)

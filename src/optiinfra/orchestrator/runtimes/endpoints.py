@@ -19,6 +19,7 @@ from optiinfra.orchestrator.telemetry.service import store
 router = APIRouter(prefix="/agent-runtime")
 
 PUBLIC = ("/agent-runtime/connect",)  # its credential is in the body
+LONG_POLLS = ("/commands",)
 
 
 def _customer(principal: Principal) -> str:

@@ -1,5 +1,6 @@
 """Sessions, and bringing the schema up to date."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,7 +8,20 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from optiinfra.stores.errors import named
+
+CONNECT_ARGUMENTS = {
+    "connect_timeout": 5,
+    # A server that vanished without a word is noticed within half a minute, not within hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = 7_203_517_001  # any number that nothing else takes an advisory lock on
@@ -18,27 +32,33 @@ class Database:
 
     def __init__(self, url: str, ring: Callable[[str], Awaitable[None]]) -> None:
         self._engine = create_async_engine(
-            url, pool_size=20, max_overflow=20, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+            url, pool_size=20, max_overflow=20, pool_pre_ping=True, connect_args=CONNECT_ARGUMENTS
         )
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._ring = ring
+        self._ringing: set[asyncio.Future[None]] = set()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """One transaction: committed at the end, rolled back on an exception.
+        """One transaction: committed at the end, rolled back on an exception; StoreUnavailable when it cannot be.
 
         Channels noted by `wake_after_commit` ring after the commit, so that a reader finds what it was woken for.
+        Nobody waits until they have rung: they only save time, and whoever rings them may be away.
         """
         async with self._sessions() as session:
-            async with session.begin():
-                yield session
+            with named("PostgreSQL", OperationalError, InterfaceError, PoolTimeout):
+                async with session.begin():
+                    yield session
             for channel in sorted(session.info.get("channels", ())):
-                await self._ring(channel)
+                ringing = asyncio.ensure_future(self._ring(channel))
+                self._ringing.add(ringing)
+                ringing.add_done_callback(self._ringing.discard)
 
     async def ping(self) -> None:
-        """Raises when the server does not answer a query."""
-        async with self._engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        """Raises StoreUnavailable when the server does not answer a query."""
+        with named("PostgreSQL", OperationalError, InterfaceError, PoolTimeout):
+            async with self._engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
 
     async def migrate(self) -> None:
         """Bring the schema to the newest revision; of several starting processes one does it, the others wait."""
@@ -48,6 +68,7 @@ class Database:
 
     async def close(self) -> None:
         """Close the connections."""
+        await asyncio.gather(*self._ringing, return_exceptions=True)
         await self._engine.dispose()
 
 

@@ -1,0 +1,82 @@
+"""Every call has an answer: a lost store is said, and so is that nothing came in time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.responses import StreamingResponse
+
+from optiinfra.kit.deadline import DeadlineMiddleware
+from optiinfra.stores.errors import StoreUnavailable
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def call(handler: Callable[[], Awaitable[object]], path: str = "/x", seconds: float = 0.05) -> httpx.Response:
+    app = FastAPI()
+    app.add_api_route(path, handler, response_model=None)
+    app.add_middleware(DeadlineMiddleware, seconds=seconds, long_polls=("/commands",))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http:
+        return await http.get(path)
+
+
+async def test_a_lost_store_is_named_and_worth_another_try() -> None:
+    async def handler() -> None:
+        raise StoreUnavailable("PostgreSQL: OperationalError: refused")
+
+    answer = await call(handler)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "PostgreSQL" in answer.json()["detail"]
+
+
+async def test_what_takes_too_long_is_answered_for_and_goes_on_to_its_end() -> None:
+    released, done = asyncio.Event(), asyncio.Event()
+
+    async def handler() -> None:
+        await released.wait()
+        done.set()
+
+    answer = await call(handler)
+    assert answer.status_code == 503
+    assert "no answer within" in answer.json()["detail"]
+    released.set()
+    async with asyncio.timeout(5):
+        await done.wait()
+
+
+async def test_who_asked_to_wait_is_let_wait() -> None:
+    async def handler() -> dict[str, str]:
+        await asyncio.sleep(0.1)
+        return {"came": "late"}
+
+    assert (await call(handler, "/agent-runtime/r/commands")).json() == {"came": "late"}
+    assert (await call(handler)).status_code == 503
+
+
+async def test_an_answer_that_has_begun_may_take_its_time() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield b"piece "
+            await asyncio.sleep(0.05)
+
+    async def handler() -> StreamingResponse:
+        return StreamingResponse(pieces())
+
+    assert (await call(handler)).text == "piece " * 4
+
+
+async def test_a_defect_is_still_a_defect() -> None:
+    async def handler() -> None:
+        raise RuntimeError("ours")
+
+    with pytest.raises(RuntimeError, match="ours"):
+        await call(handler)
