@@ -16,7 +16,6 @@ from testbed import build, demo, guard, health, logs, optional_positional, paths
 from testbed import environment as environments
 from testbed.console import console, print_json, progress
 from testbed.environment import DEFAULT_NAME, Environment, Settings, SetupError
-from testbed.parts import PARTS
 
 optional_positional.allow()
 
@@ -59,7 +58,7 @@ def started(name: str, settings: Settings) -> Environment:
     began = time.monotonic()
     out.print(f"Starting environment [bold]{name}[/] ({settings.backend})")
     made = startup.start(name, settings, out.print, healthy=lambda row: progress(out, row, time.monotonic() - began))
-    out.print(f"All {len(PARTS)} parts are healthy after {time.monotonic() - began:.1f} s.")
+    out.print(f"All {len(made.parts)} parts are healthy after {time.monotonic() - began:.1f} s.")
     return made
 
 

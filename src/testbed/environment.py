@@ -8,7 +8,7 @@ import random
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,22 @@ class Environment:
     ports: Mapping[str, int]
     credentials: Mapping[str, str]
     supervisor_socket: str
+    over: str | None = None
+    """The environment whose stores, clouds and sandbox this one uses; None for one that has its own."""
+    namespace: str = "optiinfra"
+    """What its databases, keys and collections are called, or begin with."""
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """Settings of its services that are not the usual ones, by variable without the prefix."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that this environment runs itself."""
+        return PARTS if self.over is None else tuple(part for part in PARTS if part.covered)
+
+    @property
+    def collection(self) -> str:
+        """The collection of outcomes in Qdrant."""
+        return "outcomes" if self.over is None else f"{self.namespace}_outcomes"
 
     @property
     def state_dir(self) -> Path:
@@ -98,7 +114,7 @@ class Environment:
     def urls(self) -> dict[str, str]:
         """Every part's address; the stores' with what a client needs to connect."""
         words = self.credentials
-        postgresql = f"{HOST}:{self.ports['postgresql']}/optiinfra"
+        postgresql = f"{HOST}:{self.ports['postgresql']}/{self.namespace}"
         return {name: self.url(name) for name in self.ports} | {
             "postgresql": f"postgresql+psycopg://optiinfra:{words['postgresql_password']}@{postgresql}",
             "redis": f"redis://:{words['redis_password']}@{HOST}:{self.ports['redis']}/0",
@@ -115,6 +131,9 @@ class Environment:
             "state_dir": str(self.state_dir),
             "runtime_enrolments": str(self.state_dir / "runtime"),
             "supervisor_socket": self.supervisor_socket,
+            "over": self.over,
+            "namespace": self.namespace,
+            "changed": dict(self.changed),
             "ports": dict(self.ports),
             "urls": self.urls(),
             "credentials": {"clickhouse_user": "optiinfra", **self.credentials},
@@ -132,8 +151,9 @@ class Environment:
             "RECOMMENDATION_TTL_SECONDS": str(self.settings.recommendation_ttl_seconds),
             "RUNTIME_ENROLMENTS": str(self.state_dir / "runtime"),
             "CLICKHOUSE_URL": urls["clickhouse"],
-            "CLICKHOUSE_DATABASE": "optiinfra",
+            "CLICKHOUSE_DATABASE": self.namespace,
             "QDRANT_URL": urls["qdrant"],
+            "QDRANT_COLLECTION": self.collection,
             "ORCHESTRATOR_URL": urls["orchestrator"],
         } | {f"{variable_name(name)}_PORT": str(port) for name, port in self.ports.items()}
         groups: dict[str, dict[str, str]] = {
@@ -148,13 +168,13 @@ class Environment:
             "QDRANT_WRITER": {"QDRANT_API_KEY": words["qdrant_api_key"]},
             "QDRANT_READER": {"QDRANT_API_KEY": words["qdrant_read_only_api_key"]},
             "POSTGRESQL_URL": {"POSTGRESQL_URL": urls["postgresql"]},
-            "REDIS_URL": {"REDIS_URL": urls["redis"]},
+            "REDIS_URL": {"REDIS_URL": urls["redis"], "REDIS_PREFIX": self.namespace},
             "AWS_ENDPOINT_URL": {"AWS_ENDPOINT_URL": urls["cloud-front"]},
             "LOCALSTACK_URL": {"LOCALSTACK_URL": urls["localstack"]},
         }
         for name in part.variables:
             common |= groups[name] if name in groups else {name: words[name.lower()]}
-        return {f"OPTIINFRA_{name}": value for name, value in common.items()}
+        return {f"OPTIINFRA_{name}": value for name, value in {**common, **self.changed}.items()}
 
     def save(self) -> None:
         """Write ``environment.json``, private from its first byte on."""
@@ -215,6 +235,9 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
             ports=document["ports"],
             credentials={key: document["credentials"][key] for key in SECRETS},
             supervisor_socket=document["supervisor_socket"],
+            over=document["over"],
+            namespace=document["namespace"],
+            changed=document["changed"],
         )
         return environment, {part: str(url) for part, url in document["urls"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -224,7 +247,12 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
 
 
 def create(name: str, settings: Settings, previous: Environment | None, supervisor_socket: str) -> Environment:
-    """A new description: the previous one's secrets, so that kept data stays readable, and ports chosen now."""
+    """A new description: the previous one's secrets, so that kept data stays readable, and ports chosen now.
+
+    A platform over another environment stays as it was described, its ports and settings too.
+    """
+    if previous is not None and previous.over is not None:
+        return replace(previous, version=version(), supervisor_socket=supervisor_socket)
     kept = previous.credentials if previous else {}
     return Environment(
         name=name,

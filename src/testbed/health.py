@@ -15,7 +15,7 @@ from rich.table import Table
 
 from testbed.environment import Environment
 from testbed.fingerprint import version as checked_out_version
-from testbed.parts import HOST, PARTS, Part
+from testbed.parts import HOST, Part
 from testbed.probes import ProbeError, probe_of
 from testbed.supervision import Exit, ProcessState, Supervisor, recent
 
@@ -106,8 +106,8 @@ def check_all(environment: Environment) -> list[Row]:
     """Every part's row, in the manifest's order, checked side by side; services must run what is checked out now."""
     environment = replace(environment, version=checked_out_version())
     supervised = Supervised.now(environment)
-    with ThreadPoolExecutor(max_workers=len(PARTS)) as pool:
-        return list(pool.map(lambda part: check(environment, part, supervised), PARTS))
+    with ThreadPoolExecutor(max_workers=len(environment.parts)) as pool:
+        return list(pool.map(lambda part: check(environment, part, supervised), environment.parts))
 
 
 def all_healthy(rows: list[Row]) -> bool:

@@ -4,6 +4,7 @@ Supervision, health rows, logs, status, port checks and cleaning all derive from
 its probe, where no existing one fits).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -166,10 +167,10 @@ PARTS: tuple[Part, ...] = (
 )
 
 
-def programs() -> dict[str, Part]:
+def programs(parts: Iterable[Part] = PARTS) -> dict[str, Part]:
     """The processes: each program's first part, in the manifest's order."""
     found: dict[str, Part] = {}
-    for part in PARTS:
+    for part in parts:
         found.setdefault(part.program, part)
     return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from testbed import environment as environments
-from testbed import paths
+from testbed import paths, private
 from testbed.environment import Environment, Settings, SetupError
 from testbed.health import Row, check
 from testbed.parts import PARTS, Part, named
@@ -73,6 +73,8 @@ def start(name: str, settings: Settings, say: Say, *, healthy: Callable[[Row], N
         try:
             check_ports(created)
             created.save()
+            if created.over is not None:
+                private.prepare(created)
             Supervisor(created).launch()
             _wait_healthy(created, since, healthy)
         except BaseException:
@@ -93,7 +95,7 @@ def check_wheels() -> None:
 
 def check_ports(environment: Environment) -> None:
     """SetupError names every taken port with the process that holds it."""
-    taken = [(part, environment.ports[part.name]) for part in PARTS if part.name in environment.ports]
+    taken = [(part, environment.ports[part.name]) for part in environment.parts if part.name in environment.ports]
     lines = [
         f"  {part.name}: port {port} is held by {holder(port)}; free it, or set {part.port_variable} to another"
         for part, port in taken
@@ -129,8 +131,8 @@ def _wait_healthy(environment: Environment, since: datetime, healthy: Callable[[
             if row.status == "healthy" or abandoned.wait(POLL_SECONDS):
                 return row
 
-    with ThreadPoolExecutor(max_workers=len(PARTS)) as pool:
-        pending = {pool.submit(until_healthy, part) for part in PARTS}
+    with ThreadPoolExecutor(max_workers=len(environment.parts)) as pool:
+        pending = {pool.submit(until_healthy, part) for part in environment.parts}
 
         def step() -> list[str]:
             nonlocal pending
@@ -192,6 +194,9 @@ def _forget_socket(environment: Environment) -> None:
 def clean(name: str, say: Say) -> None:
     """Stop the environment and remove its folder, data outside of it included."""
     stop(name, say)
+    found = environments.read(name)
+    if found is not None and found.over is not None:
+        private.drop(found)
     state = paths.state_dir(name)
     outside = state / "postgresql"
     if outside.is_symlink():

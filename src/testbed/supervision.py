@@ -24,12 +24,14 @@ import psutil
 from testbed import paths
 from testbed.engines.settings import write_private
 from testbed.environment import Environment, scrubbed
-from testbed.parts import PARTS, Part, programs
+from testbed.parts import Part, programs
 from testbed.waiting import wait_until
 
 LOG_BYTES = 20_000_000
 LOG_BACKUPS = 2
 STOP_SECONDS = 10
+# Never given up: a start tells of a part that ends, health-check of one that keeps ending.
+START_RETRIES = 10_000
 EXIT_LINE = re.compile(r"^(?P<at>\S+ \S+),\d+ \w+ exited: (?P<program>\S+) \((?P<how>.*)\)$")
 
 
@@ -82,7 +84,7 @@ chmod=0700
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 """
-    return head + "".join(_program(environment, part) for part in programs().values())
+    return head + "".join(_program(environment, part) for part in programs(environment.parts).values())
 
 
 def _program(environment: Environment, part: Part) -> str:
@@ -100,7 +102,7 @@ environment={",".join(f'{key}="{_quotable(value)}"' for key, value in sorted(var
 autostart=true
 autorestart=true
 startsecs=1
-startretries=5
+startretries={START_RETRIES}
 stopsignal={part.stop_signal}
 stopasgroup={group}
 killasgroup={group}
@@ -197,8 +199,9 @@ class Supervisor:
             return
         process = psutil.Process(pid)
         with self.remote() as remote:
-            for wave in sorted({part.wave for part in PARTS}):
-                self._stop_wave(remote, [name for name, part in programs().items() if part.wave == wave])
+            own = programs(self._environment.parts)
+            for wave in sorted({part.wave for part in own.values()}):
+                self._stop_wave(remote, [name for name, part in own.items() if part.wave == wave])
             remote.shutdown()
 
         def ended() -> bool:

@@ -44,3 +44,13 @@ def monthly_cost(seeded: SeededEstate, deployment: str | None = None) -> float:
 def monthly_cost_as_spot(seeded: SeededEstate, deployment: str) -> float:
     """Dollars a month that a deployment's running instances would cost on spot."""
     return sum(HOURLY[kind, "spot"] * HOURS_PER_MONTH for kind, _ in running(seeded, deployment))
+
+
+def spot_requests(seeded: SeededEstate) -> list[str]:
+    """The state of every spot request that was ever made in the customer's accounts."""
+    found: list[str] = []
+    for cloud in seeded.clouds:
+        ec2 = Accounts(cloud.endpoint_url).ec2(cloud.region, cloud.account_id)
+        for page in ec2.get_paginator("describe_spot_instance_requests").paginate():
+            found += [request["State"] for request in page["SpotInstanceRequests"]]
+    return sorted(found)

@@ -50,8 +50,12 @@ class OwnEnvironment:
 
     def process(self, module: str) -> psutil.Process:
         """The one process that runs `python -m MODULE`."""
-        (found,) = [process for process in self.processes() if _runs(process, module)]
+        (found,) = self.running(module)
         return found
+
+    def running(self, module: str) -> list[psutil.Process]:
+        """The processes that run `python -m MODULE`: none while it is being brought back."""
+        return [process for process in self.processes() if _runs(process, module)]
 
 
 @contextmanager

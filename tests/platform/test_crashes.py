@@ -1,8 +1,7 @@
-"""`kill -9` of the orchestrator at each step, of others where they work: all is done once, nothing is left over."""
+"""`kill -9` at each step of a migration and of its undoing: all is done once, nothing is lost, nothing is left over."""
 
-import os
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import httpx
 import pytest
@@ -12,26 +11,27 @@ from optiinfra.api.recommendations import Optimization
 from optiinfra.domain.optimization import FINAL, STEPS, undo_name
 from testbed.waiting import wait_until
 from tests.helpers import cloud_truth
+from tests.helpers.crashing import assert_migrated_once, assert_undone_once
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
-from tests.helpers.own_environment import OwnEnvironment, own_environment
+from tests.helpers.private_platform import PrivatePlatform
 
 MOVED = "vllm-prod-1"
-ORCHESTRATOR = "optiinfra.orchestrator"
-STEPS_OF_IT = STEPS["spot_migration"]
-UNDONE = STEPS_OF_IT[:6]
+MIGRATION = STEPS["spot_migration"]
+UNDONE = MIGRATION[:6]
 
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[OwnEnvironment]:
-    """Killing its orchestrator disturbs nobody else."""
-    with own_environment(f"crashes-{os.getpid()}") as environment:
-        yield environment
+KILLS: dict[str, Callable[[PrivatePlatform], None]] = {
+    "orchestrator": lambda platform: platform.kill("optiinfra.orchestrator"),
+    "runtime": lambda platform: platform.kill("optiinfra.runtime"),
+    "performance-agent": lambda platform: platform.kill("optiinfra.agents.perf_agent"),
+    "application-agent": lambda platform: platform.kill("optiinfra.agents.app_agent"),
+    "supervisor": PrivatePlatform.kill_supervisor,
+}
 
 
 @pytest.fixture
-def acme(own: OwnEnvironment) -> Iterator[Customer]:
-    with provisioned(own.document, estates.load(ESTATES / "acme.yaml")) as customer:
+def acme(private_platform: PrivatePlatform) -> Iterator[Customer]:
+    with provisioned(private_platform.document, estates.load(ESTATES / "acme.yaml")) as customer:
         yield customer
 
 
@@ -42,87 +42,84 @@ def seen(customer: Customer, optimization_id: str, name: str) -> Optimization | 
     return optimization if name in begun or optimization.status in FINAL else None
 
 
-def crash_at(
-    own: OwnEnvironment, customer: Customer, optimization_id: str, step: str, module: str = ORCHESTRATOR
+def begun(customer: Customer, optimization_id: str, name: str) -> None:
+    """Wait until the step has begun, whoever is away meanwhile."""
+    wait_until(
+        lambda: seen(customer, optimization_id, name),
+        f"{name} to begin",
+        90,
+        transient=(httpx.TransportError, AssertionError),
+        poll=0.01,
+    )
+
+
+def crashed_at(
+    customer: Customer, optimization_id: str, steps: Sequence[str], kill: Callable[[], None]
 ) -> Optimization:
-    """Kill a process as soon as the step is seen; the optimization once it is over."""
-    wait_until(lambda: seen(customer, optimization_id, step), f"{step} to begin", 60, poll=0.01)
-    own.process(module).kill()
+    """Kill as soon as each of the steps has begun; the optimization once it is over."""
+    for step in steps:
+        begun(customer, optimization_id, step)
+        kill()
     return wait_until(
         lambda: customer.optimization(optimization_id),
         f"optimization {optimization_id} to end after the crash",
         120,
         accept=lambda optimization: optimization.status in FINAL,
-        transient=(httpx.TransportError,),
+        transient=(httpx.TransportError, AssertionError),
         poll=0.2,
     )
 
 
-def assert_events_without_gap_or_repetition(customer: Customer, optimization_id: str) -> None:
-    events = customer.get(f"/customers/{customer.id}/events", limit=1000)
-    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    told = Counter(
-        (event["event_type"], event["step"]) for event in events if event["optimization_id"] == optimization_id
-    )
-    assert [what for what, times in told.items() if times > 1] == []
+def migrate(customer: Customer) -> str:
+    """Have the migration approved; the optimization's id."""
+    return str(customer.post(f"/recommendations/{customer.analyzed('cost')[MOVED].id}/approve")["optimization_id"])
 
 
-def assert_migrated_once(customer: Customer, optimization: Optimization) -> None:
-    assert optimization.status == "completed", optimization.result
-    assert tuple(each.name for each in optimization.execution_steps) == STEPS_OF_IT
-    assert {each.status for each in optimization.execution_steps} == {"completed"}
-    assert cloud_truth.running(customer.seeded, MOVED) == [("p4de.24xlarge", "spot")] * 2
-    fleet = customer.fleet(MOVED)
-    assert fleet["requests_dropped"] == 0
-    assert [replica["state"] for replica in fleet["replicas"]] == ["ready"] * 2
-    assert_events_without_gap_or_repetition(customer, optimization.id)
+def spoiled(customer: Customer) -> str:
+    """A migration that fails at its last stage, and so undoes all that was done; the optimization's id."""
+    optimization_id = migrate(customer)
+    begun(customer, optimization_id, "full_migration")
+    customer.break_fleet({"kind": "canary_latency", "factor": 6.0, "deployment": MOVED})
+    return optimization_id
 
 
-@pytest.mark.parametrize("step", STEPS_OF_IT)
-def test_a_crash_at_any_step_loses_and_doubles_nothing(own: OwnEnvironment, acme: Customer, step: str) -> None:
-    approval = acme.post(f"/recommendations/{acme.analyzed('cost')[MOVED].id}/approve")
-
-    optimization = crash_at(own, acme, approval["optimization_id"], step)
-
-    assert_migrated_once(acme, optimization)
-
-
-@pytest.mark.parametrize(
-    ("module", "step"),
-    [
-        ("optiinfra.runtime", "deploy_canary"),
-        ("optiinfra.runtime", "validate_canary"),
-        ("optiinfra.runtime", "terminate_ondemand"),
-        ("optiinfra.agents.perf_agent", "validate_canary"),
-        ("optiinfra.agents.app_agent", "validate_50_percent"),
-    ],
-)
-def test_a_crash_of_who_works_for_it_loses_and_doubles_nothing(
-    own: OwnEnvironment, acme: Customer, module: str, step: str
+@pytest.mark.parametrize("step", MIGRATION)
+def test_a_crash_at_any_step_loses_and_doubles_nothing(
+    private_platform: PrivatePlatform, acme: Customer, step: str
 ) -> None:
-    approval = acme.post(f"/recommendations/{acme.analyzed('cost')[MOVED].id}/approve")
+    optimization = crashed_at(acme, migrate(acme), [step], partial(KILLS["orchestrator"], private_platform))
 
-    optimization = crash_at(own, acme, approval["optimization_id"], step, module)
-
-    assert_migrated_once(acme, optimization)
+    assert_migrated_once(acme, optimization, MOVED)
 
 
 @pytest.mark.parametrize("step", UNDONE)
-def test_a_crash_while_undoing_restores_everything(own: OwnEnvironment, acme: Customer, step: str) -> None:
+def test_a_crash_while_undoing_restores_everything(
+    private_platform: PrivatePlatform, acme: Customer, step: str
+) -> None:
     before, running = acme.fleet(MOVED), cloud_truth.running(acme.seeded)
-    recommendation = acme.analyzed("cost")[MOVED]
-    approval = acme.post(f"/recommendations/{recommendation.id}/approve")
-    wait_until(lambda: seen(acme, approval["optimization_id"], "full_migration"), "the last stage", 60, poll=0.01)
-    acme.break_fleet({"kind": "canary_latency", "factor": 6.0, "deployment": MOVED})
 
-    optimization = crash_at(own, acme, approval["optimization_id"], undo_name(step))
+    optimization = crashed_at(acme, spoiled(acme), [undo_name(step)], partial(KILLS["orchestrator"], private_platform))
 
-    assert optimization.status == "rolled_back", optimization.result
-    assert [each.name for each in optimization.rollback_steps] == [undo_name(each) for each in reversed(UNDONE)]
-    assert optimization.result is not None
-    assert optimization.result.original_state_restored
-    assert cloud_truth.running(acme.seeded) == running
-    fleet = acme.fleet(MOVED)
-    assert fleet["requests_dropped"] == 0
-    assert fleet["weights"] == before["weights"]
-    assert_events_without_gap_or_repetition(acme, optimization.id)
+    assert_undone_once(acme, optimization, MOVED, before, running)
+
+
+@pytest.mark.parametrize("who", ["runtime", "performance-agent", "application-agent", "supervisor"])
+def test_crashes_at_every_step_lose_and_double_nothing(
+    private_platform: PrivatePlatform, acme: Customer, who: str
+) -> None:
+    optimization = crashed_at(acme, migrate(acme), MIGRATION, partial(KILLS[who], private_platform))
+
+    assert_migrated_once(acme, optimization, MOVED)
+
+
+@pytest.mark.parametrize("who", ["runtime", "supervisor"])
+def test_crashes_at_every_step_of_undoing_restore_everything(
+    private_platform: PrivatePlatform, acme: Customer, who: str
+) -> None:
+    before, running = acme.fleet(MOVED), cloud_truth.running(acme.seeded)
+
+    optimization = crashed_at(
+        acme, spoiled(acme), [undo_name(step) for step in reversed(UNDONE)], partial(KILLS[who], private_platform)
+    )
+
+    assert_undone_once(acme, optimization, MOVED, before, running)

@@ -1,0 +1,115 @@
+"""A platform of one's own, to break: services, agents and runtime over the engines, cloud and fleet of an environment.
+
+It shares servers with that environment and nothing in them: databases, keys and the collection are its own, by its
+namespace, and go with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import requests
+
+from testbed import environment as environments
+from testbed.environment import Environment
+from testbed.parts import HOST
+from testbed.supervision import new_socket
+from testbed.waiting import stretched
+
+STORE_SECRETS = (
+    "postgresql_password",
+    "clickhouse_password",
+    "clickhouse_reader_password",
+    "redis_password",
+    "qdrant_api_key",
+    "qdrant_read_only_api_key",
+)
+CALL_SECONDS = 10.0
+
+
+def describe(
+    name: str, over: Environment, through: Mapping[str, int] | None = None, changed: Mapping[str, str] | None = None
+) -> Environment:
+    """A platform over that environment; saved and started by its name, it stays private however often it is started.
+
+    ``through`` gives ports to reach a borrowed part at instead of its own (a proxy's), ``changed`` settings of the
+    services, such as ``{"OPTIMIZATION_DEADLINE_SECONDS": "5"}``.
+    """
+    made = environments.create(name, replace(over.settings, coverage=False), None, new_socket())
+    private = replace(
+        made,
+        over=over.name,
+        namespace=f"optiinfra_{name.replace('-', '_')}",
+        credentials={**made.credentials, **{word: over.credentials[word] for word in STORE_SECRETS}},
+        changed=dict(changed or {}),
+    )
+    own = {part.name: made.ports[part.name] for part in private.parts if part.port}
+    return replace(private, ports={**over.ports, **(through or {}), **own})
+
+
+def prepare(private: Environment) -> None:
+    """Create its database; the services create everything else."""
+    with _postgresql(_host(private)) as connection:
+        known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [private.namespace]).fetchone()
+        if known is None:
+            connection.execute(f'CREATE DATABASE "{private.namespace}"')
+
+
+def drop(private: Environment) -> None:
+    """Remove what is its own in the engines. Where those are gone, it is gone with them."""
+    host = environments.read(private.over or "")
+    if host is None or environments.is_free(host.ports["postgresql"]):
+        return
+    with _postgresql(host) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{private.namespace}" WITH (FORCE)')
+    _drop_clickhouse(host, private.namespace)
+    _drop_qdrant(host, private.collection)
+    _drop_redis(host, private.namespace)
+
+
+def _host(private: Environment) -> Environment:
+    host = environments.load(private.over or "")
+    if host is None:
+        raise environments.SetupError(f"environment {private.over!r}, which {private.name!r} stands on, is gone")
+    return host
+
+
+def _postgresql(host: Environment):  # type: ignore[no-untyped-def]  # psycopg is imported where it is used
+    import psycopg
+
+    return psycopg.connect(
+        host=HOST,
+        port=host.ports["postgresql"],
+        user="optiinfra",
+        dbname="optiinfra",
+        password=host.credentials["postgresql_password"],
+        connect_timeout=int(stretched(CALL_SECONDS)),
+        autocommit=True,
+    )
+
+
+def _drop_clickhouse(host: Environment, namespace: str) -> None:
+    headers = {"X-ClickHouse-User": "optiinfra", "X-ClickHouse-Key": host.credentials["clickhouse_password"]}
+    statement = f"DROP DATABASE IF EXISTS {namespace} SYNC"
+    _call("POST", host.url("clickhouse"), data=statement.encode(), headers=headers)
+
+
+def _drop_qdrant(host: Environment, collection: str) -> None:
+    headers = {"api-key": host.credentials["qdrant_api_key"]}
+    _call("DELETE", f"{host.url('qdrant')}/collections/{collection}", headers=headers)
+
+
+def _drop_redis(host: Environment, namespace: str) -> None:
+    from redis import Redis
+
+    password = host.credentials["redis_password"]
+    with Redis(
+        host=HOST, port=host.ports["redis"], password=password, socket_timeout=stretched(CALL_SECONDS)
+    ) as client:
+        for key in client.scan_iter(f"{namespace}:*"):
+            client.delete(key)
+
+
+def _call(method: str, url: str, **arguments: object) -> None:
+    with requests.Session() as session:
+        session.trust_env = False
+        session.request(method, url, timeout=stretched(CALL_SECONDS), **arguments).raise_for_status()  # type: ignore[arg-type]

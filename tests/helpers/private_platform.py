@@ -1,0 +1,72 @@
+"""A platform of a test's own, to break: services over the environment's engines, stores and cloud behind proxies."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from testbed import environment as environments
+from testbed import private, startup
+from testbed.environment import free_port
+from testbed.waiting import wait_until
+from tests.helpers.own_environment import OwnEnvironment
+from tests.helpers.proxy import Proxy, proxy_to
+
+PROXIED = ("postgresql", "clickhouse", "redis", "qdrant", "cloud-front")
+
+
+class PrivatePlatform(OwnEnvironment):
+    """Started services; `proxies` stand between them and each store and the cloud."""
+
+    def __init__(self, name: str, proxies: Mapping[str, Proxy]) -> None:
+        super().__init__(name)
+        self.proxies = proxies
+
+    def kill(self, module: str) -> None:
+        """`kill -9` of the process that runs the module, once there is one; the supervisor brings it back."""
+        found = wait_until(lambda: self.running(module), f"a process that runs {module}", 60, poll=0.02)
+        found[0].kill()
+        found[0].wait(10)
+
+    def kill_supervisor(self) -> None:
+        """`kill -9` of the supervisor, then start anew as an operator would: what it left behind is stopped first."""
+        supervisor = self.process("supervisor.supervisord")
+        supervisor.kill()
+        supervisor.wait(10)
+        started = self.invoke("start-test-env")
+        assert started.returncode == 0, started.stdout + started.stderr
+        assert "stopped what an earlier supervisor left behind" in started.stdout
+
+
+@contextmanager
+def private_platform_over(
+    environment: Mapping[str, Any], name: str, changed: Mapping[str, str] | None = None
+) -> Iterator[PrivatePlatform]:
+    """Start services over that environment's engines, with these settings changed; nothing of them is left behind."""
+    host = environments.load(environment["name"])
+    assert host is not None, f"environment {environment['name']} is gone"
+    with ExitStack() as stack:
+        ports: set[int] = set()
+        proxies: dict[str, Proxy] = {}
+        for part in PROXIED:
+            port = free_port(ports)
+            ports.add(port)
+            proxies[part] = stack.enter_context(proxy_to(host.ports[part], port))
+        platform = PrivatePlatform(name, proxies)
+        described = private.describe(name, host, {part: proxy.port for part, proxy in proxies.items()}, changed)
+        stack.callback(startup.clean, name, print)
+        described.state_dir.mkdir(parents=True, exist_ok=True)
+        described.save()
+        platform.document = startup.start(name, described.settings, print).document()
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def private_platform(environment: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[PrivatePlatform]:
+    """One for the tests of a module. Parametrized indirectly, by a mapping, it has other settings."""
+    module = request.node.name.rpartition("/")[2].removeprefix("test_").removesuffix(".py").replace("_", "-")
+    changed = getattr(request, "param", None)
+    with private_platform_over(environment, f"{module}-{os.getpid()}", changed) as platform:
+        yield platform

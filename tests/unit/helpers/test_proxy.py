@@ -1,0 +1,90 @@
+"""The proxy fails as servers do, and is well again afterwards."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from testbed.environment import free_port
+from tests.helpers.proxy import HOST, Failure, Proxy, proxy_to
+
+SECONDS = 0.25
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    """A proxy before a server that answers each piece with the same piece twice."""
+    with socket.create_server((HOST, 0)) as server:
+        threading.Thread(target=_serve, args=(server,), daemon=True).start()
+        with proxy_to(server.getsockname()[1], free_port(set())) as started:
+            yield started
+
+
+def _serve(server: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return  # the test is over
+        threading.Thread(target=_echo, args=(connection,), daemon=True).start()
+
+
+def _echo(connection: socket.socket) -> None:
+    with connection, suppress(ConnectionError):
+        while piece := connection.recv(100):
+            connection.sendall(piece + piece)
+
+
+def ask(client: socket.socket) -> bytes:
+    client.settimeout(SECONDS)
+    client.sendall(b"word")
+    return client.recv(100)
+
+
+def connect(proxy: Proxy) -> socket.socket:
+    return socket.create_connection((HOST, proxy.port), 5)
+
+
+def answered_anew(proxy: Proxy) -> bytes:
+    with connect(proxy) as client:
+        return ask(client)
+
+
+@pytest.mark.parametrize(
+    ("how", "seen"),
+    [("refused", ConnectionRefusedError), ("reset", ConnectionError), ("hanging", TimeoutError)],
+)
+def test_nothing_comes_through(proxy: Proxy, how: Failure, seen: type[Exception]) -> None:
+    with connect(proxy) as before:
+        assert ask(before) == b"wordword"
+        with proxy.failing(how):
+            with pytest.raises(TimeoutError if how == "hanging" else ConnectionError):
+                ask(before)
+            with pytest.raises(seen):
+                answered_anew(proxy)
+    assert answered_anew(proxy) == b"wordword"
+
+
+def test_what_hung_arrives_when_it_is_over(proxy: Proxy) -> None:
+    with connect(proxy) as client:
+        with proxy.failing("hanging"), pytest.raises(TimeoutError):
+            ask(client)
+        client.settimeout(5)
+        assert client.recv(100) == b"wordword"
+
+
+def test_an_answer_breaks_off_in_the_middle(proxy: Proxy) -> None:
+    with proxy.failing("cut"), connect(proxy) as client:
+        assert ask(client) == b"word"
+        with pytest.raises(ConnectionResetError):
+            client.recv(100)
+
+
+def test_every_piece_comes_late(proxy: Proxy) -> None:
+    with proxy.failing("slow"), connect(proxy) as client:
+        with pytest.raises(TimeoutError):
+            ask(client)
+        client.settimeout(5)
+        assert client.recv(100) == b"wordword"
