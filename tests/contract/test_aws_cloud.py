@@ -9,6 +9,7 @@ from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
+from optiinfra.clouds import aws
 from optiinfra.clouds.aws import AwsCloud, connect_aws
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.clouds.protocol import STEP_TAG, CloudUnavailable
@@ -117,6 +118,7 @@ def test_the_mock_clouds_spot_price_is_not_plausible(engine: Engine) -> None:
     assert book.spot("aws", REGION, TYPE, quoted) == book.spot("aws", REGION, TYPE)
 
 
-def test_a_cloud_that_is_away_says_so() -> None:
+def test_a_cloud_that_is_away_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aws, "_AWAY_SECONDS", 0.0)
     with pytest.raises(CloudUnavailable, match="Could not connect"):
         asyncio.run(connect_aws("http://127.0.0.1:9", REGION, "arn:aws:iam::777777777777:role/x", None, "test", "test"))

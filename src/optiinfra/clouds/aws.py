@@ -21,6 +21,8 @@ T = TypeVar("T")
 _FULFILMENT_DEADLINE = 120.0
 _TERMINATION_DEADLINE = 60.0
 _POLL_SECONDS = 0.5
+_AWAY_SECONDS = 30.0
+"""How long EC2 may be away before a call that can be repeated is given up."""
 _ORDER_TRIES = 3
 
 _STATES: dict[str, InstanceState] = {
@@ -46,9 +48,8 @@ async def connect_aws(
 
     RoleDenied when the account does not let us take the role. Credentials renew themselves before they expire.
     """
-    return await asyncio.to_thread(
-        _connect, endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key
-    )
+    account = (endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key)
+    return await _until(lambda: asyncio.to_thread(_connect, *account), _AWAY_SECONDS, CloudUnavailable)
 
 
 # Entering takes a call to STS and two clients; roles and regions are few. A failure is not kept.
@@ -265,12 +266,16 @@ class AwsCloud:
         return await self._call(pages)
 
     async def _call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what may be repeated, again and again while the cloud is away."""
+        return await _until(lambda: self._once(operation, *args, **kwargs), _AWAY_SECONDS, CloudUnavailable)
+
+    async def _once(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         # botocore blocks; a thread keeps the event loop free.
         return await asyncio.to_thread(aws_clients.translated(operation), *args, **kwargs)
 
     async def _carried_through(self, order: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call, and when cancelled wait for the end all the same: whoever clears up next must see what was made."""
-        call = asyncio.create_task(self._call(order, *args, **kwargs))
+        call = asyncio.create_task(self._once(order, *args, **kwargs))
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -289,13 +294,13 @@ class AwsCloud:
         )
 
 
-async def _until(look: Callable[[], Awaitable[T]], deadline: float) -> T:
-    """Look until it no longer raises a CloudError, and let the last one through after `deadline` seconds."""
+async def _until(look: Callable[[], Awaitable[T]], deadline: float, error: type[CloudError] = CloudError) -> T:
+    """Look until it no longer raises such an error, and let the last one through after `deadline` seconds."""
     ends = time.monotonic() + deadline
     while True:
         try:
             return await look()
-        except CloudError:
+        except error:
             if time.monotonic() + _POLL_SECONDS > ends:
                 raise
         await asyncio.sleep(_POLL_SECONDS)

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ConnectTimeoutError
 from botocore.loaders import JSONFileLoader
 
-from optiinfra.clouds import aws_clients
+from optiinfra.clouds import aws, aws_clients
 from optiinfra.clouds.aws import AwsCloud
 from optiinfra.clouds.protocol import STEP_TAG, CloudError, CloudUnavailable, InsufficientCapacity, RoleDenied
 from tests.unit.clouds.ec2 import KEY, Ec2, ensure, refused
@@ -31,6 +31,20 @@ def test_dying_between_the_spot_request_and_the_tags_makes_no_third_instance(clo
         ensure(cloud, "spot")
     assert len(ensure(cloud, "spot")) == 2
     assert len(ec2.machines) == 3
+
+
+def test_a_cloud_that_is_away_for_a_moment_is_waited_for(
+    cloud: AwsCloud, ec2: Ec2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aws, "_AWAY_SECONDS", 5.0)
+    ec2.fails["describe_instances"] = ConnectTimeoutError(endpoint_url="http://cloud")
+
+    async def look() -> object:
+        (seen,) = await asyncio.gather(cloud.instances(), return_exceptions=True)
+        return seen
+
+    assert isinstance(asyncio.run(look()), list), "given up at once"
+    assert ec2.calls.count("describe_instances") == 2
 
 
 @pytest.mark.parametrize("lifecycle", ["spot", "on-demand"])
