@@ -10,6 +10,8 @@ import pytest
 from testbed import environment as environments
 from testbed import private, startup
 from testbed.environment import free_port
+from testbed.health import Row, check
+from testbed.parts import named
 from testbed.waiting import wait_until
 from tests.helpers.own_environment import OwnEnvironment
 from tests.helpers.proxy import Proxy, proxy_to
@@ -23,6 +25,12 @@ class PrivatePlatform(OwnEnvironment):
     def __init__(self, name: str, proxies: Mapping[str, Proxy]) -> None:
         super().__init__(name)
         self.proxies = proxies
+
+    def row(self, part: str) -> Row:
+        """A part's health, by what it answers alone."""
+        described = environments.load(self.name)
+        assert described is not None, f"environment {self.name} is gone"
+        return check(described, named(part), None)
 
     def kill(self, module: str) -> None:
         """`kill -9` of the process that runs the module, once there is one; the supervisor brings it back."""

@@ -3,20 +3,25 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-import httpx
 import pytest
 
 from fixtures import estates
 from optiinfra.api.recommendations import Optimization
-from optiinfra.domain.optimization import FINAL, STEPS, undo_name
-from testbed.waiting import wait_until
+from optiinfra.domain.optimization import STEPS, undo_name
 from tests.helpers import cloud_truth
-from tests.helpers.crashing import assert_migrated_once, assert_undone_once
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
+from tests.helpers.migration import (
+    MOVED,
+    assert_migrated_once,
+    assert_undone_once,
+    begun,
+    finished,
+    migrate,
+    spoiled,
+)
 from tests.helpers.private_platform import PrivatePlatform
 
-MOVED = "vllm-prod-1"
 MIGRATION = STEPS["spot_migration"]
 UNDONE = MIGRATION[:6]
 
@@ -35,24 +40,6 @@ def acme(private_platform: PrivatePlatform) -> Iterator[Customer]:
         yield customer
 
 
-def seen(customer: Customer, optimization_id: str, name: str) -> Optimization | None:
-    """The optimization once the step has begun, or is over altogether."""
-    optimization = customer.optimization(optimization_id)
-    begun = {step.name for step in (*optimization.execution_steps, *optimization.rollback_steps)}
-    return optimization if name in begun or optimization.status in FINAL else None
-
-
-def begun(customer: Customer, optimization_id: str, name: str) -> None:
-    """Wait until the step has begun, whoever is away meanwhile."""
-    wait_until(
-        lambda: seen(customer, optimization_id, name),
-        f"{name} to begin",
-        90,
-        transient=(httpx.TransportError, AssertionError),
-        poll=0.01,
-    )
-
-
 def crashed_at(
     customer: Customer, optimization_id: str, steps: Sequence[str], kill: Callable[[], None]
 ) -> Optimization:
@@ -60,27 +47,7 @@ def crashed_at(
     for step in steps:
         begun(customer, optimization_id, step)
         kill()
-    return wait_until(
-        lambda: customer.optimization(optimization_id),
-        f"optimization {optimization_id} to end after the crash",
-        120,
-        accept=lambda optimization: optimization.status in FINAL,
-        transient=(httpx.TransportError, AssertionError),
-        poll=0.2,
-    )
-
-
-def migrate(customer: Customer) -> str:
-    """Have the migration approved; the optimization's id."""
-    return str(customer.post(f"/recommendations/{customer.analyzed('cost')[MOVED].id}/approve")["optimization_id"])
-
-
-def spoiled(customer: Customer) -> str:
-    """A migration that fails at its last stage, and so undoes all that was done; the optimization's id."""
-    optimization_id = migrate(customer)
-    begun(customer, optimization_id, "full_migration")
-    customer.break_fleet({"kind": "canary_latency", "factor": 6.0, "deployment": MOVED})
-    return optimization_id
+    return finished(customer, optimization_id)
 
 
 @pytest.mark.parametrize("step", MIGRATION)

@@ -1,0 +1,72 @@
+"""`python -m tests.bench crash --runs N`: figures on the environment that the session started."""
+
+import argparse
+import json
+import os
+import sys
+
+from rich.table import Table
+
+from testbed import paths, startup
+from testbed.console import console
+from testbed.plugin import GIVEN
+from tests.bench.crash import Crashes, Score
+from tests.helpers.private_platform import private_platform_over
+
+
+def crash(arguments: argparse.Namespace) -> int:
+    """Kill processes at random moments; 1 when anything was lost, doubled or left over."""
+    out = console()
+    host = startup.running(arguments.environment)
+    if host is None:
+        raise SystemExit(f"environment {arguments.environment!r} is not running: `invoke start-test-env` starts it")
+    with private_platform_over(host.document(), f"crash-{os.getpid()}") as platform:
+        score = Crashes(platform, arguments.seed, out.print).run(arguments.runs, arguments.customers)
+    document = {"seed": arguments.seed, "customers": arguments.customers, **score.document()}
+    target = paths.ROOT / "reports" / "bench" / "crash.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(document, indent=2))
+    out.print(table(score))
+    for found in score.faults:
+        for text in (*found.lost, *found.doubled, *found.left_over):
+            out.print(f"[red]✗[/] {text}")
+    out.print(summary(document))
+    out.print(f"Figures: {target.relative_to(paths.ROOT)}")
+    return 1 if score.faults else 0
+
+
+def table(score: Score) -> Table:
+    """A row a victim."""
+    rows = score.document()["recovery_seconds"]
+    made = Table("killed", "times", "well again after (median)", "at most")
+    for victim in sorted(rows):
+        row = rows[victim]
+        made.add_row(victim, str(row["times"]), f"{row['median']:.1f} s", f"{row['longest']:.1f} s")
+    return made
+
+
+def summary(document: dict[str, object]) -> str:
+    """The figures in a line or two."""
+    counted = {kind: document[kind] for kind in ("lost", "doubled", "left_over")}
+    faults = ", ".join(
+        f"{len(found)} {kind.replace('_', ' ')}" for kind, found in counted.items() if isinstance(found, list)
+    )
+    return f"{document['crashes']} crashes, migrations {document['migrations']}: {faults}"
+
+
+def main() -> int:
+    """Choose a bench."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    benches = parser.add_subparsers(dest="bench", required=True)
+    crashes = benches.add_parser("crash", help=crash.__doc__)
+    crashes.add_argument("--runs", type=int, default=20, help="how many crashes")
+    crashes.add_argument("--customers", type=int, default=3, help="how many customers migrate side by side")
+    crashes.add_argument("--seed", type=int, default=1, help="of what is killed, and how long is waited before it")
+    crashes.add_argument("--environment", default=os.environ.get(GIVEN, "e2e"))
+    crashes.set_defaults(run=crash)
+    arguments = parser.parse_args()
+    return int(arguments.run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
