@@ -8,8 +8,6 @@ from typing import Any
 from optiinfra.api.recommendations import Optimization
 from optiinfra.domain.optimization import FINAL, STEPS, undo_name
 
-KINDS = ("lost", "doubled", "left over")
-
 
 @dataclass(frozen=True)
 class Ended:

@@ -22,6 +22,8 @@ CONNECT_ARGUMENTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
+# Longer than any statement of ours takes, and than a cloud may keep its reader waiting in a transaction.
+_PATIENCE = "-c statement_timeout=120s -c idle_in_transaction_session_timeout=600s"
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = 7_203_517_001  # any number that nothing else takes an advisory lock on
@@ -32,7 +34,11 @@ class Database:
 
     def __init__(self, url: str, ring: Callable[[str], Awaitable[None]]) -> None:
         self._engine = create_async_engine(
-            url, pool_size=20, max_overflow=20, pool_pre_ping=True, connect_args=CONNECT_ARGUMENTS
+            url,
+            pool_size=20,
+            max_overflow=20,
+            pool_pre_ping=True,
+            connect_args=CONNECT_ARGUMENTS | {"options": _PATIENCE},
         )
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._ring = ring
