@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from pydantic import Field
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
@@ -19,7 +20,7 @@ from optiinfra.kit.problems import Problem
 
 class Note(Body):
     text: Text
-    more: FreeJson = {}
+    more: FreeJson = Field(default_factory=dict)
 
 
 @asynccontextmanager

@@ -28,6 +28,8 @@ from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
 
+_GONE = "the customer left"
+
 
 @DBOS.dbos_class()
 class AnalysisWorkflow(DBOSConfiguredInstance):
@@ -66,7 +68,9 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
     async def _draft(self, analysis_id: str) -> dict[str, Any]:
         """`{drafts: {recommendation_id: Draft}, summary}`, or `{error}`."""
         async with self._platform.database.transaction() as session:
-            analysis = await session.get_one(models.Analysis, analysis_id)
+            analysis = await session.get(models.Analysis, analysis_id)
+            if analysis is None:
+                return {"error": _GONE}
             customer = await session.get_one(models.Customer, analysis.customer_id)
         try:
             estate = await inventory.refresh(self._platform, customer.id)
@@ -166,8 +170,8 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
         self, analysis_id: str, status: str, summary: str | None = None, error: str | None = None
     ) -> None:
         async with self._platform.database.transaction() as session:
-            row = await session.get_one(models.Analysis, analysis_id, with_for_update=True)
-            if row.status != "started":
+            row = await session.get(models.Analysis, analysis_id, with_for_update=True)
+            if row is None or row.status != "started":
                 return
             row.status, row.summary, row.error, row.completed_at = status, summary, error, now()
             payload = {"analysis_id": analysis_id, "status": status, "summary": summary, "error": error}
