@@ -56,14 +56,15 @@ class World:
         self.callers = leaving.enter_context(every_kind(environment))
         acme = leaving.enter_context(provisioned(environment, estates.load(ESTATES / "acme.yaml")))
         analysis = acme.finished_analysis(acme.start_analysis("cost"))
-        found = acme.recommendations_of(analysis)["vllm-prod-1"]
-        optimization = acme.post(f"/recommendations/{found.id}/approve")["optimization_id"]
+        approved, refused = (acme.recommendations_of(analysis)[name].id for name in ("vllm-prod-1", "vllm-prod-2"))
+        optimization = acme.post(f"/recommendations/{approved}/approve")["optimization_id"]
         acme.finished_optimization(optimization)
-        ids = (analysis.id, found.id, optimization)
         token = acme.http.headers["Authorization"].removeprefix("Bearer ")
-        self.owner = Caller(
-            "owner of an estate", token, {"customer_id": acme.id, **dict(zip(OF_AN_ESTATE, ids, strict=True))}
-        )
+        ids = {"customer_id": acme.id, "analysis_id": analysis.id, "optimization_id": optimization}
+        self.owners = [
+            Caller("owner of an estate", token, ids | {"recommendation_id": recommendation})
+            for recommendation in (approved, refused)
+        ]
         self.kept = {acme.id, *self.callers["user"].ids.values()}
         self.customers: list[str] = []
         self.agents: dict[str, str] = {}
@@ -76,7 +77,7 @@ class World:
         if path.startswith("/auth/") and method == "POST" and not path.endswith("logout"):
             return [self.callers["anonymous"]]
         theirs = method == "GET" or any(name in path for name in OF_AN_ESTATE)
-        return [*self.callers.values(), *([self.owner] if theirs else [])]
+        return [*self.callers.values(), *(self.owners if theirs else [])]
 
     def note(self, answer: Any) -> None:
         """Remember what an answer says was made."""
