@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
-import psycopg
 
 from fixtures import estates
 from optiinfra.domain.optimization import STEPS
 from tests.helpers.callers import every_kind
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, NewCustomer
+from tests.helpers.database import change_one
 
 APPROVABLE, REFUSED = "vllm-prod-1", "vllm-prod-2"
 AT_ONCE = 100
@@ -52,7 +52,8 @@ def test_what_may_not_be_approved_is_refused_by_name(acme: Customer, new_custome
         refusal(approve(malformed), 404, "not_found")
     assert "the performance agent refused it: " in refusal(approve(refused), 409, "refused_by_validator")
 
-    expire(acme, approvable)
+    past = "UPDATE recommendations SET expires_at = now() - interval '1 second' WHERE id = %s"
+    change_one(acme.environment, past, approvable)
     assert f"{approvable} is expired, not pending" in refusal(approve(approvable), 409, "not_pending")
     assert acme.get(f"/customers/{acme.id}/optimizations") == []
 
@@ -126,13 +127,3 @@ def test_of_a_hundred_sign_ups_with_one_address_one_succeeds(environment: dict[s
     assert {refusal(answer, 409, "email_taken") for answer in refused} == {
         f"{email} has an account already: sign in instead"
     }
-
-
-def expire(customer: Customer, recommendation_id: str) -> None:
-    """Let a recommendation's time be over, in the environment's own database."""
-    url = customer.environment["urls"]["postgresql"].replace("+psycopg", "")
-    with psycopg.connect(url) as connection:
-        changed = connection.execute(
-            "UPDATE recommendations SET expires_at = now() - interval '1 second' WHERE id = %s", [recommendation_id]
-        )
-        assert changed.rowcount == 1, f"there is no recommendation {recommendation_id}"

@@ -28,8 +28,6 @@ from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
 
-_GONE = "the customer left"
-
 
 @DBOS.dbos_class()
 class AnalysisWorkflow(DBOSConfiguredInstance):
@@ -50,8 +48,8 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
         try:
             await self._carry_through(analysis_id)
         except Exception as error:  # what kept raising is a defect or a lost store; the customer must see an end
-            log.exception("analysis gave up", analysis_id=analysis_id)
-            await DBOS.run_step_async(patient("fail"), self._fail, analysis_id, f"internal error: {error}")
+            if await DBOS.run_step_async(patient("fail"), self._fail, analysis_id, f"internal error: {error}"):
+                log.exception("analysis gave up", analysis_id=analysis_id)
 
     async def _carry_through(self, analysis_id: str) -> None:
         drafted = await DBOS.run_step_async(patient("draft"), self._draft, analysis_id)
@@ -68,9 +66,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
     async def _draft(self, analysis_id: str) -> dict[str, Any]:
         """`{drafts: {recommendation_id: Draft}, summary}`, or `{error}`."""
         async with self._platform.database.transaction() as session:
-            analysis = await session.get(models.Analysis, analysis_id)
-            if analysis is None:
-                return {"error": _GONE}
+            analysis = await session.get_one(models.Analysis, analysis_id)
             customer = await session.get_one(models.Customer, analysis.customer_id)
         try:
             estate = await inventory.refresh(self._platform, customer.id)
@@ -162,17 +158,21 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
     async def _complete(self, analysis_id: str, summary: str) -> None:
         await self._finish(analysis_id, "completed", summary=summary)
 
-    async def _fail(self, analysis_id: str, error: str) -> None:
+    async def _fail(self, analysis_id: str, error: str) -> bool:
         log.warning("analysis failed", analysis_id=analysis_id, error=error)
-        await self._finish(analysis_id, "failed", error=error)
+        return await self._finish(analysis_id, "failed", error=error)
 
     async def _finish(
         self, analysis_id: str, status: str, summary: str | None = None, error: str | None = None
-    ) -> None:
+    ) -> bool:
+        """False when there is nothing to finish: the customer left, with everything of theirs."""
         async with self._platform.database.transaction() as session:
             row = await session.get(models.Analysis, analysis_id, with_for_update=True)
-            if row is None or row.status != "started":
-                return
+            if row is None:
+                return False
+            if row.status != "started":
+                return True
             row.status, row.summary, row.error, row.completed_at = status, summary, error, now()
             payload = {"analysis_id": analysis_id, "status": status, "summary": summary, "error": error}
             await record(session, row.customer_id, "analysis_completed", "agent", payload, agent_type=row.agent_type)
+        return True
