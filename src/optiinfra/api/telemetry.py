@@ -19,7 +19,7 @@ class Sample(Wire):
     replica_id: str = ""
     metric: str
     timestamp: Moment
-    value: float = Field(ge=-1e15, le=1e15)  # the sum of any number of them is a number again
+    value: float = Field(ge=0, le=1e18)  # the sum of any number of them is a number again
 
 
 class LatencyCount(Wire):
