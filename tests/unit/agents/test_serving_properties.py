@@ -1,5 +1,6 @@
 """What holds of the agents' model of serving, whatever the engine, the work and the load."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -20,15 +21,9 @@ works = st.builds(
     output=st.floats(1, 4_000),
 )
 shares = st.floats(0.001, 0.999)
-anything = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=5)
-    | st.lists(st.integers(), max_size=2)
-    | st.sampled_from(["fp8", "awq", "auto", 10**400, 2**70])
-)
+odd: list[Any] = [None, True, 0, 1, 8, -1, 2**70, 10**400, 0.9, "fp8", "auto", "", [1], {}]
+anything = st.sampled_from(odd) | st.integers() | st.floats()
+tokens = st.sampled_from([0.0, 5e-324, 1e-300, 1.0, 800.0, 1e9, 1e200, math.inf, math.nan]) | st.floats()
 
 
 @st.composite
@@ -47,9 +42,9 @@ def engines(draw: st.DrawFn) -> Engine:
         raise
 
 
-@settings(max_examples=300)
+@settings(max_examples=1000)
 @given(
-    models,
+    st.just("meta-llama/Llama-3.1-8B-Instruct"),
     types,
     st.dictionaries(
         st.sampled_from(
@@ -57,7 +52,7 @@ def engines(draw: st.DrawFn) -> Engine:
         ),
         anything,
     ),
-    st.tuples(*[st.floats()] * 3),
+    st.tuples(tokens, tokens, tokens),
     st.floats(),
     st.floats(),
 )
@@ -66,8 +61,7 @@ def test_what_is_not_modelled_is_said_in_words(
 ) -> None:
     try:
         engine, work = Engine.of(model, instance_type, args), Work(*tokens)
-    except ModelError as error:
-        assert str(error)
+    except ModelError:
         return
     assert engine.cache_bytes > 0
     assert engine.places(work) >= 1
@@ -86,6 +80,9 @@ def test_more_load_is_never_faster(engine: Engine, work: Work, one: float, other
     # Little's law, and a batch never holds more than has a place.
     assert busy.in_engine == pytest.approx(more * capacity * busy.seconds)
     assert engine.under(work, capacity) is None
+    brimming = engine.under(work, (1 - 1e-6) * capacity)
+    assert brimming is not None
+    assert brimming.seconds > 100 * calm.seconds, "who comes when nearly every place is taken waits"
 
 
 @given(engines(), works, st.floats(1, 1000))
