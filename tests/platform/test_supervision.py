@@ -1,11 +1,16 @@
 """The environment's verbs, as an operator uses them: start, check, lose a part, check, clean."""
 
 import os
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from testbed import paths
 from testbed.environment import is_free
 from testbed.waiting import wait_until
-from tests.helpers.own_environment import own_environment
+from tests.helpers.customers import ESTATES
+from tests.helpers.own_environment import OwnEnvironment, own_environment
 
 KILLED = "cost-agent"
 
@@ -32,3 +37,24 @@ def test_a_killed_part_is_named_and_brought_back_and_clean_leaves_nothing() -> N
         assert own.processes() == []
         assert not paths.state_dir(own.name).exists()
         assert [port for port in own.document["ports"].values() if not is_free(port)] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("replicas: 2", "replicas: -2", "deployments.0.replicas: Input should be greater than 0 (got -2)"),
+        ("p4de.24xlarge", "m5.large", "unknown instance type 'm5.large'; allowed: p4d.24xlarge"),
+        ("p4de.24xlarge", "g5.xlarge", "vllm-prod-1 cannot start on g5.xlarge: tensor_parallel_size 8, but"),
+        ("customer:", "customer: [", "not YAML: "),
+    ],
+)
+def test_an_estate_that_is_none_is_refused_in_words(
+    environment: dict[str, Any], tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    file = tmp_path / "estate.yaml"
+    file.write_text((ESTATES / "acme.yaml").read_text().replace(old, new, 1))
+    done = OwnEnvironment(environment["name"]).invoke("seed-estate", str(file), "--json")
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

@@ -16,9 +16,9 @@ class Register(Body):
 
     agent_type: AgentType
     version: Text
-    capabilities: list[str]
+    capabilities: list[Text] = Field(max_length=100)
     hostname: Text
-    base_url: Text
+    base_url: str = Field(max_length=200, pattern=r"^https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?$")
     pool: Text = "default"
 
 

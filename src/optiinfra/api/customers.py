@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from optiinfra.api.common import Body, Moment, Text, Wire
+from optiinfra.api.common import Body, FreeJson, Moment, Text, Wire
 from optiinfra.domain.recommendation import InstanceState, Lifecycle, RiskLevel
 
 Provider = Literal["aws", "gcp"]
@@ -34,8 +34,8 @@ class Onboard(Body):
     """A cloud account that the platform may read and change through a role."""
 
     cloud_provider: Literal["aws"]
-    region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
-    iam_role_arn: str = Field(pattern=r"^arn:aws:iam::\d{12}:role/[\w+=,.@/-]+$")
+    region: str = Field(max_length=40, pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
+    iam_role_arn: str = Field(max_length=600, pattern=r"^arn:aws:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]+$")
     external_id: Text | None = None
 
 
@@ -86,11 +86,11 @@ class Replica(Wire):
 class DiscoveredDeployment(Wire):
     """A deployment as its gateway describes it."""
 
-    name: str
+    name: Text
     model: str
     provider: str
     region: str
-    engine_args: dict[str, Any]
+    engine_args: FreeJson
     weights: dict[str, float]
     slo: Slo
     interruptible: bool

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from optiinfra.api.common import Body, Moment, Secret, Text, Wire
+from optiinfra.api.common import Body, FreeJson, Moment, Secret, Text, Wire, storable
 from optiinfra.api.customers import DiscoveredDeployment
 
 CommandKind = Literal["discover", "deploy_replica", "set_weights", "retire_replica", "golden_prompts", "measure"]
@@ -51,21 +51,12 @@ class Command(Wire):
     payload: dict[str, Any]
 
 
-def _without_nul(value: Any) -> Any:
-    """What an engine answered may hold anything; no store of ours can keep a NUL."""
-    if isinstance(value, str):
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    if isinstance(value, dict):
-        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
-    return [_without_nul(item) for item in value] if isinstance(value, list) else value
-
-
 class CommandResult(Body):
     """How an order ended: `output` by kind, `error` when it could not be carried out."""
 
     ok: bool
-    output: Annotated[dict[str, Any], AfterValidator(_without_nul)] = Field(default_factory=dict)
-    error: Annotated[str | None, AfterValidator(_without_nul)] = None
+    output: FreeJson = Field(default_factory=dict)
+    error: Annotated[str | None, AfterValidator(storable)] = None
 
 
 class Discover(Wire):

@@ -1,6 +1,6 @@
 """What a runtime measures and sends, and what can be asked of it later."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ class Sample(Wire):
     replica_id: str = ""
     metric: str
     timestamp: Moment
-    value: float = Field(allow_inf_nan=False)
+    value: float = Field(ge=0, le=1e18)  # the sum of any number of them is a number again
 
 
 class LatencyCount(Wire):
@@ -31,7 +31,7 @@ class LatencyCount(Wire):
     deployment_id: str
     replica_id: str
     timestamp: Moment
-    le: float | None
+    le: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     count: int = Field(ge=0, le=2**62)
 
 

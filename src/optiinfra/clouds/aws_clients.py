@@ -10,6 +10,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from optiinfra.clouds.protocol import CloudError, CloudUnavailable, InsufficientCapacity, RoleDenied
 
@@ -120,6 +121,8 @@ def translated(operation: Callable[P, T]) -> Callable[P, T]:
             raise _meaning(error) from error
         except BotoCoreError as error:
             raise CloudUnavailable(f"{type(error).__name__}: {error}") from error
+        except ResponseParserError as error:  # what stands before the cloud answered: a proxy's page, half an answer
+            raise CloudUnavailable("the cloud's answer cannot be read") from error
 
     return call
 

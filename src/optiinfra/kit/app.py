@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from optiinfra.kit import logging, problems
-from optiinfra.kit.auth import Authenticate, AuthenticationMiddleware
+from optiinfra.kit import logging, openapi, problems
+from optiinfra.kit.auth import PUBLIC_ROUTES, Authenticate, AuthenticationMiddleware
+from optiinfra.kit.bodies import BodyLimitMiddleware
 from optiinfra.kit.deadline import DeadlineMiddleware
 
 T = TypeVar("T")
@@ -47,11 +48,21 @@ def create_app(
     `/ready`; they may be filled in while the service starts. `long_polls` are the ends of paths that may take long.
     """
     logging.configure(service, version)
-    app = FastAPI(title=f"OptiInfra {service}", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public)
+    app = FastAPI(
+        title=f"OptiInfra {service}",
+        version=version,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # it would lead where the caller's own Host header says
+    )
+    open_to_all = PUBLIC_ROUTES | frozenset(public)
+    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=open_to_all)
     app.add_middleware(DeadlineMiddleware, seconds=REQUEST_SECONDS, long_polls=long_polls)
     app.add_middleware(_Observe)
     problems.install(app)
+    openapi.install(app, open_to_all)
     app.state.stopping = asyncio.Event()
     dependencies: Mapping[str, Check] = {} if checks is None else checks
 
@@ -59,7 +70,7 @@ def create_app(
     async def health() -> dict[str, Any]:
         return {"status": "healthy", "service": service, "version": version, "checks": sorted(dependencies)}
 
-    @app.get("/ready")
+    @app.get("/ready", responses={503: {"description": "A dependency does not answer", "model": dict[str, Any]}})
     async def ready() -> JSONResponse:
         outcomes = await asyncio.gather(*(_outcome(check) for check in dependencies.values()))
         results = dict(zip(dependencies, outcomes, strict=True))
@@ -67,7 +78,7 @@ def create_app(
         body = {"status": "ready" if healthy else "unavailable", "service": service, "checks": results}
         return JSONResponse(body, 200 if healthy else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics(_request: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
@@ -126,7 +137,7 @@ class _Observe:
             await self.app(scope, receive, send)
             return
         offered = dict(scope["headers"]).get(logging.TRACE_HEADER.encode(), b"").decode("latin-1")
-        trace = offered if offered.isalnum() and len(offered) <= 64 else secrets.token_hex(16)
+        trace = offered if offered.isascii() and offered.isalnum() and len(offered) <= 64 else secrets.token_hex(16)
         logging.bind_trace(trace)
         started, status = time.perf_counter(), 0
 

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from optiinfra.kit.problems import problem_response
 
 PUBLIC_ROUTES = frozenset({"/health", "/ready", "/metrics", "/openapi.json"})
+_NO_CREDENTIAL = "no valid credential: send `Authorization: Bearer TOKEN`, with a token that is not expired or revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +30,19 @@ Authenticate = Callable[[HTTPConnection], Awaitable[Principal | None]]
 def bearer(connection: HTTPConnection) -> str | None:
     """The bearer token of a request, or of a WebSocket's offered subprotocols (`bearer.<token>`)."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        return token if token.isascii() else None
-    if connection.scope["type"] == "websocket":
-        for offered in connection.scope.get("subprotocols", []):
-            if offered.startswith("bearer."):
-                return str(offered.removeprefix("bearer."))
-    return None
+    if scheme.lower() != "bearer" and connection.scope["type"] == "websocket":
+        subprotocols: list[str] = connection.scope.get("subprotocols", [])
+        token = next((each.removeprefix("bearer.") for each in subprotocols if each.startswith("bearer.")), "")
+    elif scheme.lower() != "bearer":
+        return None
+    return token if token and token.isascii() else None
 
 
 class AuthenticationMiddleware:
     """Refuses a call without a valid credential before anything else looks at it."""
 
     def __init__(self, app: ASGIApp, authenticate: Authenticate, public: Collection[str]) -> None:
-        self.app, self.authenticate, self.public = app, authenticate, PUBLIC_ROUTES | frozenset(public)
+        self.app, self.authenticate, self.public = app, authenticate, frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -56,9 +56,7 @@ class AuthenticationMiddleware:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 4401, "reason": "no valid credential"})
         else:
-            response = problem_response(
-                401, "unauthenticated", "no valid credential", headers={"WWW-Authenticate": "Bearer"}
-            )
+            response = problem_response(401, "unauthenticated", _NO_CREDENTIAL, headers={"WWW-Authenticate": "Bearer"})
             await response(scope, receive, send)
 
 

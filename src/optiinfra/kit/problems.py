@@ -6,9 +6,31 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from optiinfra.kit.logging import TRACE_HEADER, trace_id
+
+MEDIA_TYPE = "application/problem+json"
+_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+class Misfit(BaseModel):
+    """One place of a request that has not the right shape, such as `body.email`."""
+
+    where: str
+    what: str
+
+
+class ProblemDetails(BaseModel):
+    """An error, as every route answers it; `trace_id` leads to more in the logs, `errors` comes with 422."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    trace_id: str
+    errors: list[Misfit] | None = None
 
 
 class Problem(Exception):  # noqa: N818  RFC 9457's own word
@@ -35,7 +57,7 @@ def problem_response(
         "detail": detail,
         "trace_id": trace_id(),
     } | (extra or {})
-    return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+    return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -46,9 +68,16 @@ def install(app: FastAPI) -> None:
         return problem_response(error.status, error.kind, error.detail)
 
     @app.exception_handler(HTTPException)
-    async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
-        return problem_response(error.status_code, "http", str(error.detail), headers=headers)
+        status, detail = error.status_code, str(error.detail)
+        if status == 400:  # FastAPI's word for what no JSON parser takes: nested too deeply, too many digits
+            status, detail = 422, "body: cannot be read as JSON"
+        elif status == 404:
+            detail = f"no such path: {request.url.path}"
+        elif status == 405:
+            detail = f"{request.url.path} takes {(headers or {}).get('Allow')}, not {request.method}"
+        return problem_response(status, _KINDS.get(status, "invalid"), detail, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

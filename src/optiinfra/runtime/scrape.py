@@ -23,6 +23,8 @@ _SUMS = {
 }
 _MEANS = {"vllm:kv_cache_usage_perc": "kv_cache_usage", "DCGM_FI_DEV_GPU_UTIL": "gpu_percent"}
 _LATENCY = "vllm:e2e_request_latency_seconds_bucket"
+_LARGEST = 1e15
+"""More than any counter reaches; up to it, sums and quotients are numbers that telemetry can carry."""
 _COUNTERS = ("finished", "prompt_tokens", "output_tokens", "prefix_queries", "prefix_hits", "latency_seconds")
 
 
@@ -64,7 +66,7 @@ class Interval:
 def parse(exposition: str) -> Reading:
     """Read an exposition; ValueError when it is none.
 
-    A figure that the engine does not show, or shows as no finite number, is left out.
+    A figure that the engine does not show, or shows as no plausible number, is left out.
     """
     sums: dict[str, float] = {}
     means: dict[str, list[float]] = {}
@@ -74,19 +76,25 @@ def parse(exposition: str) -> Reading:
             if sample.name == _LATENCY:
                 edge = float(sample.labels.get("le", "missing"))
                 cumulative[edge] = cumulative.get(edge, 0.0) + sample.value
-            elif not math.isfinite(sample.value):
+            elif not 0.0 <= sample.value <= _LARGEST:
                 continue
             elif name := _SUMS.get(sample.name):
                 sums[name] = sums.get(name, 0.0) + sample.value
             elif name := _MEANS.get(sample.name):
                 means.setdefault(name, []).append(sample.value)
-    if not all(math.isfinite(count) for count in cumulative.values()):
-        raise ValueError(f"{_LATENCY} holds what is no finite number")
     values = sums | {name: sum(seen) / len(seen) for name, seen in means.items()}
+    return Reading(values, _by_bucket(cumulative))
+
+
+def _by_bucket(cumulative: Mapping[float, float]) -> dict[float, int]:
+    if not all(edge > 0 for edge in cumulative):  # nor is NaN
+        raise ValueError(f"{_LATENCY} has an edge that is no positive number of seconds")
     latency, below = {}, 0.0
     for edge in sorted(cumulative):
-        latency[edge], below = round(cumulative[edge] - below), cumulative[edge]
-    return Reading(values, latency)
+        if not below <= cumulative[edge] <= _LARGEST:
+            raise ValueError(f"{_LATENCY} counts {cumulative[edge]:g} up to {edge:g} s, after {below:g}")
+        latency[edge], below = round(cumulative[edge]) - round(below), cumulative[edge]
+    return latency
 
 
 def gauges(reading: Reading) -> dict[str, float]:

@@ -54,6 +54,8 @@ def test_calibration_finds_the_engine_that_was_observed() -> None:
         (MODEL, "p5.48xlarge", {"quantization": ["fp8"]}, "quantization .*valid string"),
         (MODEL, "p5.48xlarge", {"tensor_parallel_size": "all"}, "tensor_parallel_size 'all'"),
         (MODEL, "p5.48xlarge", {"tensor_parallel_size": 0}, "tensor_parallel_size 0"),
+        (MODEL, "p5.48xlarge", {"tensor_parallel_size": 10**400}, "tensor_parallel_size 1000"),
+        (MODEL, "p5.48xlarge", {"max_num_seqs": 10**12}, "max_num_seqs 1000"),
         (MODEL, "p5.48xlarge", {"gpu_memory_utilization": 90}, "gpu_memory_utilization 90"),
     ],
 )
@@ -67,7 +69,9 @@ def test_an_argument_that_is_not_given_is_vllms_own() -> None:
     assert engine(**given) == engine(max_num_seqs=256)
 
 
-@pytest.mark.parametrize("tokens", [(0, 0, 0), (800, 800, 0), (-1, 800, 200), (800, 700, 200)])
+@pytest.mark.parametrize(
+    "tokens", [(0, 0, 0), (800, 800, 0), (-1, 800, 200), (800, 700, 200), (0, 0, 1e-300), (1e200, 1e200, 200)]
+)
 def test_requests_that_cost_nothing_cannot_be_modelled(tokens: tuple[float, float, float]) -> None:
     with pytest.raises(ModelError, match="cannot be modelled"):
         Work(*tokens)

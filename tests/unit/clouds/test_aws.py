@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectTimeoutError
 from botocore.loaders import JSONFileLoader
+from botocore.parsers import ResponseParserError
 
 from optiinfra.clouds import aws, aws_clients
 from optiinfra.clouds.aws import AwsCloud
@@ -95,6 +96,7 @@ def test_without_a_machine_image_to_copy_the_error_says_so(cloud: AwsCloud, ec2:
         (refused("SomethingElse", 500), CloudUnavailable),
         (refused("InvalidParameterValue"), CloudError),
         (ConnectTimeoutError(endpoint_url="http://cloud"), CloudUnavailable),
+        (ResponseParserError("<html>"), CloudUnavailable),
     ],
 )
 def test_errors_say_what_they_mean(

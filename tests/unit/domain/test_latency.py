@@ -67,3 +67,63 @@ def test_one_that_is_just_too_slow_passes_no_oftener_than_the_error_rate_however
                 passed += 1
                 break
     assert passed / 300 <= ERROR_RATE + 0.02
+
+
+histograms = (
+    st.lists(st.integers(0, 1000), min_size=len(EDGES), max_size=len(EDGES))
+    .filter(any)
+    .map(lambda counts: dict(zip(EDGES, map(float, counts), strict=True)))
+)
+
+
+@given(histograms, st.floats(0, 1))
+def test_a_quantile_lies_within_the_edges(histogram: dict[float, float], q: float) -> None:
+    assert 0.0 <= latency.quantile(histogram, q) <= EDGES[-2]
+
+
+@given(histograms, st.floats(0.01, 1), st.integers(2, 50))
+def test_a_quantile_is_of_shares_not_of_numbers(histogram: dict[float, float], q: float, times: int) -> None:
+    more = {edge: count * times for edge, count in histogram.items()}
+    assert latency.quantile(more, q) == pytest.approx(latency.quantile(histogram, q), abs=1e-6)
+
+
+@given(histograms, histograms, st.floats(0.01, 0.99))
+def test_a_quantile_of_two_replicas_together_lies_between_theirs(
+    one: dict[float, float], other: dict[float, float], q: float
+) -> None:
+    both = latency.quantile({edge: one[edge] + other[edge] for edge in EDGES}, q)
+    apart = sorted((latency.quantile(one, q), latency.quantile(other, q)))
+    # Where one has an empty stretch at that rank, either end of it is its quantile.
+    assert _floor(apart[0]) <= both + 1e-9
+    assert both <= _ceiling(apart[1]) + 1e-9
+
+
+def _floor(value: float) -> float:
+    return max((edge for edge in (0.0, *EDGES[:-1]) if edge <= value), default=0.0)
+
+
+def _ceiling(value: float) -> float:
+    return min((edge for edge in EDGES[:-1] if edge >= value), default=EDGES[-2])
+
+
+@given(histograms, st.floats(1, 20_000), st.integers(1, 200))
+def test_a_verdict_agrees_with_its_own_bounds(histogram: dict[float, float], slo: float, look: int) -> None:
+    verdict = latency.judge(histogram, slo, look)
+    assert verdict.observations == sum(histogram.values())
+    if verdict.observations < latency.MIN_OBSERVATIONS:
+        assert verdict.decision == "continue"
+        return
+    assert verdict.lower_bound is not None
+    assert verdict.upper_bound is not None
+    assert verdict.estimate is not None
+    assert 0 <= verdict.lower_bound <= verdict.estimate <= verdict.upper_bound
+    assert (verdict.decision == "pass") is (verdict.upper_bound <= slo)
+    assert (verdict.decision == "fail") is (verdict.lower_bound > slo)
+
+
+@given(histograms, st.integers(1, 200))
+def test_who_looks_oftener_must_see_more(histogram: dict[float, float], look: int) -> None:
+    first, later = (latency.judge(histogram, 5_000, at) for at in (look, look + 1))
+    if first.upper_bound is not None and later.upper_bound is not None:
+        assert later.upper_bound >= first.upper_bound - 1e-9
+    assert first.decision != "continue" or later.decision == "continue"

@@ -2,10 +2,14 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from optiinfra.domain.outcomes import DIMENSIONS, MIN_SIMILARITY, Change, Outcome, correction, features
+from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationType
 
 MIGRATION = Change("spot_migration", 27.45, 70.6e9, gpu_count=8, replicas=2, requests_per_second=2.0)
 
@@ -49,3 +53,43 @@ def test_what_cannot_be_a_factor_is_left_out(measured: float) -> None:
 
 def test_a_figure_that_was_not_kept_is_not_corrected() -> None:
     assert correction([outcome(100, 120)], "p95_latency_ms") == 1.0
+
+
+figures = st.floats(0.01, 1e7)
+pasts = st.lists(st.builds(outcome, figures, figures, st.floats(MIN_SIMILARITY, 1)), max_size=8)
+changes = st.builds(
+    Change,
+    st.sampled_from(get_args(RecommendationType)).filter(lambda kind: kind not in ADVICE_ONLY),
+    st.floats(0.1, 200),
+    st.floats(1e8, 1e12),
+    st.integers(1, 16),
+    st.integers(1, 64),
+    st.floats(0, 1000),
+)
+
+
+@given(pasts)
+def test_a_correction_goes_no_further_than_what_was_seen(past: list[Outcome]) -> None:
+    ratios = [known.measured["savings"] / known.modelled["savings"] for known in past]
+    found = correction(past, "savings")
+    assert min([1.0, *ratios]) * (1 - 1e-9) <= found <= max([1.0, *ratios]) * (1 + 1e-9)
+
+
+@given(pasts)
+def test_the_order_in_which_it_was_learnt_does_not_matter(past: list[Outcome]) -> None:
+    assert correction(past[::-1], "savings") == pytest.approx(correction(past, "savings"))
+
+
+@given(pasts)
+def test_what_was_off_the_other_way_is_corrected_the_other_way(past: list[Outcome]) -> None:
+    mirrored = [replace(known, modelled=known.measured, measured=known.modelled) for known in past]
+    assert correction(past, "savings") * correction(mirrored, "savings") == pytest.approx(1.0)
+
+
+@given(changes, changes)
+def test_a_change_is_most_like_itself_and_never_like_another_kind(one: Change, other: Change) -> None:
+    assert similarity(one, one) == pytest.approx(1.0)
+    assert 0.0 <= similarity(one, other) <= 1.0 + 1e-9
+    assert similarity(one, other) == pytest.approx(similarity(other, one))
+    if one.type != other.type:
+        assert similarity(one, other) < similarity(one, one)

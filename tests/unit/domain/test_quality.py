@@ -3,6 +3,8 @@
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from optiinfra.domain import quality
 from optiinfra.domain.verdict import ERROR_RATE
@@ -105,3 +107,52 @@ def _run_from(rng: random.Random, baseline: float, spoilt: float) -> bool:
         if verdict.decision != "continue":
             return verdict.decision == "pass"
     raise AssertionError("the last look decides")
+
+
+answers = st.integers(1, 400).flatmap(lambda answered: st.tuples(st.integers(0, answered), st.just(answered)))
+
+
+@given(answers, st.floats(0.001, 0.4))
+def test_bounds_hold_the_share_and_mirror_each_other(counted: tuple[int, int], error: float) -> None:
+    correct, answered = counted
+    low, high = quality.lower_bound(correct, answered, error), quality.upper_bound(correct, answered, error)
+    assert 0.0 <= low <= correct / answered <= high <= 1.0
+    assert quality.upper_bound(answered - correct, answered, error) == pytest.approx(1.0 - low)
+
+
+@given(answers, st.floats(0.001, 0.2))
+def test_one_more_right_answer_raises_the_bounds_and_surer_ones_are_wider(
+    counted: tuple[int, int], error: float
+) -> None:
+    correct, answered = counted
+    for bound in (quality.lower_bound, quality.upper_bound):
+        assert bound(correct, answered, error) <= bound(correct + 1, answered + 1, error)
+    assert quality.lower_bound(correct, answered, error) <= quality.lower_bound(correct, answered, 2 * error)
+
+
+@given(answers, st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_verdict_passes_exactly_what_is_shown(
+    counted: tuple[int, int], lost_share: float, baseline: float, slo: float
+) -> None:
+    correct, answered = counted
+    lost = int(lost_share * (answered - correct))
+    verdict = quality.judge(correct, answered, lost, baseline, slo)
+    assert verdict.lower_bound is not None
+    assert verdict.upper_bound is not None
+    needed = quality.required(baseline, slo)
+    assert needed >= slo
+    assert (verdict.decision == "pass") is (verdict.lower_bound >= needed)
+    if verdict.upper_bound < needed and verdict.decision != "pass":
+        assert verdict.decision == "fail"
+    if answered >= quality.LOOKS[-1]:
+        assert verdict.decision != "continue"
+
+
+@given(answers, st.floats(0, 1), st.floats(0, 1))
+def test_losing_more_never_helps(counted: tuple[int, int], baseline: float, slo: float) -> None:
+    correct, answered = counted
+    passed = [
+        quality.judge(correct, answered, lost, baseline, slo).decision == "pass"
+        for lost in (0, (answered - correct) // 2, answered - correct)
+    ]
+    assert passed == sorted(passed, reverse=True)

@@ -1,5 +1,8 @@
 """Money, steps, weights, hardware facts."""
 
+from random import Random
+from typing import Any, get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,3 +90,66 @@ def test_every_model_that_the_contract_names_is_known() -> None:
         "Qwen/Qwen2.5-32B-Instruct",
         "deepseek-ai/DeepSeek-V2-Lite",
     } <= hardware.MODELS.keys()
+
+
+@given(st.floats(0.01, 1e4), st.integers(0, 1000), st.integers(0, 1000))
+def test_instances_cost_together_what_they_cost_apart(hourly: float, some: int, others: int) -> None:
+    together = savings.monthly(hourly, some + others)
+    assert together == pytest.approx(savings.monthly(hourly, some) + savings.monthly(hourly, others))
+
+
+@given(st.floats(0.01, 1e9), st.floats(0, 10))
+def test_a_reduction_leads_from_the_cost_before_to_the_one_after(before: float, times: float) -> None:
+    after = before * times
+    percent = savings.reduction_percent(before, after)
+    assert percent <= 100.0
+    assert before * (1 - percent / 100) == pytest.approx(after, abs=1e-6 * before)
+
+
+@given(st.lists(st.integers(0, 10**9), max_size=30), st.randoms(use_true_random=False))
+def test_a_total_does_not_depend_on_the_order(cents: list[int], rng: Random) -> None:
+    costs = [each / 100 for each in cents]
+    before = savings.total(costs)
+    rng.shuffle(costs)
+    assert savings.total(costs) == before == pytest.approx(sum(cents) / 100, abs=0.005)
+
+
+@given(st.lists(st.sampled_from(optimization.STEPS["spot_migration"]), unique=True))
+def test_undoing_undoes_what_was_begun_and_nothing_else(begun: list[str]) -> None:
+    undone = optimization.undo_order(begun)
+    assert sorted(undone) == sorted(begun)
+    assert optimization.undo_order(undone) == begun
+
+
+agent_types = st.sampled_from(get_args(recommendation.AgentType))
+
+
+@given(agent_types, st.lists(agent_types))
+def test_who_is_awaited_has_not_spoken_and_may(proposer: recommendation.AgentType, heard: list[Any]) -> None:
+    awaited = recommendation.awaited(proposer, heard)
+    assert not {proposer, *heard} & set(awaited)
+    assert {*awaited, *heard} >= set(recommendation.validators_of(proposer))
+    assert recommendation.validators_of(proposer), "somebody must judge it"
+
+
+@given(*[st.sampled_from(get_args(recommendation.RiskLevel))] * 3)
+def test_who_accepts_a_risk_accepts_every_smaller_one(low: Any, mid: Any, high: Any) -> None:
+    assert recommendation.within_risk(low, low)
+    assert recommendation.within_risk(low, mid) or recommendation.within_risk(mid, low)
+    if recommendation.within_risk(low, mid) and recommendation.within_risk(mid, high):
+        assert recommendation.within_risk(low, high)
+
+
+@pytest.mark.parametrize("model", hardware.MODELS.values(), ids=lambda model: model.name)
+def test_a_model_is_described_in_plausible_figures(model: hardware.Model) -> None:
+    assert 1e8 < model.active_parameters <= model.parameters < 2e12
+    assert model.kv_elements_per_token % model.layers == 0
+
+
+@pytest.mark.parametrize("machine", hardware.INSTANCE_TYPES.values(), ids=lambda machine: machine.name)
+def test_a_machine_is_described_in_plausible_figures(machine: hardware.InstanceType) -> None:
+    assert machine.gpu_count in (1, 2, 4, 8)
+    # A byte is read in the time of at least ten operations on every card there is: decoding is bound by memory.
+    assert machine.gpu.flops > 10 * machine.gpu.bandwidth
+    # Reading all of its memory takes a card between 10 and 100 ms.
+    assert 0.01 < machine.gpu.memory / machine.gpu.bandwidth < 0.1

@@ -1,8 +1,12 @@
 """How figures are written."""
 
+import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from optiinfra.portal import views
 from tests.unit.portal import fake
@@ -64,3 +68,55 @@ def test_took(seconds: float, written: str) -> None:
 )
 def test_a_noted_figure_has_no_exponent(value: float, written: str) -> None:
     assert views.details({"estimate": value}) == {"Estimate": written}
+
+
+figures = st.floats(-1e15, 1e15)
+
+
+@given(figures)
+def test_any_figure_is_written_in_full_and_reads_back(value: float) -> None:
+    (written,) = views.details({"estimate": value}).values()
+    assert re.fullmatch(r"-?\d{1,3}(,\d{3})*(\.\d+)?", written)
+    assert float(written.replace(",", "")) == pytest.approx(value, rel=1e-3, abs=0.5 if abs(value) >= 1e4 else 0)
+
+
+@given(figures)
+def test_any_amount_has_one_sign_and_no_cents(value: float) -> None:
+    written = views.money(value)
+    assert re.fullmatch(rf"{MINUS}?\$\d{{1,3}}(,\d{{3}})*", written)
+    assert written != f"{MINUS}$0"
+    assert abs(float(re.sub(r"[^\d]", "", written)) - abs(value)) <= 0.5
+
+
+@given(st.floats(0, 1e9), st.floats(0, 1e9))
+def test_what_takes_longer_is_not_written_as_less(one: float, other: float) -> None:
+    less, more = (_seconds(views.milliseconds(value)) for value in sorted((one, other)))
+    assert less <= more
+
+
+def _seconds(written: str) -> float:
+    number, unit = written.replace(",", "").split()
+    return float(number) * (1.0 if unit == "s" else 0.001)
+
+
+@given(st.floats(0, 1e7))
+def test_any_duration_has_less_than_sixty_seconds_over(seconds: float) -> None:
+    written = views.took(fake.NOW, fake.NOW + timedelta(seconds=seconds))
+    minutes, _, rest = written.rpartition("min")
+    said = 60 * int(minutes or 0) + float(rest.removesuffix(" s"))
+    assert float(rest.removesuffix(" s")) < 60
+    assert said == pytest.approx(seconds, abs=0.51)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.text().filter(lambda key: key not in ("verdicts", "since")), anything))
+def test_whatever_a_step_noted_can_be_shown(noted: dict[str, Any]) -> None:
+    shown = views.details(noted)
+    assert len(shown) <= len(noted)
+    assert all(isinstance(line, str) for line in shown.values())

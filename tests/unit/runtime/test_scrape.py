@@ -79,8 +79,8 @@ def test_a_counter_that_was_away_for_a_moment_brings_back_no_past() -> None:
     assert (back.finished, math.isnan(back.prompt_tokens)) == (10, True)
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf"])
-def test_what_is_no_number_is_no_figure(value: str) -> None:
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "1e300", "-1"])
+def test_what_is_no_plausible_number_is_no_figure(value: str) -> None:
     text = exposition(100).replace('kv_cache_usage_perc{engine="0"} 0.25', f'kv_cache_usage_perc{{engine="0"}} {value}')
     text = text.replace('DCGM_FI_DEV_GPU_UTIL{gpu="1"} 60', f'DCGM_FI_DEV_GPU_UTIL{{gpu="1"}} {value}')
     assert scrape.gauges(scrape.parse(text)) == {
@@ -95,8 +95,16 @@ def test_what_is_no_number_is_no_figure(value: str) -> None:
     [
         ("<html>", "<html>"),
         ('vllm:e2e_request_latency_seconds_bucket{engine="0"} 1.0\n', "missing"),
-        ('vllm:e2e_request_latency_seconds_bucket{le="1.0"} NaN\n', "no finite number"),
-        ('vllm:e2e_request_latency_seconds_bucket{le="1.0"} +Inf\n', "no finite number"),
+        ('vllm:e2e_request_latency_seconds_bucket{le="1.0"} NaN\n', "counts nan up to 1 s"),
+        ('vllm:e2e_request_latency_seconds_bucket{le="1.0"} +Inf\n', "counts inf up to 1 s"),
+        ('vllm:e2e_request_latency_seconds_bucket{le="1.0"} 1e300\n', "counts 1e\\+300 up to 1 s"),
+        ('vllm:e2e_request_latency_seconds_bucket{le="NaN"} 1.0\n', "no positive number of seconds"),
+        ('vllm:e2e_request_latency_seconds_bucket{le="-1.0"} 1.0\n', "no positive number of seconds"),
+        (
+            'vllm:e2e_request_latency_seconds_bucket{le="1.0"} 5.0\n'
+            'vllm:e2e_request_latency_seconds_bucket{le="2.0"} 3.0\n',
+            "counts 3 up to 2 s, after 5",
+        ),
     ],
 )
 def test_what_is_no_exposition_is_said_so(text: str, wrong: str) -> None:

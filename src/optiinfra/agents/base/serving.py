@@ -23,6 +23,8 @@ BANDWIDTH_SHARE = 0.6
 COMPUTE_SHARE = 0.45
 # An observed engine may be much slower than the roofline, but no faster than all of the bandwidth.
 _SLOWEST, _FASTEST = 8.0, BANDWIDTH_SHARE
+# Means over requests that anybody has seen; what lies outside was measured wrongly, and no float could work with it.
+_FEWEST_TOKENS, _MOST_TOKENS = 1e-3, 1e9
 
 
 class ModelError(ValueError):
@@ -32,9 +34,9 @@ class ModelError(ValueError):
 class _EngineArgs(BaseModel):
     """The arguments that count here, with vLLM's own defaults."""
 
-    tensor_parallel_size: int = Field(default=1, ge=1)
+    tensor_parallel_size: int = Field(default=1, ge=1, le=1024)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    max_num_seqs: int = Field(default=256, ge=1)
+    max_num_seqs: int = Field(default=256, ge=1, le=100_000)
     kv_cache_dtype: str = "auto"
     quantization: str | None = None
 
@@ -43,7 +45,7 @@ class _EngineArgs(BaseModel):
 class Work:
     """The mean request: prompt tokens that no prefix cache holds, all prompt tokens, and tokens answered.
 
-    ModelError when nothing is answered: such requests cost no time that could be modelled.
+    ModelError when nothing is answered, such requests cost no time that could be modelled, or more than can be.
     """
 
     computed_tokens: float
@@ -51,7 +53,8 @@ class Work:
     output_tokens: float
 
     def __post_init__(self) -> None:
-        if not (self.output_tokens > 0 and self.prompt_tokens >= self.computed_tokens >= 0):
+        answered = _FEWEST_TOKENS <= self.output_tokens <= _MOST_TOKENS
+        if not (answered and _MOST_TOKENS >= self.prompt_tokens >= self.computed_tokens >= 0):
             raise ModelError(
                 f"requests of {self.prompt_tokens:g} prompt tokens, {self.computed_tokens:g} of them to compute, "
                 f"and {self.output_tokens:g} answered tokens cannot be modelled"

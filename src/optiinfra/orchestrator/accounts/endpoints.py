@@ -9,6 +9,7 @@ from optiinfra.api.common import now
 from optiinfra.api.customers import Preferences
 from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.ids import new_id
+from optiinfra.kit.openapi import may_answer
 from optiinfra.kit.problems import Problem
 from optiinfra.orchestrator.access import require_user
 from optiinfra.orchestrator.accounts import passwords, tokens
@@ -20,7 +21,7 @@ router = APIRouter(prefix="/auth")
 PUBLIC = ("/auth/signup", "/auth/login", "/auth/refresh")
 
 
-@router.post("/signup", status_code=201)
+@router.post("/signup", status_code=201, responses=may_answer(409))
 async def signup(body: Signup, platform: CurrentPlatform) -> SignedUp:
     """Create a customer and its owner."""
     customer_id = new_id("cust")
@@ -50,7 +51,7 @@ async def signup(body: Signup, platform: CurrentPlatform) -> SignedUp:
     return SignedUp(customer_id=customer_id)
 
 
-@router.post("/login")
+@router.post("/login", responses=may_answer(401))
 async def login(body: Login, platform: CurrentPlatform) -> Tokens:
     """Sign in with e-mail address and password."""
     async with platform.database.transaction() as session:
@@ -62,7 +63,7 @@ async def login(body: Login, platform: CurrentPlatform) -> Tokens:
         return await tokens.issue(session, platform.settings, user)
 
 
-@router.post("/refresh")
+@router.post("/refresh", responses=may_answer(401))
 async def refresh(body: Refresh, platform: CurrentPlatform) -> Tokens:
     """Exchange a refresh token, which can be used once, for new tokens."""
     async with platform.database.transaction() as session:

@@ -48,8 +48,8 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
         try:
             await self._carry_through(analysis_id)
         except Exception as error:  # what kept raising is a defect or a lost store; the customer must see an end
-            log.exception("analysis gave up", analysis_id=analysis_id)
-            await DBOS.run_step_async(patient("fail"), self._fail, analysis_id, f"internal error: {error}")
+            if await DBOS.run_step_async(patient("fail"), self._fail, analysis_id, f"internal error: {error}"):
+                log.exception("analysis gave up", analysis_id=analysis_id)
 
     async def _carry_through(self, analysis_id: str) -> None:
         drafted = await DBOS.run_step_async(patient("draft"), self._draft, analysis_id)
@@ -158,17 +158,21 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
     async def _complete(self, analysis_id: str, summary: str) -> None:
         await self._finish(analysis_id, "completed", summary=summary)
 
-    async def _fail(self, analysis_id: str, error: str) -> None:
+    async def _fail(self, analysis_id: str, error: str) -> bool:
         log.warning("analysis failed", analysis_id=analysis_id, error=error)
-        await self._finish(analysis_id, "failed", error=error)
+        return await self._finish(analysis_id, "failed", error=error)
 
     async def _finish(
         self, analysis_id: str, status: str, summary: str | None = None, error: str | None = None
-    ) -> None:
+    ) -> bool:
+        """False when there is nothing to finish: the customer left, with everything of theirs."""
         async with self._platform.database.transaction() as session:
-            row = await session.get_one(models.Analysis, analysis_id, with_for_update=True)
+            row = await session.get(models.Analysis, analysis_id, with_for_update=True)
+            if row is None:
+                return False
             if row.status != "started":
-                return
+                return True
             row.status, row.summary, row.error, row.completed_at = status, summary, error, now()
             payload = {"analysis_id": analysis_id, "status": status, "summary": summary, "error": error}
             await record(session, row.customer_id, "analysis_completed", "agent", payload, agent_type=row.agent_type)
+        return True

@@ -1,13 +1,10 @@
 """A customer's own page of the API."""
 
-from typing import Any
-
 from fastapi import APIRouter
-from pydantic import ValidationError
 
 from optiinfra.api.customers import Customer, InstallCommand, Onboard, Preferences, Started
 from optiinfra.kit.auth import CurrentPrincipal
-from optiinfra.kit.problems import Problem
+from optiinfra.kit.openapi import may_answer
 from optiinfra.orchestrator.access import OWNERS, require_tenant, require_tenant_or_admin
 from optiinfra.orchestrator.background import start_in_background
 from optiinfra.orchestrator.customers import service
@@ -27,15 +24,11 @@ async def customer(customer_id: str, principal: CurrentPrincipal, platform: Curr
 
 @router.patch("/preferences")
 async def preferences(
-    customer_id: str, changes: dict[str, Any], principal: CurrentPrincipal, platform: CurrentPlatform
+    customer_id: str, changes: Preferences, principal: CurrentPrincipal, platform: CurrentPlatform
 ) -> Preferences:
     """Change some preferences, keep the others."""
     require_tenant(principal, customer_id, OWNERS)
-    try:
-        return await service.prefer(platform, customer_id, changes)
-    except ValidationError as error:
-        detail = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise Problem(422, "invalid", detail) from error
+    return await service.prefer(platform, customer_id, changes.model_dump(mode="json", exclude_unset=True))
 
 
 @router.post("/onboard", status_code=202)
@@ -56,7 +49,7 @@ async def agent_install_command(
     return await issue_token(platform, customer_id)
 
 
-@router.delete("", status_code=204)
+@router.delete("", status_code=204, responses=may_answer(409))
 async def leave(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
     """Delete the customer and everything kept of it."""
     require_tenant_or_admin(principal, customer_id, OWNERS)

@@ -137,8 +137,8 @@ async def reject(platform: Platform, customer_id: str, recommendation_id: str, r
     """Reject a pending recommendation."""
     async with platform.database.transaction() as session:
         row = await _lock(session, customer_id, recommendation_id)
-        if to_wire(row).status != "pending":
-            raise Problem(409, "not_pending", f"the recommendation is {to_wire(row).status}, not pending")
+        if (shown := to_wire(row)).status != "pending":
+            raise _not_pending(shown)
         row.status = "rejected"
         payload = {"recommendation_id": recommendation_id, "reason": reason, "rejected_by": by}
         await record(session, customer_id, "recommendation_rejected", "customer", payload)
@@ -171,7 +171,12 @@ def _must_be_approvable(recommendation: Recommendation) -> None:
     if recommendation.type in ADVICE_ONLY:
         raise Problem(409, "not_executable", "this is advice for you to follow; the platform cannot carry it out")
     if recommendation.status != "pending":
-        raise Problem(409, "not_pending", f"the recommendation is {recommendation.status}, not pending")
+        raise _not_pending(recommendation)
+
+
+def _not_pending(recommendation: Recommendation) -> Problem:
+    said = f"{recommendation.id} is {recommendation.status}, not pending: have a new analysis made for a new one"
+    return Problem(409, "not_pending", said)
 
 
 async def _must_be_alone(session: AsyncSession, row: models.Recommendation) -> None:

@@ -25,7 +25,7 @@ async def metrics(
     platform: CurrentPlatform,
     start_time: Moment | None = None,
     end_time: Moment | None = None,
-    resource_id: str | None = None,
+    resource_id: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=20_000)] = 10_000,
 ) -> list[MetricPoint]:
     """One metric over time, oldest first; of the last eight days unless told otherwise."""

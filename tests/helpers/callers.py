@@ -1,0 +1,77 @@
+"""Callers of every kind, each with a credential of its own: what a route is tried with from outside."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+
+@dataclass(frozen=True)
+class Caller:
+    """`token` is its bearer credential, None for who has none; `ids` are real values of path parameters."""
+
+    kind: str
+    token: str | None
+    ids: dict[str, str]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What its calls carry."""
+        return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that carries a token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def call(http: httpx.Client, method: str, path: str, token: str | None = None, body: object = None) -> Any:
+    """The JSON answer of a call that succeeds."""
+    answer = http.request(method, path, json=body, headers={} if token is None else bearer(token))
+    assert answer.is_success, f"{method} {path} answered {answer.status_code}: {answer.text}"
+    return answer.json() if answer.content else None
+
+
+@contextmanager
+def every_kind(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
+    """One caller of each kind, by kind; the user and the runtime belong to a customer without an estate."""
+    secrets = environment["credentials"]
+    with httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=30) as http:
+        signup = {"email": f"caller-{uuid.uuid4().hex}@example.com", "company_name": "C", "password": "a long password"}
+        customer_id = call(http, "POST", "/auth/signup", body=signup)["customer_id"]
+        login = {"username": signup["email"], "password": signup["password"]}
+        user = call(http, "POST", "/auth/login", body=login)["access_token"]
+        installed = call(http, "GET", f"/customers/{customer_id}/agent-install-command", user)
+        connect = {
+            "customer_id": customer_id,
+            "agent_token": installed["agent_token"],
+            "hostname": "caller",
+            "version": "1",
+        }
+        runtime_id = call(http, "POST", "/agent-runtime/connect", body=connect)["runtime_id"]
+        # Able to do nothing, so that no task is ever given to it.
+        register = {
+            "agent_type": "resource",
+            "version": "1",
+            "capabilities": [],
+            "hostname": "caller",
+            "base_url": f"http://{uuid.uuid4().hex}.invalid",
+        }
+        agent = call(http, "POST", "/orchestrator/agents/register", secrets["enrolment_secret"], register)
+        ids = {"customer_id": customer_id, "runtime_id": runtime_id, "agent_id": agent["agent_id"]}
+        tokens = {
+            "anonymous": None,
+            "user": user,
+            "runtime": installed["agent_token"],
+            "agent": agent["agent_secret"],
+            "enrolment": secrets["enrolment_secret"],
+            "admin": secrets["admin_token"],
+        }
+        try:
+            yield {kind: Caller(kind, token, ids) for kind, token in tokens.items()}
+        finally:
+            http.delete(f"/orchestrator/agents/{agent['agent_id']}", headers=bearer(agent["agent_secret"]))
+            call(http, "DELETE", f"/customers/{customer_id}", secrets["admin_token"])

@@ -1,0 +1,27 @@
+"""Callers of every kind, for the tests of what is answered to whom."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from testbed.waiting import stretched
+from tests.helpers.callers import Caller, every_kind
+
+
+@pytest.fixture(scope="module")
+def callers(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
+    with every_kind(environment) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def http(environment: dict[str, Any]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=stretched(15)) as client:
+        yield client
+
+
+@pytest.fixture
+def user(callers: dict[str, Caller]) -> Caller:
+    return callers["user"]

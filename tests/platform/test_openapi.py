@@ -1,0 +1,155 @@
+"""What the OpenAPI document says is what is answered, to callers of every kind, whatever they send."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi import checks
+
+from fixtures import estates
+from tests.helpers.callers import Caller, bearer, every_kind
+from tests.helpers.customers import ESTATES, provisioned
+
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
+AnyCase = Case[Any]
+MODES = list(GenerationMode)
+SEED = 20_261_125
+EXAMPLES = 15
+NEVER_DONE = {
+    # These take a secret that nobody guesses,
+    "POST /auth/login",
+    "POST /auth/refresh",
+    "POST /agent-runtime/connect",
+    # an order that is waiting, or a recommendation that was not approved,
+    "POST /agent-runtime/{runtime_id}/commands/{command_id}/result",
+    "POST /recommendations/{recommendation_id}/reject",
+    # and these the callers themselves.
+    "DELETE /customers/{customer_id}",
+    "DELETE /orchestrator/agents/{agent_id}",
+}
+OF_AN_ESTATE = ("analysis_id", "recommendation_id", "optimization_id")
+
+
+class World:
+    """Who calls, with which ids; and what their calls made, to be taken away again."""
+
+    def __init__(self, environment: dict[str, Any], leaving: ExitStack) -> None:
+        self.url: str = environment["urls"]["orchestrator"]
+        self.admin = bearer(environment["credentials"]["admin_token"])
+        self.callers = leaving.enter_context(every_kind(environment))
+        acme = leaving.enter_context(provisioned(environment, estates.load(ESTATES / "acme.yaml")))
+        analysis = acme.finished_analysis(acme.start_analysis("cost"))
+        approved, refused = (acme.recommendations_of(analysis)[name].id for name in ("vllm-prod-1", "vllm-prod-2"))
+        optimization = acme.post(f"/recommendations/{approved}/approve")["optimization_id"]
+        acme.finished_optimization(optimization)
+        token = acme.http.headers["Authorization"].removeprefix("Bearer ")
+        ids = {"customer_id": acme.id, "analysis_id": analysis.id, "optimization_id": optimization}
+        self.owners = [
+            Caller("owner of an estate", token, ids | {"recommendation_id": recommendation})
+            for recommendation in (approved, refused)
+        ]
+        self.kept = {acme.id, *self.callers["user"].ids.values()}
+        self.customers: list[str] = []
+        self.agents: dict[str, str] = {}
+        self.session = requests.Session()
+        self.cases = 0
+        self.answers: defaultdict[str, set[int]] = defaultdict(set)
+
+    def who_calls(self, path: str, method: str) -> list[Caller]:
+        """Public routes know no callers; what is of an estate needs its owner, who else only looks."""
+        if path.startswith("/auth/") and method == "POST" and not path.endswith("logout"):
+            return [self.callers["anonymous"]]
+        theirs = method == "GET" or any(name in path for name in OF_AN_ESTATE)
+        return [*self.callers.values(), *(self.owners if theirs else [])]
+
+    def note(self, answer: Any) -> None:
+        """Remember what an answer says was made."""
+        if answer.status_code == 201 and "agent_secret" in (made := answer.json()):
+            self.agents[made["agent_id"]] = made["agent_secret"]
+        elif answer.status_code == 201:
+            self.customers.append(made["customer_id"])
+
+    def tidy(self) -> None:
+        """Take away what the calls made."""
+        with httpx.Client(base_url=self.url, timeout=30) as http:
+            for agent_id, secret in self.agents.items():
+                answer = http.delete(f"/orchestrator/agents/{agent_id}", headers=bearer(secret))
+                # 401: another registered under its address, and it is gone already.
+                assert answer.status_code in (204, 401), answer.text
+            for customer_id in self.customers:
+                http.delete(f"/customers/{customer_id}", headers=self.admin).raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def world(environment: dict[str, Any]) -> Iterator[World]:
+    with ExitStack() as leaving:
+        made = World(environment, leaving)
+        yield made
+        made.tidy()
+
+
+def without_long_waits(query: dict[str, Any]) -> dict[str, Any]:
+    """As given, but what would be taken for a number of seconds to wait, or taken as the default, is none."""
+    try:
+        waits = float(query.get("wait", math.inf)) >= 0
+    except (TypeError, ValueError):
+        waits = False
+    return query | {"wait": 0} if waits else query
+
+
+def try_out(world: World, case: AnyCase) -> None:
+    """Send a case as each kind of caller, every other time with their own ids; each answer must be as documented."""
+    world.cases += 1
+    given = dict(case.path_parameters or {})
+    if case.path.endswith("/commands"):
+        case.query = without_long_waits(dict(case.query or {}))
+    for caller in world.who_calls(case.path, case.method):
+        if world.cases % 2:
+            case.path_parameters = {name: caller.ids.get(name, value) for name, value in given.items()}
+        if case.method == "DELETE" and world.kept & set(map(str, case.path_parameters.values())):
+            continue
+        answer = case.call(headers=caller.headers, timeout=30, session=world.session)
+        world.answers[case.operation.label].add(answer.status_code)
+        world.note(answer)
+        case.validate_response(answer, checks=CHECKS)
+
+
+def test_every_answer_is_documented(world: World, subtests: pytest.Subtests) -> None:
+    document = schemathesis.openapi.from_url(f"{world.url}/openapi.json")
+    operations = [result.ok() for result in document.get_all_operations() if isinstance(result, Ok)]
+    assert len(operations) == sum(map(len, document.raw_schema["paths"].values())), "some are not described well"
+    for operation in operations:
+        kinds = [operation.as_strategy(mode) for mode in MODES]
+
+        @seed(SEED)
+        @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(st.one_of(kinds))
+        def fuzz(case: AnyCase) -> None:
+            try_out(world, case)
+
+        with subtests.test(operation.label):
+            for case in document.iter_coverage_cases(
+                operation, generation_modes=MODES, generation_config=document.config.generation
+            ):
+                try_out(world, case)
+            fuzz()
+            statuses = world.answers[operation.label]
+            done = any(200 <= status < 300 for status in statuses)
+            assert done is (operation.label not in NEVER_DONE), f"it answered {sorted(statuses)}"

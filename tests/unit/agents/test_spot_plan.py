@@ -1,0 +1,67 @@
+"""What holds of every plan to move to spot, whatever is moved and whatever the cloud quotes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optiinfra.agents.cost_agent import spot
+from optiinfra.clouds.price_book import PLAUSIBLE_SHARE, PriceBook, UnknownPriceError
+from optiinfra.domain.hardware import INSTANCE_TYPES
+from optiinfra.domain.savings import monthly
+
+BOOK = PriceBook.load()
+SOLD_ON_SPOT = [name for name in sorted(INSTANCE_TYPES) if not name.startswith("p5e.")]
+
+types, counts, quotes = st.sampled_from(SOLD_ON_SPOT), st.integers(1, 100), st.none() | st.floats()
+
+
+@given(types, quotes)
+def test_no_spot_price_is_above_the_list_price_or_too_good_to_be_true(instance_type: str, quoted: float | None) -> None:
+    place = ("aws", "us-east-1", instance_type)
+    listed, found = BOOK.on_demand(*place).hourly, BOOK.spot(*place, quoted).hourly
+    assert PLAUSIBLE_SHARE * listed <= found <= listed
+    assert found in (quoted, BOOK.spot(*place).hourly)
+    assert BOOK.hourly(*place, "spot", quoted) == found
+    assert BOOK.hourly(*place, "on-demand", quoted) == listed
+
+
+@given(types, counts, quotes, st.floats(0, 100))
+def test_no_more_is_saved_than_is_paid(instance_type: str, count: int, quoted: float | None, correction: float) -> None:
+    plan = spot.plan(BOOK, "aws", "us-east-1", instance_type, count, quoted)
+    assert 0 < plan.spot_price <= plan.ondemand_price
+    assert plan.current_cost == pytest.approx(monthly(plan.ondemand_price, count))
+    assert 0 <= plan.price_difference < plan.current_cost
+    assert plan.allowance > 0
+    assert plan.savings(correction) < plan.current_cost
+    assert plan.savings() <= plan.savings(correction) or correction < 1
+
+
+@given(types, counts, quotes)
+def test_many_instances_save_as_often_as_much_as_one(instance_type: str, count: int, quoted: float | None) -> None:
+    one, many = (spot.plan(BOOK, "aws", "us-east-1", instance_type, number, quoted) for number in (1, count))
+    assert many.savings() == pytest.approx(count * one.savings())
+
+
+@given(types, st.floats(0.1, 1), st.floats(0.1, 1))
+def test_a_lower_quote_saves_more(instance_type: str, one: float, other: float) -> None:
+    listed = BOOK.on_demand("aws", "us-east-1", instance_type).hourly
+    dear, cheap = (
+        spot.plan(BOOK, "aws", "us-east-1", instance_type, 1, share * listed).savings()
+        for share in sorted((one, other), reverse=True)
+    )
+    assert cheap >= dear - 1e-9
+
+
+@given(st.integers(1, 100), st.floats(0, 1), st.floats(0, 1))
+def test_more_interruptions_and_fewer_replicas_are_no_less_risky(replicas: int, one: float, other: float) -> None:
+    order = ["low", "medium", "high"]
+    rarely, often = sorted((one, other))
+    assert order.index(spot.risk_of(replicas, rarely)) <= order.index(spot.risk_of(replicas, often))
+    assert order.index(spot.risk_of(replicas + 1, often)) <= order.index(spot.risk_of(replicas, often))
+
+
+@given(st.text(max_size=10), st.text(max_size=10), st.text(max_size=10))
+def test_what_is_unknown_is_named(provider: str, region: str, instance_type: str) -> None:
+    with pytest.raises(UnknownPriceError) as unknown:
+        BOOK.on_demand(provider, region, instance_type)
+    assert f"no price of {instance_type} in {provider} {region}; " in str(unknown.value)
