@@ -44,6 +44,14 @@ def worktree(root: Path, commit: str, tree: Path) -> Iterator[Path]:
         git(root, "worktree", "remove", "--force", str(tree))
 
 
+def listed(root: Path) -> list[Path]:
+    """All worktrees of a checkout; none where there is no git."""
+    with contextlib.suppress(GitError, FileNotFoundError):
+        listed = git(root, "worktree", "list", "--porcelain", "-z").split("\0")
+        return [Path(line.removeprefix("worktree ")) for line in listed if line.startswith("worktree ")]
+    return []
+
+
 def git(folder: Path, *arguments: str) -> str:
     """What git answers in a folder. GitError when it fails."""
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
@@ -61,7 +69,7 @@ def variables(tree: Path) -> dict[str, str]:
 def clear(say: Callable[[str], None], root: Path | None = None) -> None:
     """Remove the worktrees of dead runs, and what their tests started."""
     root = root or paths.ROOT
-    for tree in _listed(root):
+    for tree in listed(root):
         if _deserted(tree.parent, root):
             # A worktree is a checkout: as far as it is there, it can clean up after itself.
             clean = [sys.executable, "-m", "invoke", "clean"]
@@ -72,14 +80,6 @@ def clear(say: Callable[[str], None], root: Path | None = None) -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_prefix(root)}*"):
         if _deserted(folder, root):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _listed(root: Path) -> list[Path]:
-    """All worktrees of a checkout; none where there is no git."""
-    with contextlib.suppress(GitError, FileNotFoundError):
-        listed = git(root, "worktree", "list", "--porcelain", "-z").split("\0")
-        return [Path(line.removeprefix("worktree ")) for line in listed if line.startswith("worktree ")]
-    return []
 
 
 def _deserted(folder: Path, root: Path) -> bool:

@@ -18,7 +18,10 @@ def sleeper() -> Iterator[Sleeper]:
 
     def start(code: str = "import time; time.sleep(600)", **variables: str) -> psutil.Process:
         process = subprocess.Popen(
-            [sys.executable, "-c", code], env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            [sys.executable, "-c", code],
+            env=os.environ | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )
         started.append(process)
         return psutil.Process(process.pid)
@@ -26,7 +29,7 @@ def sleeper() -> Iterator[Sleeper]:
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.fixture
