@@ -112,9 +112,10 @@ def test_a_killed_start_and_a_killed_supervisor_hinder_nobody(own: OwnEnvironmen
 
     own.process("supervisor.supervisord").kill()
     # One of PostgreSQL's own processes outlives its parent, and holds the data.
-    (checkpointer,) = [process for process in own.processes() if "checkpointer" in "".join(process.cmdline())]
+    (server,) = [each for each in own.processes() if each.name() == "postgres" and "-D" in each.cmdline()]
+    (checkpointer,) = [each for each in server.children() if "checkpointer" in "".join(each.cmdline())]
     checkpointer.suspend()
-    checkpointer.parents()[0].kill()
+    server.kill()
     again = own.invoke("start-test-env")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "stopped what nobody supervised" in again.stdout
