@@ -14,7 +14,7 @@ nox.needs_version = ">=2025.10"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "typecheck", "unit"]
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent
 SYSTEM_FOLDERS = ("tests/e2e", "tests/integration", "tests/performance", "tests/security")
 SYSTEM_TESTS = 43
 
@@ -23,6 +23,8 @@ def install(session: nox.Session, extra: str) -> None:
     """Install the project with one of its extras, at the pinned versions."""
     # Empty means unset: bytecode is what makes the second start of anything fast.
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
+    # Whose all this is: if nox is killed, `invoke clean` ends and removes it.
+    session.env["OPTIINFRA_OWNER"] = f"{os.getpid()}:{ROOT}"
     session.install("-e", f".[{extra}]", "-c", "constraints.txt")
 
 

@@ -12,10 +12,11 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from testbed import build, demo, guard, health, logs, optional_positional, paths, prerequisites, startup
+from testbed import build, demo, guard, health, leftovers, logs, optional_positional, paths, prerequisites, startup
 from testbed import environment as environments
 from testbed.console import console, print_json, progress
 from testbed.environment import DEFAULT_NAME, Environment, Settings, SetupError
+from testbed.waiting import WaitTimeoutError
 
 optional_positional.allow()
 
@@ -32,7 +33,7 @@ def user_errors() -> Iterator[None]:
         yield
     except guard.Refused as refused:
         raise Exit(str(refused), code=guard.EXIT_CODE) from refused
-    except (SetupError, ValueError, build.BuildError) as error:
+    except (SetupError, ValueError, WaitTimeoutError, build.BuildError) as error:
         raise Exit(str(error), code=1) from error
 
 
@@ -53,8 +54,9 @@ def running(name: str) -> Environment:
 
 
 def started(name: str, settings: Settings) -> Environment:
-    """Start with progress on the terminal."""
+    """Start with progress on the terminal; what dead sessions left would only take memory and ports."""
     out = console()
+    leftovers.clear(out.print)
     began = time.monotonic()
     out.print(f"Starting environment [bold]{name}[/] ({settings.backend})")
     made = startup.start(name, settings, out.print, healthy=lambda row: progress(out, row, time.monotonic() - began))
@@ -162,10 +164,11 @@ def show_logs(_context: Context, service: str, name: str = DEFAULT_NAME, follow:
 
 @task(help={"name": NAME_HELP, "reports": "remove reports/, htmlcov/ and test-results.xml as well"})
 def clean(_context: Context, name: str = DEFAULT_NAME, reports: bool = False) -> None:
-    """Stop and remove everything of the environment."""
+    """Stop and remove everything of the environment, and what sessions that were killed left of theirs."""
     out = console()
     with user_errors():
         startup.clean(name, out.print)
+        leftovers.clear(out.print)
     out.print(f"environment {name!r} is gone")
     if reports:
         for folder in ("reports", "htmlcov"):

@@ -13,10 +13,8 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -26,11 +24,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from testbed import paths
+from testbed import leftovers, paths
 from testbed.console import console
-from testbed.environment import scrubbed
 from testbed.fingerprint import version
 from testbed.waiting import stretched
+from testbed.worktrees import GitError, folder_for, git, variables, worktree
 
 FOLDER = paths.ROOT / "tests" / "breakages"
 AT_ONCE = 2
@@ -128,17 +126,17 @@ async def try_all(
     breakages: Sequence[Breakage], say: Callable[[Result], None], root: Path = paths.ROOT
 ) -> list[Result]:
     """Try breakages on the commit checked out in `root`, `AT_ONCE` at a time; `say` hears of each as it ends."""
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = git(root, "rev-parse", "HEAD")
     places = asyncio.Semaphore(AT_ONCE)
-    with _folder() as folder:
+    with folder_for(root) as folder:
 
         async def attempt(breakage: Breakage) -> Result:
             async with places:
                 began, fault = time.monotonic(), None
                 try:
-                    with _worktree(root, commit, folder / breakage.name) as tree:
+                    with worktree(root, commit, folder / breakage.name) as tree:
                         await _try(breakage, tree)
-                except BreakageError as error:
+                except (BreakageError, GitError) as error:
                     fault = str(error)
                 result = Result(breakage, fault, time.monotonic() - began)
             say(result)
@@ -162,8 +160,8 @@ async def _try(breakage: Breakage, tree: Path) -> None:
 
 def _break(breakage: Breakage, tree: Path) -> None:
     try:
-        _git(tree, "apply", "--whitespace=nowarn", str(breakage.patch.resolve()))
-    except BreakageError as error:
+        git(tree, "apply", "--whitespace=nowarn", str(breakage.patch.resolve()))
+    except GitError as error:
         raise BreakageError(f"the patch does not apply: {error}") from error
     # Bytecode is told from its source by size and second alone, which a small change made at once keeps.
     Path(cache_from_source(str(tree / breakage.file))).unlink(missing_ok=True)
@@ -192,12 +190,11 @@ async def _run(test: str, tree: Path) -> Run:
 
 async def _python(tree: Path, *arguments: str) -> tuple[int, str]:
     """Exit code and output of this Python in a worktree, with the worktree's sources before all others."""
-    environment = scrubbed(os.environ) | {"PYTHONPATH": os.pathsep.join([str(tree / "src"), str(tree)])}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
         cwd=tree,
-        env=environment,
+        env=variables(tree),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -228,30 +225,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A temporary folder, by its real name: that is how Python and git name what lies in it."""
-    with tempfile.TemporaryDirectory(prefix="optiinfra-breakages-") as folder:
-        yield Path(folder).resolve()
-
-
-@contextmanager
-def _worktree(root: Path, commit: str, tree: Path) -> Iterator[Path]:
-    """A worktree of a commit, removed whatever happens."""
-    try:
-        _git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
-        yield tree
-    finally:
-        _git(root, "worktree", "remove", "--force", str(tree))
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BreakageError(f"git {arguments[0]}: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
 async def _stoppable(breakages: Sequence[Breakage], say: Callable[[Result], None]) -> list[Result]:
     """`try_all`, tidying up when asked to terminate as when interrupted."""
     task = asyncio.ensure_future(try_all(breakages, say))
@@ -270,6 +243,7 @@ def main() -> int:
         parser.error(str(error))
     if version().endswith("+dirty"):
         out.print("[yellow]what is not committed yet is left out: breakages are tried on the commit[/]")
+    leftovers.clear(out.print)
     table = Table("breakage", Column("test that must go red", overflow="fold"), "result", "seconds")
     with Live(table, console=out, auto_refresh=False) as live:
 

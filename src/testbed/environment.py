@@ -1,7 +1,6 @@
 """One environment: its name, ports, addresses and secrets, kept in ``.testenv/NAME/environment.json`` (mode 0600)."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import random
@@ -12,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from testbed import guard, paths
+from testbed import guard, owners, paths
 from testbed.engines.settings import write_private
 from testbed.fingerprint import fingerprint, version
+from testbed.owners import Owner
 from testbed.parts import HOST, PARTS, Part, variable_name
 
 DEFAULT_NAME = "e2e"
@@ -75,7 +75,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything that is known about an environment; ``document`` is its public form."""
+    """Everything that is known about an environment; ``document`` is its public form.
+
+    ``owner`` is the session that started it for itself, None when a person did.
+    """
 
     name: str
     env_id: str
@@ -85,6 +88,7 @@ class Environment:
     ports: Mapping[str, int]
     credentials: Mapping[str, str]
     supervisor_socket: str
+    owner: Owner | None
     over: str | None = None
     """The environment whose stores, clouds and sandbox this one uses; None for one that has its own."""
     namespace: str = "optiinfra"
@@ -134,6 +138,7 @@ class Environment:
             "over": self.over,
             "namespace": self.namespace,
             "changed": dict(self.changed),
+            "owner": dataclasses.asdict(self.owner) if self.owner else None,
             "ports": dict(self.ports),
             "urls": self.urls(),
             "credentials": {"clickhouse_user": "optiinfra", **self.credentials},
@@ -177,8 +182,9 @@ class Environment:
         return {f"OPTIINFRA_{name}": value for name, value in {**common, **self.changed}.items()}
 
     def save(self) -> None:
-        """Write ``environment.json``, private from its first byte on."""
+        """Write ``environment.json``, private from its first byte on, whole or not at all."""
         target = description(self.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
         write_private(partial, json.dumps(self.document(), indent=2))
         partial.replace(target)
@@ -189,8 +195,7 @@ def env_id(name: str) -> str:
 
     It depends on the checkout and the name alone, so that strays are found whatever files were deleted.
     """
-    digest = hashlib.sha256(f"{paths.ROOT} {name}".encode()).hexdigest()
-    return f"{name}-{digest[:10]}"
+    return f"{name}-{paths.digest(name)}"
 
 
 def description(name: str) -> Path:
@@ -226,6 +231,7 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
     try:
         document = json.loads(file.read_text())
         settings = {field.name: document[field.name] for field in dataclasses.fields(Settings)}
+        owner = document["owner"]
         environment = Environment(
             name=document["name"],
             env_id=document["env_id"],
@@ -238,6 +244,7 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
             over=document["over"],
             namespace=document["namespace"],
             changed=document["changed"],
+            owner=Owner(**owner) if owner else None,
         )
         return environment, {part: str(url) for part, url in document["urls"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -249,7 +256,8 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
 def create(name: str, settings: Settings, previous: Environment | None, supervisor_socket: str) -> Environment:
     """A new description: the previous one's secrets, so that kept data stays readable, and ports chosen now.
 
-    A platform over another environment stays as it was described, its ports and settings too.
+    A platform over another environment stays as it was described, its ports and settings too. ValueError when the
+    session that this was to be for has ended.
     """
     if previous is not None and previous.over is not None:
         return replace(previous, version=version(), supervisor_socket=supervisor_socket)
@@ -263,6 +271,7 @@ def create(name: str, settings: Settings, previous: Environment | None, supervis
         ports=choose_ports(name),
         credentials={key: kept.get(key) or secrets.token_hex(24) for key in SECRETS},
         supervisor_socket=supervisor_socket,
+        owner=owners.given(),
     )
 
 

@@ -1,22 +1,28 @@
 """The production guard: services and tests run against loopback alone, and never with credentials that could be real.
 
-It judges what the caller's environment variables say and where names resolve to; it never looks into ``~/.aws``. There
-is no way to turn it off.
+It judges what the caller's environment variables say, where names resolve to, and which engine Docker's own files
+choose; it never looks into ``~/.aws``. There is no way to turn it off.
 """
 
+import hashlib
 import ipaddress
+import json
 import os
 import re
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 EXIT_CODE = 2  # of invoke and of pytest
 # AWS's long-lived (AKIA) and temporary (ASIA) key ids, also in the middle of an address or a list.
 KEY_ID = re.compile(r"(?<![A-Za-z0-9])(AKIA|ASIA)[A-Za-z0-9]{4,}")
 KEY_VARIABLES = ("AWS_", "OPTIINFRA_")
-# What has an SDK look for credentials in a person's own files.
-PROFILE = re.compile(r"AWS_PROFILE|AWS_DEFAULT_PROFILE|AWS_CONFIG\w*|AWS_SHARED_CREDENTIALS_FILE")
+# What has an SDK look for credentials in a person's own files, or get some by a machine's or container's identity.
+PROFILE = re.compile(
+    r"AWS_PROFILE|AWS_DEFAULT_PROFILE|AWS_CONFIG\w*|AWS_SHARED_CREDENTIALS_FILE"
+    r"|AWS_WEB_IDENTITY_TOKEN_FILE|AWS_ROLE_ARN|AWS_CONTAINER_CREDENTIALS_\w+"
+)
 ADDRESS = re.compile(r"OPTIINFRA_\w+_URL|AWS_ENDPOINT_URL\w*")
 # What clients of PostgreSQL and Redis take a host from instead of, or besides, the address's own.
 HOST_PARAMETERS = ("host", "hostaddr")
@@ -71,20 +77,54 @@ def address_reasons(variables: Mapping[str, str]) -> list[str]:
 
 
 def docker_reasons(variables: Mapping[str, str]) -> list[str]:
-    """Why Docker's variables are refused when they choose an engine on another machine."""
+    """Why Docker's variables, or its own files, are refused when they choose an engine on another machine."""
     reasons = []
     host, context = variables.get("DOCKER_HOST", ""), variables.get("DOCKER_CONTEXT", "")
-    if not host.startswith(LOCAL_DOCKER) and (why := not_loopback(host)):
+    folder = Path(variables.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    if why := _not_this_machine(host):
         reasons.append(
             f"DOCKER_HOST {why}; containers are started on this machine alone:"
             " unset DOCKER_HOST, or give a unix:// socket or a loopback address"
         )
-    if context not in ("", "default"):
+    if context and (why := _remote_context(context, folder)):
         reasons.append(
-            f"DOCKER_CONTEXT={context} could be an engine on another machine; containers are started on this machine"
-            " alone: unset DOCKER_CONTEXT, or set it to default"
+            f"DOCKER_CONTEXT={context} {why}; containers are started on this machine alone:"
+            " unset DOCKER_CONTEXT, or set it to default"
+        )
+    if not host and not context and (why := _remote_choice(folder / "config.json")):
+        reasons.append(
+            f"{folder / 'config.json'}: {why}; containers are started on this machine alone: run `docker context use"
+            " default`"
         )
     return reasons
+
+
+def _not_this_machine(host: str) -> str | None:
+    return None if host.startswith(LOCAL_DOCKER) else not_loopback(host)
+
+
+def _remote_choice(config: Path) -> str | None:
+    """Why the context that Docker's configuration chooses, if any, could be another machine's."""
+    if not config.exists():
+        return None
+    try:
+        context = str(json.loads(config.read_text()).get("currentContext") or "default")
+    except (OSError, ValueError, AttributeError) as error:
+        return f"cannot be read ({error!r}), so nobody knows which engine it chooses"
+    why = _remote_context(context, config.parent)
+    return f"its currentContext {context!r} {why}" if why else None
+
+
+def _remote_context(context: str, folder: Path) -> str | None:
+    """Why a context of Docker's, kept under the digest of its name, could be another machine's."""
+    if context == "default":
+        return None
+    meta = folder / "contexts" / "meta" / hashlib.sha256(context.encode()).hexdigest() / "meta.json"
+    try:
+        host = str(json.loads(meta.read_text())["Endpoints"]["docker"]["Host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"could be an engine on another machine: {meta} does not say"
+    return _not_this_machine(host)
 
 
 def not_loopback(url: str) -> str | None:

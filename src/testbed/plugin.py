@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from testbed import guard, paths, waiting
+from testbed import guard, owners, paths, waiting
 from testbed.scenario import Scenario
 
 # Minutes of each scenario, seconds of the other kinds.
@@ -35,11 +35,12 @@ _used = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks, and give the run's own environment a name that xdist's workers inherit."""
+    """Register the marks; name the run's own environment, and its owner, to all that it starts."""
     config.addinivalue_line("markers", "phases(*names, title=None): the phases of a scenario, in order")
     config.addinivalue_line("markers", "slow: takes more than 5 seconds; `nox -s fast` leaves it out")
     if not hasattr(config, "workerinput"):
         os.environ[OWN] = f"pytest-{os.getpid()}"
+        os.environ[owners.VARIABLE] = owners.mark(os.getpid())
 
 
 @pytest.hookimpl(tryfirst=True)

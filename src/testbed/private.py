@@ -34,7 +34,7 @@ def describe(
     ``through`` gives ports to reach a borrowed part at instead of its own (a proxy's), ``changed`` settings of the
     services, such as ``{"OPTIMIZATION_DEADLINE_SECONDS": "5"}``.
     """
-    made = environments.create(name, replace(over.settings, coverage=False), None, new_socket())
+    made = environments.create(name, replace(over.settings, coverage=False), None, new_socket(name))
     private = replace(
         made,
         over=over.name,

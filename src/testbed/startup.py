@@ -1,11 +1,10 @@
 """Starting and stopping an environment."""
 
 import contextlib
-import fcntl
 import importlib.util
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +12,13 @@ from pathlib import Path
 import psutil
 
 from testbed import environment as environments
-from testbed import paths, private
+from testbed import paths, private, processes
+from testbed.engines.settings import private_folders
 from testbed.environment import Environment, Settings, SetupError
 from testbed.health import Row, check
+from testbed.locks import locked
 from testbed.parts import PARTS, Part, named
-from testbed.supervision import Supervisor, new_socket, stop_strays, strays
+from testbed.supervision import UNANSWERED, Supervisor, new_socket, strays
 from testbed.waiting import POLL_SECONDS, WaitTimeoutError, stretched, wait_until
 
 # A part that dies ends the start at once; this is for one that hangs.
@@ -29,16 +30,6 @@ Say = Callable[[str], None]
 
 class StartError(SetupError):
     """A part could not be started; the message names it and shows the end of its log."""
-
-
-@contextlib.contextmanager
-def locked(name: str) -> Iterator[None]:
-    """One start or stop of an environment at a time."""
-    folder = paths.ROOT / ".testenv"
-    folder.mkdir(exist_ok=True)
-    with (folder / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def running(name: str) -> Environment | None:
@@ -53,32 +44,26 @@ def start(name: str, settings: Settings, say: Say, *, healthy: Callable[[Row], N
     Starting an environment that runs is no error. Raises StartError as soon as a part ends or its deadline passes; what
     was started is stopped again, its logs stay.
     """
-    state = paths.state_dir(name)
-    with locked(name):
+    with locked(name, say):
         found = running(name)
         if found is not None:
             say(f"environment {name!r} is running already")
             _wait_healthy(found, datetime.now(UTC), healthy)
             return found
-        state.mkdir(parents=True, exist_ok=True)
-        left = stop_strays(strays(environments.env_id(name)))
-        if left:
-            say(f"stopped what an earlier supervisor left behind: {', '.join(left)}")
+        _stop(name, say)
         check_wheels()
         previous = environments.load(name)
-        if previous is not None:
-            _forget_socket(previous)
-        created = environments.create(name, settings, previous, new_socket())
         since = datetime.now(UTC).replace(microsecond=0)
         try:
+            created = environments.create(name, settings, previous, new_socket(name))
             check_ports(created)
-            created.save()
+            created.save()  # before anything runs: whoever finds it tells by this whose it is
             if created.over is not None:
                 private.prepare(created)
             Supervisor(created).launch()
             _wait_healthy(created, since, healthy)
         except BaseException:
-            _stop(created)
+            _stop(name, say)
             raise
         return created
 
@@ -114,8 +99,7 @@ def holder(port: int) -> str:
     for connection in connections:
         listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
         if listens and connection.pid:
-            with contextlib.suppress(psutil.Error):
-                return f"process {connection.pid} ({' '.join(psutil.Process(connection.pid).cmdline())[:120]})"
+            return processes.in_words(connection.pid)
     return "a process of another user"
 
 
@@ -170,39 +154,56 @@ def last_lines(environment: Environment, program: str) -> str:
 
 def stop(name: str, say: Say) -> bool:
     """Stop every process of the environment; True when something ran. Data and logs stay."""
-    with locked(name):
+    with locked(name, say):
+        return _stop(name, say)
+
+
+def _stop(name: str, say: Say) -> bool:
+    """By its supervisor where that answers, and whatever else carries the mark by force."""
+    try:
         found = environments.read(name)
-        ran = found is not None and _stop(found)
-        left = stop_strays(strays(environments.env_id(name)))
-        if left:
-            say(f"stopped what an earlier supervisor left behind: {', '.join(left)}")
-        return ran or bool(left)
+    except SetupError:
+        found = None  # the mark does not depend on what is written there
+    supervisor = Supervisor(found) if found is not None else None
+    ran = supervisor is not None and supervisor.pid is not None
+    if supervisor is not None:
+        try:
+            supervisor.stop()
+        except UNANSWERED as error:
+            say(f"the supervisor of {name!r} does not answer ({error!r}): it is ended by force")
+    left = processes.end(lambda: strays(name))
+    if left:
+        say(f"stopped what nobody supervised: {', '.join(left)}")
+    for folder in {*private_folders("run", environments.env_id(name)), *_socket_folder(found)}:
+        shutil.rmtree(folder, ignore_errors=True)
+    return ran or bool(left)
 
 
-def _stop(environment: Environment) -> bool:
-    supervisor = Supervisor(environment)
-    ran = supervisor.pid is not None
-    supervisor.stop()
-    _forget_socket(environment)
-    return ran
-
-
-def _forget_socket(environment: Environment) -> None:
-    shutil.rmtree(Path(environment.supervisor_socket).parent, ignore_errors=True)
+def _socket_folder(environment: Environment | None) -> list[Path]:
+    """Where the description says that it is; it is not believed when it names any other folder."""
+    found = [Path(environment.supervisor_socket).parent] if environment is not None else []
+    return [folder for folder in found if folder.name.startswith("optiinfra-")]
 
 
 def clean(name: str, say: Say) -> None:
-    """Stop the environment and remove its folder, data outside of it included."""
-    stop(name, say)
-    found = environments.read(name)
-    if found is not None and found.over is not None:
-        private.drop(found)
+    """Stop the environment and remove all that it has on the disk, wherever it lies."""
+    with locked(name, say):
+        remove(name, say)
+
+
+def remove(name: str, say: Say) -> None:
+    """`clean`, for who holds the lock."""
+    _stop(name, say)
+    with contextlib.suppress(SetupError):  # what cannot be read says of nothing that it is somebody else's guest
+        if (found := environments.read(name)) is not None and found.over is not None:
+            private.drop(found)
     state = paths.state_dir(name)
     outside = state / "postgresql"
-    if outside.is_symlink():
-        shutil.rmtree(outside.resolve(), ignore_errors=True)
+    linked = [outside.resolve()] if outside.is_symlink() else []
+    for folder in {*private_folders("postgresql", environments.env_id(name)), *linked}:
+        shutil.rmtree(folder, ignore_errors=True)
     if state.exists():
         shutil.rmtree(state)
-    (paths.ROOT / ".testenv" / f".{name}.lock").unlink(missing_ok=True)
+    paths.lock_file(name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # other environments are still there
-        (paths.ROOT / ".testenv").rmdir()
+        paths.environments_dir().rmdir()

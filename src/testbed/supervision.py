@@ -5,15 +5,15 @@ stops prompt; ``kill -9`` of it orphans its children, which are found by the mar
 """
 
 import contextlib
+import http.client
 import os
 import re
 import shlex
 import socket
 import subprocess
 import sys
-import tempfile
 import xmlrpc.client
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,17 +21,21 @@ from typing import Any
 
 import psutil
 
-from testbed import paths
-from testbed.engines.settings import write_private
+from testbed import environment as environments
+from testbed import paths, processes
+from testbed.engines.settings import private_folder, write_private
 from testbed.environment import Environment, scrubbed
 from testbed.parts import Part, programs
-from testbed.waiting import wait_until
+from testbed.waiting import WaitTimeoutError, stretched, wait_until
 
 LOG_BYTES = 20_000_000
 LOG_BACKUPS = 2
 STOP_SECONDS = 10
 # Never given up: a start tells of a part that ends, health-check of one that keeps ending.
 START_RETRIES = 10_000
+ANSWER_SECONDS = 10.0
+# How a supervisor fails that is dying, is stuck, or has lost its socket.
+UNANSWERED = (OSError, http.client.HTTPException, xmlrpc.client.Error, psutil.Error, WaitTimeoutError)
 EXIT_LINE = re.compile(r"^(?P<at>\S+ \S+),\d+ \w+ exited: (?P<program>\S+) \((?P<how>.*)\)$")
 
 
@@ -54,9 +58,9 @@ class ProcessState:
     started_at: datetime
 
 
-def new_socket() -> str:
+def new_socket(name: str) -> str:
     """A path for the remote interface, in a private folder with a short name: socket paths are limited to 100 bytes."""
-    return str(Path(tempfile.mkdtemp(prefix="optiinfra-")) / "supervisor.sock")
+    return str(private_folder("run", environments.env_id(name)) / "rpc.sock")
 
 
 def command(part: Part, *, coverage: bool) -> list[str]:
@@ -133,14 +137,13 @@ class Supervisor:
     @property
     def pid(self) -> int | None:
         """The running supervisor's process id, or None; a stale pid file is not believed."""
-        file = self._environment.state_dir / "supervisord.pid"
+        state = self._environment.state_dir
         try:
-            pid = int(file.read_text())
-            process = psutil.Process(pid)
-            alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-            return pid if alive and "supervisord" in " ".join(process.cmdline()) else None
-        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            process = psutil.Process(int((state / "supervisord.pid").read_text()))
+            ours = processes.lives(process) and str(state / "supervisord.conf") in process.cmdline()
+        except (FileNotFoundError, ValueError, psutil.Error):
             return None
+        return process.pid if ours else None
 
     def launch(self) -> None:
         """Start the supervisor detached from this terminal; it starts every part at once."""
@@ -164,10 +167,14 @@ class Supervisor:
 
     @contextlib.contextmanager
     def remote(self) -> Iterator[Any]:
-        """The supervisor's remote interface. Raises OSError when it cannot be reached."""
+        """The supervisor's remote interface. Raises OSError when it cannot be reached, or does not answer in time."""
         from supervisor.xmlrpc import SupervisorTransport
 
         transport = SupervisorTransport(serverurl=f"unix://{self._environment.supervisor_socket}")
+        connection = transport._get_connection()
+        transport._get_connection = lambda: connection
+        connection.connect()  # it takes no deadline by itself
+        connection.sock.settimeout(stretched(ANSWER_SECONDS))
         proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
         try:
             yield proxy.supervisor
@@ -246,42 +253,18 @@ def recent(exits: list[Exit], program: str, now: datetime) -> list[Exit]:
     return [each for each in exits if each.program == program and now - each.at <= timedelta(minutes=1)]
 
 
-def strays(env_id: str, but: int | None = None) -> list[psutil.Process]:
-    """Processes that carry the environment's mark although nobody supervises them.
+def strays(name: str) -> list[psutil.Process]:
+    """Processes that run for the environment, supervised or not; neither this one nor those that started it."""
+    mark = environments.env_id(name)
+    found = [process for process, value in processes.marked("OPTIINFRA_ENV_ID") if value == mark]
+    return found + _backends((paths.state_dir(name) / "postgresql" / "data").resolve())
 
-    ``but`` is a living supervisor: it and its descendants are no strays.
-    """
-    kept: set[int] = {os.getpid()}
-    if but is not None:
-        kept |= {but, *(child.pid for child in psutil.Process(but).children(recursive=True))}
+
+def _backends(data: Path) -> list[psutil.Process]:
+    """PostgreSQL's own processes: they overwrite the mark, and hold the data a while longer than their parent."""
     found = []
     for process in psutil.process_iter():
-        try:
-            marked: Mapping[str, str] = process.environ() if process.pid not in kept else {}
-        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue  # another user's, or gone
-        if marked.get("OPTIINFRA_ENV_ID") == env_id and not _is_session(process):
-            found.append(process)
+        with contextlib.suppress(psutil.Error, FileNotFoundError):
+            if process.name() == "postgres" and Path(process.cwd()) == data:
+                found.append(process)
     return found
-
-
-def _is_session(process: psutil.Process) -> bool:
-    """Whether it is one of our own commands or tests, which carry the mark when they ask for an environment by it."""
-    with contextlib.suppress(psutil.Error):
-        return any(word.endswith(("pytest", "invoke", "nox")) for word in process.cmdline()[:3])
-    return False
-
-
-def stop_strays(found: list[psutil.Process]) -> list[str]:
-    """Stop them, forcibly where asking does not help; what was stopped, in words."""
-    words = []
-    for process in found:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            words.append(f"{process.pid} ({shlex.join(process.cmdline())[:100]})")
-            process.terminate()
-    _, alive = psutil.wait_procs(found, timeout=3)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=3)
-    return words

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from testbed import environment as environments
 from testbed import health, paths, startup
 from testbed.environment import Environment, Settings, scrubbed
+from testbed.locks import locked
 from testbed.parts import named
 from testbed.probes import probe_of
 from testbed.waiting import wait_until
@@ -37,7 +38,6 @@ class Engine:
     def start(self) -> None:
         """Start it and wait until its health probe succeeds."""
         state = self.environment.state_dir
-        state.mkdir(parents=True, exist_ok=True)
         with (state / f"{self.part.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self.part.module],
@@ -72,6 +72,8 @@ class Engine:
 def running(name: str) -> Iterator[Engine]:
     """An engine with data of its own, removed afterwards."""
     environment = environments.create(f"contract-{name}-{os.getpid()}", Settings(), None, "")
+    with locked(environment.name):
+        environment.save()
     engine = Engine(name, environment)
     try:
         engine.start()

@@ -5,11 +5,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from testbed import environment as environments
 from testbed import paths
+from testbed.engines.settings import private_folders
+from testbed.supervision import strays
 from testbed.waiting import stretched
 
 
@@ -23,7 +27,7 @@ class OwnEnvironment:
     def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
         """One verb on this environment; output goes to pipes that nothing outlives."""
         return subprocess.run(
-            [sys.executable, "-m", "invoke", *words, "--name", self.name],
+            self._command(*words),
             cwd=paths.ROOT,
             capture_output=True,
             text=True,
@@ -32,6 +36,13 @@ class OwnEnvironment:
             stdin=subprocess.DEVNULL,
         )
 
+    def begin(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
+        """The same, without waiting for its end: to kill it, or to have two at once."""
+        return begin(log, *self._command(*words))
+
+    def _command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "invoke", *words, "--name", self.name]
+
     def health(self) -> tuple[int, dict[str, Any]]:
         """Exit code of health-check, and its row by part."""
         done = self.invoke("health-check", "--json")
@@ -39,14 +50,7 @@ class OwnEnvironment:
 
     def processes(self) -> list[psutil.Process]:
         """Everything that belongs to the environment."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("OPTIINFRA_ENV_ID") == self.document["env_id"]:
-                    found.append(process)
-            except psutil.Error:
-                continue  # it ended while we looked
-        return found
+        return strays(self.name)
 
     def process(self, module: str) -> psutil.Process:
         """The one process that runs `python -m MODULE`."""
@@ -56,6 +60,22 @@ class OwnEnvironment:
     def running(self, module: str) -> list[psutil.Process]:
         """The processes that run `python -m MODULE`: none while it is being brought back."""
         return [process for process in self.processes() if _runs(process, module)]
+
+
+def begin(log: Path, *command: str) -> subprocess.Popen[bytes]:
+    """A command in this checkout, running by itself; its output is added to a file."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command, cwd=paths.ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+
+
+def traces(name: str) -> list[str]:
+    """What there is of an environment: processes, folder, lock, temporary folders. Empty when it is gone."""
+    kinds = ("run", "postgresql")
+    places = [paths.state_dir(name), paths.lock_file(name)]
+    places += [folder for kind in kinds for folder in private_folders(kind, environments.env_id(name))]
+    return [*map(str, strays(name)), *(str(place) for place in places if place.exists())]
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class PrivatePlatform(OwnEnvironment):
         supervisor.wait(10)
         started = self.invoke("start-test-env")
         assert started.returncode == 0, started.stdout + started.stderr
-        assert "stopped what an earlier supervisor left behind" in started.stdout
+        assert "stopped what nobody supervised" in started.stdout
 
 
 @contextmanager

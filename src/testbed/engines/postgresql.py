@@ -77,7 +77,7 @@ def home(account: Account | None) -> Path:
         return link
     if not link.exists():
         link.unlink(missing_ok=True)  # a link to a folder that somebody cleaned away
-        folder = Path(tempfile.mkdtemp(prefix="optiinfra-postgresql-"))
+        folder = settings.private_folder("postgresql", settings.required("OPTIINFRA_ENV_ID"))
         os.chown(folder, account.uid, account.gid)
         link.symlink_to(folder)
     return link.resolve()

@@ -1,6 +1,7 @@
 """What an engine reads from its environment."""
 
 import os
+import tempfile
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -40,3 +41,20 @@ def write_private(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
+
+
+def private_folder(kind: str, env_id: str) -> Path:
+    """A new private folder for what cannot lie in the environment's own.
+
+    Its name is short and says whose it is, so that it is found though whoever made it died the moment after.
+    """
+    return Path(tempfile.mkdtemp(prefix=_prefix(kind, env_id)))
+
+
+def private_folders(kind: str, env_id: str) -> list[Path]:
+    """All folders of this kind that the environment has."""
+    return sorted(Path(tempfile.gettempdir()).glob(f"{_prefix(kind, env_id)}*"))
+
+
+def _prefix(kind: str, env_id: str) -> str:
+    return f"optiinfra-{kind}-{env_id.rpartition('-')[2]}-"

@@ -1,5 +1,6 @@
 """The production guard: what it refuses, why, and that nothing was started or called by then."""
 
+import hashlib
 import json
 import os
 import socket
@@ -37,11 +38,12 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def harmless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller whose own variables are not what a test is about."""
+def harmless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A caller whose own variables, and Docker's files, are not what a test is about."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "DOCKER_", "OPTIINFRA_")) and name != "OPTIINFRA_TIMEOUT_FACTOR":
             monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
 
 
 def reasons(backend: str | None = None) -> str:
@@ -90,7 +92,16 @@ def test_letters_within_a_word_are_no_key(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(
     "name",
-    ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"],
+    [
+        "AWS_PROFILE",
+        "AWS_DEFAULT_PROFILE",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_ROLE_ARN",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ],
 )
 def test_what_leads_to_a_persons_credentials_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "anything")
@@ -188,6 +199,59 @@ def test_a_remote_docker_is_refused_where_docker_is_used(
 def test_this_machines_docker_is_allowed(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     guard.check_caller("compose")
+
+
+def choose_context(folder: Path, name: str, host: str | None = None) -> None:
+    """Write what `docker context create` and `docker context use` write."""
+    (folder / "config.json").write_text(json.dumps({"auths": {}, "currentContext": name}))
+    if host is not None:
+        meta = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
+        meta.parent.mkdir(parents=True)
+        meta.write_text(json.dumps({"Name": name, "Endpoints": {"docker": {"Host": host}}}))
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("ssh://root@prod.example", "leads to 203.0.113.7 (by the name 'prod.example'), not to loopback"),
+        ("tcp://203.0.113.7:2376", "leads to 203.0.113.7, not to loopback"),
+        (None, "could be an engine on another machine"),
+    ],
+)
+def test_a_remote_context_is_refused_wherever_it_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str | None, why: str
+) -> None:
+    choose_context(tmp_path, "production", host)
+    said = reasons("compose")
+    assert f"{tmp_path / 'config.json'}: its currentContext 'production' {why}" in said
+    assert "docker context use default" in said
+    guard.check_caller("embedded")
+    monkeypatch.setenv("DOCKER_CONTEXT", "production")
+    assert f"DOCKER_CONTEXT=production {why}" in reasons("compose")
+
+
+@pytest.mark.parametrize("variable", [("DOCKER_CONTEXT", "default"), ("DOCKER_HOST", "unix:///run/docker.sock")])
+def test_dockers_variables_go_before_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
+) -> None:
+    choose_context(tmp_path, "production", "ssh://prod.example")
+    monkeypatch.setenv(*variable)
+    guard.check_caller("compose")
+
+
+def test_this_machines_context_is_allowed(tmp_path: Path) -> None:
+    choose_context(tmp_path, "desktop-linux", "unix:///home/me/.docker/desktop/docker.sock")
+    guard.check_caller("compose")
+    choose_context(tmp_path, "default")
+    guard.check_caller("compose")
+    choose_context(tmp_path, "")
+    guard.check_caller("compose")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_a_choice_of_docker_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert "cannot be read" in reasons("compose")
 
 
 def test_every_reason_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The supervisor's configuration, and what is read from its log."""
 
 import configparser
+import os
 import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from testbed import environment as environments
 from testbed import paths, supervision
 from testbed.environment import Environment, Settings
 from testbed.parts import named, programs
-from testbed.supervision import Exit
+from testbed.supervision import Exit, Supervisor
 
 LOG = """\
 2026-11-22 13:51:21,548 INFO spawned: 'redis' with pid 6466
@@ -58,6 +59,13 @@ def test_postgresql_stops_by_itself(environment: Environment) -> None:
     section = parsed(environment)["program:postgresql"]
     assert (section["stopsignal"], section["stopasgroup"], section["killasgroup"]) == ("INT", "false", "false")
     assert parsed(environment)["program:portal"]["stopasgroup"] == "true"
+
+
+@pytest.mark.parametrize("text", ["", "none", "99999999", str(os.getpid())])
+def test_a_stale_pid_file_is_not_believed(environment: Environment, text: str) -> None:
+    environment.state_dir.mkdir(parents=True)
+    (environment.state_dir / "supervisord.pid").write_text(text)
+    assert Supervisor(environment).pid is None
 
 
 def test_a_value_that_supervisor_cannot_pass_is_refused(
