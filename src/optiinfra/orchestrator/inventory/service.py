@@ -17,6 +17,7 @@ from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory.clouds import cloud_of
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.telemetry import service as telemetry
 from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
@@ -183,9 +184,8 @@ async def _store_costs(platform: Platform, customer_id: str, infrastructure: Inf
         costs[deployment.deployment_id] = total(
             instance.monthly_cost for instance in infrastructure.instances_of(deployment)
         )
-    await platform.telemetry.insert_samples(
-        [(customer_id, resource, "", "monthly_cost", moment, cost) for resource, cost in costs.items()]
-    )
+    rows = [(customer_id, resource, "", "monthly_cost", moment, cost) for resource, cost in costs.items()]
+    await telemetry.append(platform, customer_id, rows)
 
 
 def _instance(row: models.Instance) -> Instance:
