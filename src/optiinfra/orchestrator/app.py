@@ -25,6 +25,7 @@ from optiinfra.orchestrator.agents import service as agent_registry
 from optiinfra.orchestrator.analyses import endpoints as analyses
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
 from optiinfra.orchestrator.background import start_in_background
+from optiinfra.orchestrator.consistency import endpoints as consistency
 from optiinfra.orchestrator.customers import endpoints as customers
 from optiinfra.orchestrator.events import endpoints as events
 from optiinfra.orchestrator.inventory import endpoints as inventory
@@ -54,6 +55,7 @@ _CONCEPTS = (
     recommendations,
     optimizations,
     events,
+    consistency,
 )
 
 

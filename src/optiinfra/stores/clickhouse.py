@@ -4,11 +4,13 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
+
+TableName = Literal["samples", "latency_counts"]
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS samples (
@@ -150,6 +152,11 @@ class Telemetry:
             limit=limit,
         )
         return [(timestamp, deployment, value) for timestamp, deployment, value in reversed(rows)]
+
+    async def owners(self, table: TableName) -> set[tuple[str, str]]:
+        """Whose rows a table holds: (customer, deployment or '')."""
+        rows = await self._query(f"SELECT customer_id, deployment_id FROM {table} GROUP BY ALL")  # noqa: S608
+        return {(customer, deployment) for customer, deployment in rows}
 
     async def delete_customer(self, customer_id: str) -> None:
         """Delete every row of a customer, now."""

@@ -15,6 +15,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_AGENT = "optiinfra:agent:"
 _RECHECK_SECONDS = 2.0
 """How often a waiting reader looks by itself, in case a wake-up was lost with Redis."""
 
@@ -85,14 +86,14 @@ class Presence:
     async def seen(self, agent_id: str) -> None:
         """Note a sign of life."""
         try:
-            await self._client.set(f"optiinfra:agent:{agent_id}", b"1", px=self._milliseconds)
+            await self._client.set(f"{_AGENT}{agent_id}", b"1", px=self._milliseconds)
         except RedisError as error:
             log.warning("presence not noted", agent_id=agent_id, error=str(error))
 
     async def gone(self, agent_id: str) -> None:
         """Note that the agent left."""
         try:
-            await self._client.delete(f"optiinfra:agent:{agent_id}")
+            await self._client.delete(f"{_AGENT}{agent_id}")
         except RedisError as error:
             log.warning("absence not noted", agent_id=agent_id, error=str(error))
 
@@ -101,11 +102,15 @@ class Presence:
         if not agent_ids:
             return set()
         try:
-            values = await self._client.mget([f"optiinfra:agent:{agent_id}" for agent_id in agent_ids])
+            values = await self._client.mget([f"{_AGENT}{agent_id}" for agent_id in agent_ids])
         except RedisError as error:
             log.warning("presence unknown", error=str(error))
             return None
         return {agent_id for agent_id, value in zip(agent_ids, values, strict=True) if value is not None}
+
+    async def everyone(self) -> set[str]:
+        """The agents that have a key, registered or not; raises RedisError when Redis cannot tell."""
+        return {key.decode().removeprefix(_AGENT) async for key in self._client.scan_iter(f"{_AGENT}*", count=1000)}
 
 
 def connect(url: str) -> "redis.Redis":
