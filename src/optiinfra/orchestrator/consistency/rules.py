@@ -12,6 +12,9 @@ from optiinfra.api.consistency import Dangling
 from optiinfra.clouds.protocol import CUSTOMER_TAG, STEP_TAG, CloudInstance
 from optiinfra.domain.optimization import FINAL
 
+UNREACHABLE = "unreachable"
+"""Kind under which a store or cloud account that cannot be asked is reported."""
+
 CLOUD_REMEMBERS = timedelta(minutes=55)
 """How long EC2 surely shows an instance that has ended: about an hour."""
 
@@ -185,9 +188,14 @@ def unplaced(
     ]
 
 
-def confirmed(first: Iterable[Dangling], second: Collection[Dangling]) -> list[Dangling]:
-    """What dangled at both looks: the rest was being made, or being taken away, at the first."""
-    return [one for one in first if one in second]
+def confirmed(first: Collection[Dangling], second: Iterable[Dangling]) -> list[Dangling]:
+    """What dangled at both looks: the rest was being made, or being taken away, at the first.
+
+    What could not be asked is what could not be asked at last. After a first look that did not see everything the
+    second stands alone.
+    """
+    blind = any(one.kind == UNREACHABLE for one in first)
+    return [one for one in second if one in first or one.kind == UNREACHABLE or blind]
 
 
 def _place(where: Account | PlacedReplica) -> tuple[str, str, str]:

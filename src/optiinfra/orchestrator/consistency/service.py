@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.common import now
 from optiinfra.api.consistency import Consistency, Dangling, StoreName
+from optiinfra.clouds.protocol import CloudError
 from optiinfra.orchestrator.agents.service import presence_seconds
 from optiinfra.orchestrator.consistency import rules
 from optiinfra.orchestrator.consistency.rules import Account, CloudView, Known, PlacedReplica, RunningInstance
@@ -63,7 +64,7 @@ class _Look:
         except Exception as error:  # whatever it is: what was not seen must not count as consistent
             log.warning("consistency not seen", store=store, name=name, error=str(error))
             why = f"{type(error).__name__}: {error}"
-            self.dangling.append(Dangling(store=store, kind="unreachable", id=name, refers_to=why))
+            self.dangling.append(Dangling(store=store, kind=rules.UNREACHABLE, id=name, refers_to=why))
             return None
 
 
@@ -141,8 +142,11 @@ async def _views(platform: Platform, look: _Look, accounts: Iterable[models.Clou
 
     async def view(row: models.CloudAccount) -> CloudView:
         async with limit:
-            cloud = await cloud_of(platform.settings, row)
-            return CloudView(_account(row), await cloud.instances(), await cloud.open_orders())
+            try:
+                cloud = await cloud_of(platform.settings, row)
+                return CloudView(_account(row), await cloud.instances(), await cloud.open_orders())
+            except CloudError as error:
+                raise CloudError(f"{row.provider} {row.region} as {row.role_arn}: {error}") from error
 
     found = await asyncio.gather(*(look.asked("cloud", row.id, partial(view, row)) for row in accounts))
     return [each for each in found if each is not None]
