@@ -17,8 +17,8 @@ log = structlog.get_logger(__name__)
 UNDER_WAY = ("PENDING", "ENQUEUED", "DELAYED")
 """DBOS's states of a workflow that has not ended."""
 
-_ENDING_SECONDS = 5.0
-"""How long what runs for a customer who has left may take to notice; only an agent that hangs takes longer."""
+_ENDING_SECONDS = 8.0
+"""How long what runs for a customer who has left may take to notice: an agent waits 5 s for telemetry to come."""
 
 
 def patient(name: str, attempts: int = 6) -> StepOptions:

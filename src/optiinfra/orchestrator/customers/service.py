@@ -58,6 +58,9 @@ async def remove(platform: Platform, customer_id: str) -> None:
     # One that is to be undone is as good as running, though its undoing may not have begun.
     under_way = or_(table.status.not_in(FINAL), and_(table.status == "completed", table.rollback_reason.is_not(None)))
     async with platform.database.transaction() as session:
+        # In the order in which events are recorded: what they tell of before the customer, who numbers them.
+        for locked in (table, models.Recommendation, models.Analysis, models.Deployment):
+            await session.execute(select(locked.id).where(locked.customer_id == customer_id).with_for_update())
         await session.get(models.Customer, customer_id, with_for_update=True)
         mine = select(table.id).where(table.customer_id == customer_id, under_way)
         if (running := await session.scalar(mine.limit(1))) is not None:

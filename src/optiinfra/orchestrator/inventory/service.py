@@ -5,6 +5,7 @@ import asyncio
 import structlog
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.common import now
@@ -54,13 +55,16 @@ async def describe(session: AsyncSession, customer_id: str) -> Infrastructure:
 async def refresh(platform: Platform, customer_id: str) -> Infrastructure:
     """Read every cloud account anew, price what runs, and describe the result.
 
-    Raises CloudError when an account cannot be read; the account then shows it.
+    Raises CloudError when an account cannot be read, which the account then shows, and NoResultFound when the customer
+    has left.
     """
     async with platform.database.transaction() as session:
         # One reader at a time a customer, or one with an older listing could write last.
         await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(customer_id, 0))))
         clouds = await accounts(session, customer_id)
         listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
+        # Before their rows, as who deletes the customer does: otherwise each could wait for the other.
+        await session.get_one(models.Customer, customer_id, with_for_update={"read": True, "key_share": True})
         errors = [listing for listing in listings if isinstance(listing, BaseException)]
         for account, listing in zip(clouds, listings, strict=True):
             if isinstance(listing, BaseException):
@@ -80,12 +84,13 @@ async def discover(platform: Platform, customer_id: str) -> None:
     """First look after onboarding; an account that cannot be read is the customer's to mend, not an error of ours."""
     try:
         infrastructure = await refresh(platform, customer_id)
+        payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
+        async with platform.database.transaction() as session:
+            await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
     except CloudError as error:
         log.warning("discovery failed", customer_id=customer_id, error=str(error))
-        return
-    async with platform.database.transaction() as session:
-        payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
-        await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
+    except NoResultFound:
+        log.info("discovery ends, for its customer has left", customer_id=customer_id)
 
 
 async def spot_quotes(platform: Platform, customer_id: str, infrastructure: Infrastructure) -> dict[str, float]:
