@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +13,10 @@ import httpx
 import pytest
 
 from fixtures import estates
+from optiinfra.api.common import now
 from optiinfra.api.consistency import Consistency
 from optiinfra.domain.optimization import FINAL
+from testbed.waiting import wait_until
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
 from tests.helpers.own_environment import OwnEnvironment, own_environment
@@ -92,6 +96,17 @@ def assert_nothing_left(platform: Platform, ids: list[str]) -> None:
     assert platform.consistency().dangling == []
 
 
+def consistent_until(platform: Platform, customer: Customer, optimization_id: str, ends: Collection[str]) -> str:
+    """How the optimization ended; all the while, what is being done must not dangle."""
+
+    def look() -> str:
+        dangling = platform.consistency().dangling
+        assert dangling == [], f"while it is {customer.optimization(optimization_id).status}"
+        return customer.optimization(optimization_id).status
+
+    return wait_until(look, f"{optimization_id} to end", 240, accept=lambda status: status in ends)
+
+
 def test_only_the_administrator_may_ask(migrated: Customer, own: OwnEnvironment) -> None:
     path, url = "/admin/consistency", own.document["urls"]["orchestrator"]
     enrolment = {"Authorization": f"Bearer {own.document['credentials']['enrolment_secret']}"}
@@ -152,13 +167,13 @@ def test_the_verb_says_what_refers_to_what(platform: Platform, migrated: Custome
     assert "redis presence agent_ghost -> registered agent agent_ghost" in shown.stderr
 
 
-def test_who_leaves_after_a_migration_leaves_nothing(platform: Platform, leaving: Customer) -> None:
+def test_who_leaves_after_a_migration_there_and_back_leaves_nothing(platform: Platform, leaving: Customer) -> None:
     approval = leaving.post(f"/recommendations/{leaving.analyzed('cost')[MOVED].id}/approve")
-    status = ""
-    while status not in FINAL:  # as often as it answers; the optimization has a deadline of its own
-        assert platform.consistency().dangling == [], "what is being done does not dangle"
-        status = leaving.optimization(approval["optimization_id"]).status
-    assert status == "completed"
+    optimization_id = approval["optimization_id"]
+    assert consistent_until(platform, leaving, optimization_id, FINAL) == "completed"
+    leaving.post(f"/optimizations/{optimization_id}/rollback")
+    assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 409, "it is being undone"
+    assert consistent_until(platform, leaving, optimization_id, {"rolled_back", "failed"}) == "rolled_back"
     ids = ids_of(leaving, platform.stores)
     before = platform.stores.mentions(ids)
     for where in ("postgresql dbos.operation_outputs", "postgresql public.events", "clickhouse samples", "qdrant"):
@@ -169,13 +184,49 @@ def test_who_leaves_after_a_migration_leaves_nothing(platform: Platform, leaving
     assert_nothing_left(platform, ids)
 
 
-def test_who_leaves_while_being_analysed_leaves_nothing(platform: Platform, leaving: Customer) -> None:
-    analysis_id = leaving.start_analysis("cost")
-    ids = [*ids_of(leaving, platform.stores), analysis_id]
+@pytest.mark.parametrize("event", ["analysis_started", "recommendation_created", "recommendation_validated"])
+def test_who_leaves_while_being_analysed_leaves_nothing(platform: Platform, leaving: Customer, event: str) -> None:
+    with leaving.live_events() as events:
+        analysis_id = leaving.start_analysis("cost")
+        events.until(event, 60)
+        ids = [*ids_of(leaving, platform.stores), analysis_id]
 
-    assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 204
+        assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 204
 
     assert_nothing_left(platform, ids)
+
+
+def test_telemetry_under_way_leaves_nothing_of_who_leaves(platform: Platform, leaving: Customer) -> None:
+    installed = leaving.get(f"/customers/{leaving.id}/agent-install-command")
+    sample = {"deployment_id": leaving.deployment_id(MOVED), "metric": "throughput", "timestamp": now().isoformat()}
+    batch = {"samples": [sample | {"value": 1.0}] * 100}
+    headers = {"Authorization": f"Bearer {installed['agent_token']}"}
+
+    over = threading.Event()
+
+    def send() -> tuple[int, int]:
+        """How many batches were taken, and the answer to the first that was not."""
+        taken, url = 0, f"{leaving.seeded.orchestrator_url}/agent-runtime/runtime_x/telemetry"
+        with httpx.Client(headers=headers, timeout=30) as http:
+            while (answer := http.post(url, json=batch)).status_code == 202 and not over.is_set():
+                taken += 1
+        return taken, answer.status_code
+
+    def rows() -> int:
+        return platform.stores.mentions([leaving.id]).get("clickhouse samples", 0)
+
+    before = rows()
+    with ThreadPoolExecutor(4) as pool:
+        senders = [pool.submit(send) for _ in range(4)]
+        try:
+            wait_until(rows, "batches to come in", 60, accept=lambda count: count > before + 1000)
+            assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 204
+            ended = [sender.result(timeout=60) for sender in senders]
+        finally:
+            over.set()
+
+    assert all(taken > 0 and status == 401 for taken, status in ended), ended
+    assert_nothing_left(platform, [leaving.id])
 
 
 def test_what_a_crash_left_of_who_leaves_is_deleted_by_deleting_again(platform: Platform, leaving: Customer) -> None:
