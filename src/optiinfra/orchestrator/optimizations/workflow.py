@@ -193,6 +193,7 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
             await self._finish_undone(optimization_id, failure, restored=None)
             return
         try:
+            await inventory.refresh(self._platform, row.customer_id)  # what is shown from now on
             restored = await is_restored(await load(self._platform, optimization_id, "finish"))
         except _REFUSALS as refusal:
             await self._finish(optimization_id, f"{failure}; whether all is as before could not be seen: {refusal}")
