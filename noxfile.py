@@ -5,6 +5,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -31,7 +33,7 @@ def install(session: nox.Session, extra: str) -> None:
 def suite(
     session: nox.Session, *pytest_arguments: str, coverage: bool = False, reuse: bool = True, extra: str = "system"
 ) -> None:
-    """Build, start, check, test; stop what was started, whatever happened."""
+    """Build, start, check, test, check that all stores agree; stop what was started, whatever happened."""
     began = time.time()
     install(session, extra)
     flags = ["--coverage"] if coverage else []
@@ -46,7 +48,8 @@ def suite(
         session.run("invoke", "health-check", "--name", name)
         results = ROOT / "test-results.xml"
         results.unlink(missing_ok=True)
-        session.run("pytest", f"--junitxml={results}", *pytest_arguments, env={"OPTIINFRA_TESTENV": name})
+        with consistent_afterwards(session, name):
+            session.run("pytest", f"--junitxml={results}", *pytest_arguments, env={"OPTIINFRA_TESTENV": name})
     finally:
         try:
             if not running:
@@ -59,6 +62,17 @@ def suite(
         finally:
             if not running:
                 session.run("invoke", "clean", "--name", name)
+
+
+@contextmanager
+def consistent_afterwards(session: nox.Session, name: str) -> Iterator[None]:
+    """Keep how the stores agree afterwards. What dangles fails a session whose tests passed."""
+    codes = [0, 1]
+    try:
+        yield
+        codes = [0]
+    finally:
+        session.run("python", "-m", "testbed.consistency", session.name, "--name", name, success_codes=codes)
 
 
 def existing(*folders: str) -> list[str]:

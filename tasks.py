@@ -12,7 +12,19 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from testbed import build, demo, guard, health, leftovers, logs, optional_positional, paths, prerequisites, startup
+from testbed import (
+    build,
+    consistency,
+    demo,
+    guard,
+    health,
+    leftovers,
+    logs,
+    optional_positional,
+    paths,
+    prerequisites,
+    startup,
+)
 from testbed import environment as environments
 from testbed.console import console, print_json, progress
 from testbed.environment import DEFAULT_NAME, Environment, Settings, SetupError
@@ -42,14 +54,6 @@ def existing(name: str) -> Environment:
     found = environments.load(name)
     if found is None:
         raise SetupError(f"there is no environment {name!r}: `invoke start-test-env` starts one")
-    return found
-
-
-def running(name: str) -> Environment:
-    """The environment of this name, running now."""
-    found = startup.running(name)
-    if found is None:
-        raise SetupError(f"environment {name!r} is not running: `invoke start-test-env` starts it")
     return found
 
 
@@ -136,11 +140,24 @@ def health_check(_context: Context, name: str = DEFAULT_NAME, json: bool = False
         raise Exit("not healthy:\n  " + "\n  ".join(bad), code=1)
 
 
+@task(help={"name": NAME_HELP, "json": JSON_HELP})
+def check_consistency(_context: Context, name: str = DEFAULT_NAME, json: bool = False) -> None:
+    """Show every reference between stores and clouds to what is not there; exit 1 if there is one."""
+    with user_errors():
+        answer = consistency.ask(startup.needed(name))
+    if json:
+        print_json(answer)
+    else:
+        console().print(consistency.table(answer))
+    if not answer["consistent"]:
+        raise Exit(consistency.summary(answer), code=1)
+
+
 @task(help={"name": NAME_HELP, "json": JSON_HELP + ", with the environment's credentials"})
 def status(_context: Context, name: str = DEFAULT_NAME, json: bool = False) -> None:
     """Show addresses and connection strings of the running environment."""
     with user_errors():
-        found = running(name)
+        found = startup.needed(name)
     if json:
         print_json(found.document())
         return
@@ -192,7 +209,7 @@ def seed_estate(
     """Provision the estate that FILE describes in the running environment."""
     with user_errors():
         guard.check_caller()
-        document = demo.seed(running(name), Path(file), suffix)
+        document = demo.seed(startup.needed(name), Path(file), suffix)
     if json:
         print_json(document)
         return
@@ -221,6 +238,7 @@ namespace = Collection(
     start_test_env,
     stop_test_env,
     health_check,
+    check_consistency,
     status,
     show_logs,
     clean,

@@ -137,6 +137,7 @@ class Environment:
             "supervisor_socket": self.supervisor_socket,
             "over": self.over,
             "namespace": self.namespace,
+            "collection": self.collection,
             "changed": dict(self.changed),
             "owner": dataclasses.asdict(self.owner) if self.owner else None,
             "ports": dict(self.ports),

@@ -16,6 +16,13 @@ from testbed.fingerprint import source_files, version
 SCHEMA = 1
 
 
+def folder_of(session: str) -> Path:
+    """Where a session's evidence lies, made if it was missing."""
+    folder = paths.ROOT / "reports" / "evidence" / session
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def keep_logs(name: str, target: Path) -> None:
     """Copy an environment's logs to ``target``, replacing what an earlier run left there."""
     shutil.rmtree(target, ignore_errors=True)
@@ -57,8 +64,10 @@ def manifest(session: str, started: datetime, backend: str) -> dict[str, Any]:
 
 def collect(session: str, name: str, started: datetime) -> Path:
     """Gather a session's evidence from its environment and the latest reports; the folder that it lies in."""
-    folder = paths.ROOT / "reports" / "evidence" / session
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_of(session)
+    consistency = folder / "consistency.json"
+    if consistency.exists() and consistency.stat().st_mtime < started.timestamp():
+        consistency.unlink()  # an earlier session's: this one did not get so far
     keep_logs(name, folder / "logs")
     results = paths.ROOT / "test-results.xml"
     if results.exists():

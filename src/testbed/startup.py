@@ -38,6 +38,14 @@ def running(name: str) -> Environment | None:
     return found if found is not None and Supervisor(found).pid is not None else None
 
 
+def needed(name: str) -> Environment:
+    """The environment of this name, running now; SetupError when it is not."""
+    found = running(name)
+    if found is None:
+        raise SetupError(f"environment {name!r} is not running: `invoke start-test-env` starts it")
+    return found
+
+
 def start(name: str, settings: Settings, say: Say, *, healthy: Callable[[Row], None] | None = None) -> Environment:
     """Start every part at once; return when all are healthy.
 

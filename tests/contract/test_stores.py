@@ -15,6 +15,7 @@ from sqlalchemy import delete, select
 from optiinfra.domain.outcomes import Change, features
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.waiting import until_answers
+from optiinfra.stores import qdrant as qdrant_store
 from optiinfra.stores import redis
 from optiinfra.stores.clickhouse import Telemetry
 from optiinfra.stores.postgres import models
@@ -152,6 +153,18 @@ async def test_a_batch_sent_again_is_counted_once(telemetry: Telemetry) -> None:
     assert await telemetry.latencies("cust_1", "dep_9", BEGAN) == {1.0: 6.0}
 
 
+async def test_owners_are_named_once_each(telemetry: Telemetry) -> None:
+    for deployment in ("dep_1", "dep_1", "dep_2", ""):
+        await telemetry.insert_samples([("cust_own", deployment, "rep_1", "throughput", BEGAN, 1.0)])
+    await telemetry.insert_latencies([("cust_own", "dep_3", "rep_1", BEGAN, 1.0, 3)])
+    mine = [("cust_own", deployment) for deployment in ("", "dep_1", "dep_2")]
+    assert sorted(owner for owner in await telemetry.owners("samples") if owner[0] == "cust_own") == mine
+    assert ("cust_own", "dep_3") in await telemetry.owners("latency_counts")
+    await telemetry.delete_customer("cust_own")
+    for table in ("samples", "latency_counts"):
+        assert "cust_own" not in {customer for customer, _ in await telemetry.owners(table)}
+
+
 async def test_series_come_oldest_first_in_utc(telemetry: Telemetry) -> None:
     later = BEGAN + timedelta(hours=1)
     await telemetry.insert_samples(
@@ -200,6 +213,20 @@ async def test_an_outcome_stored_again_is_replaced(memory: OutcomeMemory) -> Non
     await memory.delete_customer("cust_1")
 
 
+async def test_every_point_is_listed_page_after_page(memory: OutcomeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qdrant_store, "_PAGE", 2)
+    vector = features(Change("spot_migration", 27.4, 70e9, 8, 2, 2.0))
+    stored = {f"opt_{number}": f"cust_{number % 2}" for number in range(5)}
+    for optimization, customer in stored.items():
+        await memory.store(customer, optimization, "spot_migration", vector, {}, {})
+    assert await memory.points() == {
+        qdrant_store.point_id(optimization): (customer, optimization) for optimization, customer in stored.items()
+    }
+    for customer in ("cust_0", "cust_1"):
+        await memory.delete_customer(customer)
+    assert await memory.points() == {}
+
+
 async def test_a_ring_wakes_who_waits_at_once(valkey: Engine) -> None:
     client = redis.connect(valkey.environment.urls()["redis"])
     wake, found, looks = redis.WakeUp(client, "optiinfra"), None, 0
@@ -240,4 +267,5 @@ async def test_presence_expires_by_itself(valkey: Engine) -> None:
 
     await until_answers(only_the_first, "presence to expire", 5.0, interval=0.02)
     assert await presence.alive([]) == set()
+    assert await presence.everyone() == {"agent_1"}
     await redis.close(client)

@@ -58,6 +58,8 @@ def test_a_completed_migration_can_be_taken_back(acme: Customer) -> None:
     assert undone.result is not None
     assert undone.result.original_state_restored
     assert cloud_truth.running(acme.seeded) == running
+    shown = [instance for instance in acme.infrastructure().instances if instance.state == "running"]
+    assert sorted((instance.instance_type, instance.lifecycle) for instance in shown) == running
     after = acme.fleet(MOVED)
     assert after["requests_dropped"] == 0
     assert after["engine_args"] == before["engine_args"]

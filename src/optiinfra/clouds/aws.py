@@ -133,6 +133,12 @@ class AwsCloud:
         await self.terminate(made)
         return made
 
+    async def open_orders(self) -> dict[str, dict[str, str]]:
+        """Tags, by id, of the spot requests without an instance that were made for a step."""
+        requests = await self._spot_requests([{"Name": "state", "Values": ["open"]}])
+        found = {request["SpotInstanceRequestId"]: _tags(request) for request in requests}
+        return {request_id: tags for request_id, tags in found.items() if STEP_TAG in tags}
+
     async def terminate(self, instance_ids: Sequence[str]) -> None:
         """Cancel the spot requests of these instances, terminate them, and wait until EC2 says so."""
         if not instance_ids:
@@ -290,7 +296,7 @@ class AwsCloud:
             instance_type=instance["InstanceType"],
             lifecycle="spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand",
             state=_STATES[instance["State"]["Name"]],
-            tags={tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])},
+            tags=_tags(instance),
         )
 
 
@@ -304,6 +310,10 @@ async def _until(look: Callable[[], Awaitable[T]], deadline: float, error: type[
             if time.monotonic() + _POLL_SECONDS > ends:
                 raise
         await asyncio.sleep(_POLL_SECONDS)
+
+
+def _tags(described: Shape) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
 
 
 def _made_for(key: str) -> Shape:

@@ -9,6 +9,9 @@ from optiinfra.domain.recommendation import InstanceState, Lifecycle
 STEP_TAG = "optiinfra:step"
 """Tag that names the step for which something was created."""
 
+CUSTOMER_TAG = "optiinfra:customer"
+"""Tag that names the customer for whom it was created."""
+
 
 class CloudError(Exception):
     """The cloud refused or failed; the text holds the operation, the cloud's own code and its words."""
@@ -61,6 +64,9 @@ class Cloud(Protocol):
 
         Afterwards nothing of the step runs or will. May be called again, and for a step that made nothing.
         """
+
+    async def open_orders(self) -> dict[str, dict[str, str]]:
+        """Tags, by the order's id, of what is still asked for on behalf of any step."""
 
     async def terminate(self, instance_ids: Sequence[str]) -> None:
         """End these instances and what asked for them; those that are gone already are no error."""

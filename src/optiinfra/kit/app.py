@@ -40,12 +40,12 @@ def create_app(
     authenticate: Authenticate,
     public: Collection[str] = (),
     checks: Mapping[str, Check] | None = None,
-    long_polls: Collection[str] = (),
+    long_calls: Collection[str] = (),
 ) -> FastAPI:
     """A FastAPI application with what all services share.
 
     `public` are the paths that need no credential, besides health and metrics; `checks` are tried by
-    `/ready`; they may be filled in while the service starts. `long_polls` are the ends of paths that may take long.
+    `/ready`; they may be filled in while the service starts. `long_calls` (see there) may take longer than others.
     """
     logging.configure(service, version)
     app = FastAPI(
@@ -59,7 +59,7 @@ def create_app(
     open_to_all = PUBLIC_ROUTES | frozenset(public)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=open_to_all)
-    app.add_middleware(DeadlineMiddleware, seconds=REQUEST_SECONDS, long_polls=long_polls)
+    app.add_middleware(DeadlineMiddleware, seconds=REQUEST_SECONDS, long_calls=long_calls)
     app.add_middleware(_Observe)
     problems.install(app)
     openapi.install(app, open_to_all)

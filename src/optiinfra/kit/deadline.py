@@ -1,6 +1,7 @@
 """Every call has an answer in time: 503 where a store is away, or nothing came before the deadline."""
 
 import asyncio
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -12,20 +13,22 @@ from optiinfra.stores.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
-LONG_POLL_SECONDS = 60.0
-"""How much longer a call may take whose caller asked to wait."""
+LONG_CALL_SECONDS = 60.0
+"""How much longer a call may take that is known to take long."""
 RETRY_AFTER = {"Retry-After": "2"}
 
 
 class DeadlineMiddleware:
     """Answers in place of a handler that found a store away, or that has not begun to answer after `seconds`.
 
-    Such a handler is not interrupted: half of what it does may be done, and the caller may ask again. `long_polls` are
-    the ends of paths whose callers ask to wait. A WebSocket is closed with 1013, try again later.
+    Such a handler is not interrupted: half of what it does may be done, and the caller may ask again. `long_calls` are
+    regular expressions for the calls (`GET /path`) that may take longer. A WebSocket is closed with 1013, try again
+    later.
     """
 
-    def __init__(self, app: ASGIApp, seconds: float, long_polls: Collection[str] = ()) -> None:
-        self.app, self.seconds, self.long_polls = app, seconds, tuple(long_polls)
+    def __init__(self, app: ASGIApp, seconds: float, long_calls: Collection[str] = ()) -> None:
+        self.app, self.seconds = app, seconds
+        self._long = re.compile("|".join(long_calls) or r"(?!)")
         self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +50,8 @@ class DeadlineMiddleware:
 
         work = asyncio.ensure_future(self.app(scope, receive, observed))
         beginning = asyncio.ensure_future(begun.wait())
-        allowed = self.seconds + (LONG_POLL_SECONDS if scope["path"].endswith(self.long_polls) else 0.0)
+        takes_long = self._long.fullmatch(f"{scope['method']} {scope['path']}") is not None
+        allowed = self.seconds + (LONG_CALL_SECONDS if takes_long else 0.0)
         try:
             await asyncio.wait((work, beginning), timeout=allowed, return_when=asyncio.FIRST_COMPLETED)
             if work.done() or begun.is_set():

@@ -23,6 +23,7 @@ from optiinfra.orchestrator.agents import endpoints as agents
 from optiinfra.orchestrator.agents import service as agent_registry
 from optiinfra.orchestrator.analyses import endpoints as analyses
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
+from optiinfra.orchestrator.consistency import endpoints as consistency
 from optiinfra.orchestrator.customers import endpoints as customers
 from optiinfra.orchestrator.events import endpoints as events
 from optiinfra.orchestrator.inventory import endpoints as inventory
@@ -51,6 +52,7 @@ _CONCEPTS = (
     recommendations,
     optimizations,
     events,
+    consistency,
 )
 
 
@@ -82,7 +84,7 @@ def create(settings: Settings) -> FastAPI:
         authenticate=_authenticate,
         public=(*accounts.PUBLIC, *runtimes.PUBLIC),
         checks=checks,
-        long_polls=runtimes.LONG_POLLS,
+        long_calls=(*runtimes.LONG_CALLS, *consistency.LONG_CALLS, *customers.LONG_CALLS),
     )
     for concept in _CONCEPTS:
         app.include_router(concept.router)

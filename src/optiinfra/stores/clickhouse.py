@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import clickhouse_connect
@@ -18,6 +18,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ANSWER_SECONDS = 10
+
+TableName = Literal["samples", "latency_counts"]
+
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS samples (
         customer_id String, deployment_id String, replica_id String, metric LowCardinality(String),
@@ -161,6 +164,11 @@ class Telemetry:
             limit=limit,
         )
         return [(timestamp, deployment, value) for timestamp, deployment, value in reversed(rows)]
+
+    async def owners(self, table: TableName) -> set[tuple[str, str]]:
+        """Whose rows a table holds: (customer, deployment or '')."""
+        rows = await self._query(f"SELECT customer_id, deployment_id FROM {table} GROUP BY ALL")  # noqa: S608
+        return {(customer, deployment) for customer, deployment in rows}
 
     async def delete_customer(self, customer_id: str) -> None:
         """Delete every row of a customer, now."""

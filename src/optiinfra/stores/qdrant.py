@@ -15,6 +15,8 @@ from optiinfra.stores.errors import named
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
 
+_PAGE = 1000
+
 
 class OutcomeMemory:
     """One collection of outcomes. The agents' API key may only read. Calls raise StoreUnavailable."""
@@ -95,6 +97,20 @@ class OutcomeMemory:
             for point in answer.points
             if (payload := point.payload) is not None
         ]
+
+    async def points(self) -> dict[str, tuple[str, str]]:
+        """Every point's (customer, optimization), by the point's id; '' where its payload names none."""
+        found: dict[str, tuple[str, str]] = {}
+        page: Any = None
+        while True:
+            records, page = await self._client.scroll(
+                self._collection, limit=_PAGE, offset=page, with_payload=["customer_id", "optimization_id"]
+            )
+            for record in records:
+                payload = record.payload or {}
+                found[str(record.id)] = payload.get("customer_id", ""), payload.get("optimization_id", "")
+            if page is None:
+                return found
 
     async def delete_customer(self, customer_id: str) -> None:
         """Forget every outcome of a customer."""

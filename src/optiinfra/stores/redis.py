@@ -110,6 +110,11 @@ class Presence:
             return None
         return {agent_id for agent_id, value in zip(agent_ids, values, strict=True) if value is not None}
 
+    async def everyone(self) -> set[str]:
+        """The agents that have a key, registered or not; raises RedisError when Redis cannot tell."""
+        prefix = self._key("")
+        return {key.decode().removeprefix(prefix) async for key in self._client.scan_iter(f"{prefix}*", count=1000)}
+
     def _key(self, agent_id: str) -> str:
         return f"{self._prefix}:agent:{agent_id}"
 

@@ -9,7 +9,7 @@ from botocore.exceptions import ConnectTimeoutError
 
 from optiinfra.clouds import aws
 from optiinfra.clouds.aws import AwsCloud
-from optiinfra.clouds.protocol import CloudUnavailable, InsufficientCapacity
+from optiinfra.clouds.protocol import STEP_TAG, CloudUnavailable, InsufficientCapacity
 from tests.unit.clouds.ec2 import KEY, Ec2, ensure, living, refused, requests_in
 
 
@@ -176,3 +176,10 @@ def test_orders_that_keep_failing_end(cloud: AwsCloud, ec2: Ec2) -> None:
     with pytest.raises(CloudUnavailable):
         ensure(cloud, "on-demand")
     assert ec2.calls.count("run_instances") == 3
+
+
+def test_open_orders_are_those_of_any_step_that_wait(cloud: AwsCloud, ec2: Ec2) -> None:
+    step = [{"Key": STEP_TAG, "Value": "opt_1:targets"}]
+    for name, state, tags in (("sir-1", "open", step), ("sir-2", "active", step), ("sir-3", "open", [])):
+        ec2.requests[name] = {"SpotInstanceRequestId": name, "State": state, "Tags": tags}
+    assert asyncio.run(cloud.open_orders()) == {"sir-1": {STEP_TAG: "opt_1:targets"}}

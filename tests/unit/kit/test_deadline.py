@@ -22,7 +22,7 @@ def anyio_backend() -> str:
 async def call(handler: Callable[[], Awaitable[object]], path: str = "/x", seconds: float = 0.05) -> httpx.Response:
     app = FastAPI()
     app.add_api_route(path, handler, response_model=None)
-    app.add_middleware(DeadlineMiddleware, seconds=seconds, long_polls=("/commands",))
+    app.add_middleware(DeadlineMiddleware, seconds=seconds, long_calls=("GET /.*/commands",))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http:
         return await http.get(path)
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 import structlog
-from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
+from dbos import DBOS, DBOSConfiguredInstance
 from sqlalchemy import select
+from sqlalchemy.exc import NoResultFound
 
 from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask, Draft, ValidateTask, Validation
 from optiinfra.api.common import now
@@ -15,7 +16,7 @@ from optiinfra.domain.recommendation import AgentType, validators_of
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.problems import Problem
 from optiinfra.orchestrator.agents import service as agents
-from optiinfra.orchestrator.durable import patient
+from optiinfra.orchestrator.durable import begin, patient
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations.stage import baseline_answers
@@ -38,15 +39,16 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
         self._platform, self._optimizations = platform, optimizations
 
     async def start(self, analysis_id: str) -> None:
-        """Begin, or do nothing when it has begun already."""
-        with SetWorkflowID(analysis_id):
-            await DBOS.start_workflow_async(self.run, analysis_id)
+        """Begin, or do nothing when it has begun already or is gone."""
+        await begin(self._platform.database, models.Analysis, analysis_id, self.run)
 
     @DBOS.workflow()
     async def run(self, analysis_id: str) -> None:
         """Carry the analysis through to completed or failed."""
         try:
             await self._carry_through(analysis_id)
+        except NoResultFound:
+            log.info("analysis ends, for its customer has left", analysis_id=analysis_id)
         except Exception as error:  # what kept raising is a defect or a lost store; the customer must see an end
             if await DBOS.run_step_async(patient("fail"), self._fail, analysis_id, f"internal error: {error}"):
                 log.exception("analysis gave up", analysis_id=analysis_id)

@@ -14,6 +14,8 @@ from optiinfra.orchestrator.runtimes.service import issue_token
 
 router = APIRouter(prefix="/customers/{customer_id}")
 
+LONG_CALLS = ("DELETE /customers/[^/]+",)  # waits for what still runs for the customer
+
 
 @router.get("")
 async def customer(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> Customer:

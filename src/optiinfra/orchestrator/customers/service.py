@@ -1,12 +1,13 @@
 """Customers: reading, onboarding a cloud account, leaving."""
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from optiinfra.api.customers import Customer, Onboard, Preferences
 from optiinfra.domain.optimization import FINAL
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.problems import Problem, not_found
+from optiinfra.orchestrator.durable import forget
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
@@ -50,18 +51,25 @@ async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard)
 async def remove(platform: Platform, customer_id: str) -> None:
     """Delete a customer everywhere; 409 while something of theirs is being changed, 404 when there is none.
 
-    First the row that everything else hangs on, then the copies: what comes in meanwhile is refused. Called again after
-    a crash, it deletes what was left.
+    First the row that everything else hangs on, then the copies, then the workflows: what comes in meanwhile is
+    refused, or taken back by whoever brought it. Called again after a crash, it deletes what was left.
     """
+    table = models.Optimization
+    # One that is to be undone is as good as running, though its undoing may not have begun.
+    under_way = or_(table.status.not_in(FINAL), and_(table.status == "completed", table.rollback_reason.is_not(None)))
     async with platform.database.transaction() as session:
+        # In the order in which events are recorded: what they tell of before the customer, who numbers them.
+        for locked in (table, models.Recommendation, models.Analysis, models.Deployment):
+            await session.execute(select(locked.id).where(locked.customer_id == customer_id).with_for_update())
         await session.get(models.Customer, customer_id, with_for_update=True)
-        mine = models.Optimization.customer_id == customer_id, models.Optimization.status.not_in(FINAL)
-        if (running := await session.scalar(select(models.Optimization.id).where(*mine).limit(1))) is not None:
+        mine = select(table.id).where(table.customer_id == customer_id, under_way)
+        if (running := await session.scalar(mine.limit(1))) is not None:
             raise Problem(409, "optimization_running", f"{running} is changing your estate: roll it back or let it end")
         gone = await session.scalar(
             delete(models.Customer).where(models.Customer.id == customer_id).returning(models.Customer.id)
         )
     await platform.telemetry.delete_customer(customer_id)
     await platform.memory.delete_customer(customer_id)
+    await forget(customer_id)
     if gone is None:
         raise not_found("customer")

@@ -5,6 +5,7 @@ import asyncio
 import structlog
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.common import now
@@ -17,6 +18,7 @@ from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory.clouds import cloud_of
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.telemetry import service as telemetry
 from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
@@ -55,13 +57,16 @@ async def describe(session: AsyncSession, customer_id: str) -> Infrastructure:
 async def refresh(platform: Platform, customer_id: str) -> Infrastructure:
     """Read every cloud account anew, price what runs, and describe the result.
 
-    Raises CloudError when an account cannot be read; the account then shows it.
+    Raises CloudError when an account cannot be read, which the account then shows, and NoResultFound when the customer
+    has left.
     """
     async with platform.database.transaction() as session:
         # One reader at a time a customer, or one with an older listing could write last.
         await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(customer_id, 0))))
         clouds = await accounts(session, customer_id)
         listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
+        # Before their rows, as who deletes the customer does: otherwise each could wait for the other.
+        await session.get_one(models.Customer, customer_id, with_for_update={"read": True, "key_share": True})
         errors = [listing for listing in listings if isinstance(listing, BaseException)]
         for account, listing in zip(clouds, listings, strict=True):
             if isinstance(listing, BaseException):
@@ -87,14 +92,15 @@ async def discover(platform: Platform, customer_id: str) -> None:
     _discovering.add(customer_id)
     try:
         infrastructure = await refresh(platform, customer_id)
+        payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
+        async with platform.database.transaction() as session:
+            await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
     except CloudError as error:
         log.warning("discovery failed", customer_id=customer_id, error=str(error))
-        return
+    except NoResultFound:
+        log.info("discovery ends, for its customer has left", customer_id=customer_id)
     finally:
         _discovering.remove(customer_id)
-    async with platform.database.transaction() as session:
-        payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
-        await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
 
 
 async def spot_quotes(platform: Platform, customer_id: str, infrastructure: Infrastructure) -> dict[str, float]:
@@ -193,9 +199,8 @@ async def _store_costs(platform: Platform, customer_id: str, infrastructure: Inf
         costs[deployment.deployment_id] = total(
             instance.monthly_cost for instance in infrastructure.instances_of(deployment)
         )
-    await platform.telemetry.insert_samples(
-        [(customer_id, resource, "", "monthly_cost", moment, cost) for resource, cost in costs.items()]
-    )
+    rows = [(customer_id, resource, "", "monthly_cost", moment, cost) for resource, cost in costs.items()]
+    await telemetry.append(platform, customer_id, rows)
 
 
 def _instance(row: models.Instance) -> Instance:

@@ -11,6 +11,7 @@ from typing import Any
 
 from optiinfra.api.customers import Deployment, Replica
 from optiinfra.api.runtimes import DeployReplica, RetireReplica, SetWeights
+from optiinfra.clouds.protocol import CUSTOMER_TAG
 from optiinfra.domain.optimization import CANARY_SHARE, shifted_weights
 from optiinfra.orchestrator.optimizations.run import Run, StepError
 from optiinfra.orchestrator.optimizations.stage import judge
@@ -218,7 +219,7 @@ def _restored_key(run: Run) -> str:
 def _tags(run: Run) -> dict[str, str]:
     return {
         "Name": run.parameters.deployment,
-        "optiinfra:customer": run.customer_id,
+        CUSTOMER_TAG: run.customer_id,
         "optiinfra:deployment": run.parameters.deployment,
     }
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 import structlog
-from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
+from dbos import DBOS, DBOSConfiguredInstance
 from fastapi import Depends, Request
 
 from optiinfra.api.agents import Draft
@@ -16,7 +16,7 @@ from optiinfra.clouds.protocol import CloudError
 from optiinfra.domain.optimization import STEPS, OptimizationStatus, undo_name, undo_order
 from optiinfra.kit.logging import bind_trace
 from optiinfra.orchestrator.agents.service import AgentError
-from optiinfra.orchestrator.durable import patient
+from optiinfra.orchestrator.durable import begin, patient
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations import journal
 from optiinfra.orchestrator.optimizations.rollout import STEP_ACTIONS, is_restored
@@ -49,13 +49,12 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
 
     async def start(self, optimization_id: str) -> None:
         """Begin, or do nothing when it has begun already."""
-        with SetWorkflowID(optimization_id):
-            await DBOS.start_workflow_async(self.run, optimization_id)
+        await begin(self._platform.database, models.Optimization, optimization_id, self.run)
 
     async def start_rollback(self, optimization_id: str) -> None:
         """Undo a completed optimization, or do nothing when that has begun already."""
-        with SetWorkflowID(f"{optimization_id}:rollback"):
-            await DBOS.start_workflow_async(self.roll_back, optimization_id)
+        workflow_id = f"{optimization_id}:rollback"
+        await begin(self._platform.database, models.Optimization, optimization_id, self.roll_back, workflow_id)
 
     @DBOS.workflow()
     async def run(self, optimization_id: str) -> None:
@@ -196,6 +195,7 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
             await self._finish_undone(optimization_id, failure, restored=None)
             return
         try:
+            await inventory.refresh(self._platform, row.customer_id)  # what is shown from now on
             restored = await is_restored(await load(self._platform, optimization_id, "finish"))
         except _REFUSALS as refusal:
             await self._finish(optimization_id, f"{failure}; whether all is as before could not be seen: {refusal}")

@@ -20,7 +20,7 @@ from optiinfra.orchestrator.telemetry.service import store
 router = APIRouter(prefix="/agent-runtime")
 
 PUBLIC = ("/agent-runtime/connect",)  # its credential is in the body
-LONG_POLLS = ("/commands",)
+LONG_CALLS = ("GET /agent-runtime/[^/]+/commands",)
 
 
 def _customer(principal: Principal) -> str:

@@ -1,11 +1,22 @@
 """Taking telemetry in, and giving it out as series."""
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
+
+import structlog
+from sqlalchemy import select
 
 from optiinfra.api.common import now
 from optiinfra.api.telemetry import MetricPoint, MetricType, TelemetryBatch
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.stores.postgres import models
+
+log = structlog.get_logger(__name__)
+
+Samples = Sequence[tuple[str, str, str, str, datetime, float]]
+Latencies = Sequence[tuple[str, str, str, datetime, float, int]]
+"""Rows as `stores.clickhouse` takes them."""
 
 _OPEN_EDGE = math.inf
 _AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
@@ -13,15 +24,13 @@ _AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
 
 async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key: str | None) -> None:
     """Append a runtime's batch, once under its key. The sender says what it measured; whose it is, its token says."""
-    token = f"{customer_id}:{key}" if key else None
-    await platform.telemetry.insert_samples(
+    await append(
+        platform,
+        customer_id,
         [
             (customer_id, sample.deployment_id, sample.replica_id, sample.metric, sample.timestamp, sample.value)
             for sample in batch.samples
         ],
-        token,
-    )
-    await platform.telemetry.insert_latencies(
         [
             (
                 customer_id,
@@ -33,13 +42,33 @@ async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key
             )
             for count in batch.latencies
         ],
-        token,
+        f"{customer_id}:{key}" if key else None,
     )
+
+
+async def append(
+    platform: Platform, customer_id: str, samples: Samples, latencies: Latencies = (), token: str | None = None
+) -> None:
+    """Append a customer's rows, and take them back when the customer was deleted meanwhile.
+
+    A deletion removes the customer's row before the telemetry. So what was inserted before it is removed by it, and
+    what was inserted after it finds the customer gone.
+    """
+    try:
+        await platform.telemetry.insert_samples(samples, token)
+        await platform.telemetry.insert_latencies(latencies, token)
+    finally:
+        there = select(models.Customer.id).where(models.Customer.id == customer_id)
+        async with platform.database.transaction() as session:
+            left = await session.scalar(there) is None
+        if left:
+            log.info("telemetry is taken back, for its customer has left", customer_id=customer_id)
+            await platform.telemetry.delete_customer(customer_id)
 
 
 async def store_figure(platform: Platform, customer_id: str, deployment_id: str, metric: str, value: float) -> None:
     """Append one figure of a deployment that the platform itself established."""
-    await platform.telemetry.insert_samples([(customer_id, deployment_id, "", metric, now(), value)])
+    await append(platform, customer_id, [(customer_id, deployment_id, "", metric, now(), value)])
 
 
 async def series(

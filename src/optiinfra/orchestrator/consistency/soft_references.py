@@ -1,0 +1,73 @@
+"""References within PostgreSQL that no foreign key guards. Each is one plain SELECT: one snapshot, no locks.
+
+DBOS keeps its tables in the schema `dbos` of the same database.
+"""
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from optiinfra.api.consistency import Dangling
+from optiinfra.domain.optimization import FINAL
+from optiinfra.orchestrator.durable import UNDER_WAY
+
+_VALUES = {"final": sorted(FINAL), "under_way": list(UNDER_WAY), "young": 60}
+"""`young`, in seconds: what is younger may still wait for its workflow, as a restarted orchestrator starts it."""
+
+# Each selects, for every reference of its kind: whose it is, what it refers to, and whether that is there.
+SOFT_REFERENCES = {
+    "events": """
+        SELECT it.id, 'optimization ' || it.optimization_id, o.id IS NOT NULL
+          FROM events AS it
+          LEFT JOIN optimizations AS o ON o.id = it.optimization_id AND o.customer_id = it.customer_id
+         WHERE it.optimization_id IS NOT NULL""",
+    "similar_outcomes": """
+        SELECT it.id, 'outcome of ' || past, o.optimization_id IS NOT NULL
+          FROM recommendations AS it
+         CROSS JOIN jsonb_array_elements_text(it.draft -> 'similar_outcomes') AS past
+          LEFT JOIN outcomes AS o ON o.optimization_id = past AND o.customer_id = it.customer_id""",
+    # Under way, or to be undone: a workflow must be at it.
+    "optimizations": """
+        SELECT it.id, 'workflow of ' || it.id || ' under way',
+               EXISTS (SELECT FROM dbos.workflow_status AS w WHERE w.status = ANY(:under_way)
+                          AND w.workflow_uuid IN (it.id, concat_ws(':', it.id, 'rollback')))
+               OR (it.status = 'pending' AND it.created_at > now() - make_interval(secs => :young))
+          FROM optimizations AS it
+         WHERE it.status <> ALL(:final) OR (it.status = 'completed' AND it.rollback_reason IS NOT NULL)""",
+    "analyses": """
+        SELECT it.id, 'workflow of ' || it.id || ' under way',
+               w.workflow_uuid IS NOT NULL OR it.created_at > now() - make_interval(secs => :young)
+          FROM analyses AS it
+          LEFT JOIN dbos.workflow_status AS w ON w.workflow_uuid = it.id AND w.status = ANY(:under_way)
+         WHERE it.status = 'started'""",
+    "workflows": """
+        SELECT it.workflow_uuid, 'row ' || split_part(it.workflow_uuid, ':', 1),
+               o.id IS NOT NULL OR a.id IS NOT NULL
+          FROM dbos.workflow_status AS it
+          LEFT JOIN optimizations AS o ON o.id = split_part(it.workflow_uuid, ':', 1)
+          LEFT JOIN analyses AS a ON a.id = it.workflow_uuid
+         WHERE starts_with(it.workflow_uuid, 'opt_') OR starts_with(it.workflow_uuid, 'anal_')""",
+    # What workflows were given and what they and their steps returned.
+    "workflow_records": """
+        SELECT it.workflow_uuid, 'workflow ' || it.workflow_uuid, w.workflow_uuid IS NOT NULL
+          FROM (SELECT workflow_uuid FROM dbos.operation_outputs UNION SELECT workflow_uuid FROM dbos.workflow_input
+                UNION SELECT workflow_uuid FROM dbos.workflow_output) AS it
+          LEFT JOIN dbos.workflow_status AS w USING (workflow_uuid)""",
+    # Orders that a runtime may still carry out, though nobody waits for them.
+    "commands": """
+        SELECT it.id, 'optimization ' || split_part(it.idempotency_key, ':', 1) || ' under way', o.id IS NOT NULL
+          FROM commands AS it
+          LEFT JOIN optimizations AS o ON o.id = split_part(it.idempotency_key, ':', 1) AND o.status <> ALL(:final)
+         WHERE it.status = 'pending' AND starts_with(it.idempotency_key, 'opt_')""",
+}
+
+
+async def dangling_in(session: AsyncSession, kind: str) -> tuple[int, list[Dangling]]:
+    """How many references of a kind there are, and those to what is not there."""
+    statement = text(
+        f"""WITH each (id, refers_to, there) AS ({SOFT_REFERENCES[kind]})
+            SELECT count(*),
+                   coalesce(jsonb_agg(jsonb_build_array(id, refers_to) ORDER BY id) FILTER (WHERE NOT there), '[]')
+              FROM each"""  # noqa: S608  of our own constants
+    )
+    count, found = (await session.execute(statement, _VALUES)).one()
+    return count, [Dangling(store="postgresql", kind=kind, id=one, refers_to=lacking) for one, lacking in found]

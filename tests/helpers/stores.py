@@ -1,0 +1,63 @@
+"""The stores of an environment past the platform: to plant what should not be there, and to look whether it is."""
+
+from collections.abc import Collection
+from typing import Any
+
+import httpx
+import psycopg
+import redis
+from qdrant_client import QdrantClient
+
+
+class Stores:
+    """Connections to the four stores; close them by `close`."""
+
+    def __init__(self, environment: dict[str, Any]) -> None:
+        urls, words = environment["urls"], environment["credentials"]
+        self.namespace, self.collection = environment["namespace"], environment["collection"]
+        self._postgresql = psycopg.connect(urls["postgresql"].replace("+psycopg", ""), autocommit=True)
+        self._clickhouse = httpx.Client(
+            base_url=urls["clickhouse"],
+            auth=(words["clickhouse_user"], words["clickhouse_password"]),
+            params={"database": self.namespace},
+            timeout=30,
+        )
+        self.redis = redis.Redis.from_url(urls["redis"], decode_responses=True)
+        self.qdrant = QdrantClient(url=urls["qdrant"], api_key=words["qdrant_api_key"], check_compatibility=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._postgresql.close()
+        self._clickhouse.close()
+        self.redis.close()
+        self.qdrant.close()
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run one statement in PostgreSQL; its rows, if it has any."""
+        done = self._postgresql.execute(statement.encode(), values or None)
+        return done.fetchall() if done.description else []
+
+    def clickhouse(self, statement: str) -> list[str]:
+        """Run one statement in ClickHouse; the lines of its answer."""
+        answer = self._clickhouse.post("/", content=statement)
+        assert answer.is_success, f"{statement} answered {answer.status_code}: {answer.text}"
+        return answer.text.splitlines()
+
+    def mentions(self, words: Collection[str]) -> dict[str, int]:
+        """How many rows, points and keys hold any of these words anywhere, by store and table."""
+        pattern = "|".join(words)  # ids and e-mail addresses hold nothing that a regular expression reads otherwise
+        found: dict[str, int] = {}
+        tables = self.sql("SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('public', 'dbos')")
+        for schema, table in tables:
+            counted = self.sql(f'SELECT count(*) FROM "{schema}"."{table}" AS t WHERE t::text ~ %s', pattern)  # noqa: S608
+            found[f"postgresql {schema}.{table}"] = counted[0][0]
+        for table in self.clickhouse(f"SELECT name FROM system.tables WHERE database = '{self.namespace}'"):  # noqa: S608
+            counted_lines = self.clickhouse(
+                f"SELECT count() FROM {table} WHERE match(concat(customer_id, ' ', deployment_id), '{pattern}')"  # noqa: S608
+            )
+            found[f"clickhouse {table}"] = int(counted_lines[0])
+        points, rest = self.qdrant.scroll(self.collection, limit=10_000)
+        assert rest is None, "more points than are looked at"
+        found["qdrant"] = sum(any(word in str(point.payload) for word in words) for point in points)
+        found["redis"] = sum(any(word in key for word in words) for key in self.redis.scan_iter("*"))
+        return {where: count for where, count in found.items() if count}

@@ -1,0 +1,227 @@
+"""Stores and clouds agree after all that happens, each kind of disagreement is found, and who leaves leaves nothing."""
+
+import json
+import socket
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from fixtures import estates
+from optiinfra.api.common import now
+from optiinfra.api.consistency import Consistency
+from optiinfra.domain.optimization import FINAL
+from testbed.waiting import stretched, wait_until
+from tests.helpers.customer import Customer
+from tests.helpers.customers import ESTATES, provisioned
+from tests.helpers.own_environment import OwnEnvironment
+from tests.helpers.planting import PLANTED, Ground
+from tests.helpers.private_platform import PrivatePlatform
+from tests.helpers.stores import Stores
+
+pytestmark = pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+
+MOVED = "vllm-prod-1"
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The environment of this module, past its customers."""
+
+    own: OwnEnvironment
+    stores: Stores
+
+    def admin(self, method: str, path: str) -> httpx.Response:
+        """One call as the administrator."""
+        document = self.own.document
+        headers = {"Authorization": f"Bearer {document['credentials']['admin_token']}"}
+        return httpx.request(method, document["urls"]["orchestrator"] + path, headers=headers, timeout=60)
+
+    def consistency(self) -> Consistency:
+        """What the platform says of itself."""
+        answer = self.admin("GET", "/admin/consistency")
+        assert answer.status_code == 200, answer.text
+        return Consistency.model_validate(answer.json())
+
+
+@pytest.fixture(scope="module")
+def own(private_platform: PrivatePlatform) -> PrivatePlatform:
+    """Nobody else's customers come and go in it."""
+    return private_platform
+
+
+@pytest.fixture(scope="module")
+def platform(own: OwnEnvironment) -> Iterator[Platform]:
+    stores = Stores(own.document)
+    yield Platform(own, stores)
+    stores.close()
+
+
+@contextmanager
+def acme(own: OwnEnvironment) -> Iterator[Customer]:
+    with provisioned(own.document, estates.load(ESTATES / "acme.yaml")) as customer:
+        yield customer
+
+
+@pytest.fixture(scope="module")
+def migrated(own: OwnEnvironment) -> Iterator[Customer]:
+    """A customer with a finished migration and its outcome."""
+    with acme(own) as customer:
+        approval = customer.post(f"/recommendations/{customer.analyzed('cost')[MOVED].id}/approve")
+        optimization = customer.finished_optimization(approval["optimization_id"])
+        assert optimization.status == "completed", optimization.result
+        yield customer
+
+
+@pytest.fixture
+def leaving(own: OwnEnvironment) -> Iterator[Customer]:
+    with acme(own) as customer:
+        yield customer
+
+
+def ids_of(customer: Customer, stores: Stores) -> list[str]:
+    """The customer's own id and address, and every id of its rows."""
+    tables = ("analyses", "recommendations", "optimizations", "deployments", "cloud_accounts", "runtimes", "users")
+    rows = [stores.sql(f"SELECT id FROM {table} WHERE customer_id = %s", customer.id) for table in tables]  # noqa: S608
+    return [customer.id, customer.seeded.email.partition("+")[2], *(row[0] for found in rows for row in found)]
+
+
+def assert_nothing_left(platform: Platform, ids: list[str]) -> None:
+    assert platform.stores.mentions(ids) == {}
+    assert platform.consistency().dangling == []
+
+
+def consistent_until(platform: Platform, customer: Customer, optimization_id: str, ends: Collection[str]) -> str:
+    """How the optimization ended; all the while, what is being done must not dangle."""
+
+    def look() -> str:
+        dangling = platform.consistency().dangling
+        assert dangling == [], f"while it is {customer.optimization(optimization_id).status}"
+        return customer.optimization(optimization_id).status
+
+    return wait_until(look, f"{optimization_id} to end", 240, accept=lambda status: status in ends)
+
+
+def test_only_the_administrator_may_ask(migrated: Customer, own: OwnEnvironment) -> None:
+    path, url = "/admin/consistency", own.document["urls"]["orchestrator"]
+    enrolment = {"Authorization": f"Bearer {own.document['credentials']['enrolment_secret']}"}
+
+    assert httpx.get(url + path).status_code == 401
+    assert httpx.get(url + path, headers=enrolment).status_code == 403
+    assert migrated.http.get(path).status_code == 403
+
+
+def test_a_platform_after_a_migration_is_consistent(platform: Platform, migrated: Customer) -> None:
+    seen = platform.consistency()
+
+    assert seen.dangling == []
+    assert seen.consistent
+    unseen = {kind for kind, count in seen.checked.items() if count == 0}
+    # What is under way, waits, or refers to an earlier outcome: there is none of that now.
+    assert unseen == {"optimizations", "analyses", "commands", "similar_outcomes", "step_orders"}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_dangles_is_found_and_nothing_else(platform: Platform, migrated: Customer, name: str) -> None:
+    with PLANTED[name](Ground(platform.stores, migrated)) as planted:
+        seen = platform.consistency()
+
+    assert seen.dangling == [planted]
+    assert not seen.consistent
+    assert platform.consistency().dangling == []
+
+
+def test_an_account_that_cannot_be_asked_is_said(platform: Platform, migrated: Customer) -> None:
+    platform.stores.sql(
+        "INSERT INTO cloud_accounts (id, customer_id, provider, region, role_arn, status)"
+        " VALUES ('acct_shut', %s, 'aws', 'us-east-1', 'no-role', 'discovered')",
+        migrated.id,
+    )
+    seen = platform.consistency()
+    platform.stores.sql("DELETE FROM cloud_accounts WHERE id = 'acct_shut'")
+
+    (unreachable,) = seen.dangling
+    assert (unreachable.store, unreachable.kind, unreachable.id) == ("cloud", "unreachable", "acct_shut")
+    assert "no-role" in unreachable.refers_to
+    assert not seen.consistent
+    assert seen.checked["cloud_accounts"] == 1, "the other one is looked at all the same"
+
+
+def test_the_verb_says_what_refers_to_what(platform: Platform, migrated: Customer) -> None:
+    fine = platform.own.invoke("check-consistency")
+    assert fine.returncode == 0, fine.stdout + fine.stderr
+    assert "presence" in fine.stdout
+
+    with Ground(platform.stores, migrated).presence("agent_ghost"):
+        told, shown = platform.own.invoke("check-consistency", "--json"), platform.own.invoke("check-consistency")
+
+    assert (told.returncode, shown.returncode) == (1, 1)
+    answer: dict[str, Any] = json.loads(told.stdout)
+    ghost = {"store": "redis", "kind": "presence", "id": "agent_ghost", "refers_to": "registered agent agent_ghost"}
+    assert (answer["consistent"], answer["dangling"]) == (False, [ghost])
+    assert "redis presence agent_ghost -> registered agent agent_ghost" in shown.stderr
+
+
+def test_who_leaves_after_a_migration_there_and_back_leaves_nothing(platform: Platform, leaving: Customer) -> None:
+    approval = leaving.post(f"/recommendations/{leaving.analyzed('cost')[MOVED].id}/approve")
+    optimization_id = approval["optimization_id"]
+    assert consistent_until(platform, leaving, optimization_id, FINAL) == "completed"
+    leaving.post(f"/optimizations/{optimization_id}/rollback")
+    assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 409, "it is being undone"
+    assert consistent_until(platform, leaving, optimization_id, {"rolled_back", "failed"}) == "rolled_back"
+    ids = ids_of(leaving, platform.stores)
+    before = platform.stores.mentions(ids)
+    for where in ("postgresql dbos.operation_outputs", "postgresql public.events", "clickhouse samples", "qdrant"):
+        assert before[where] > 0, f"nothing is seen in {where}: {before}"
+
+    assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 204
+
+    assert_nothing_left(platform, ids)
+
+
+@pytest.mark.parametrize("event", ["analysis_started", "recommendation_created", "recommendation_validated"])
+def test_who_leaves_while_being_analysed_leaves_nothing(platform: Platform, leaving: Customer, event: str) -> None:
+    with leaving.live_events() as events:
+        analysis_id = leaving.start_analysis("cost")
+        events.until(event, 60)
+        ids = [*ids_of(leaving, platform.stores), analysis_id]
+
+        assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 204
+
+    assert_nothing_left(platform, ids)
+
+
+def test_telemetry_under_way_leaves_nothing_of_who_leaves(platform: Platform, leaving: Customer) -> None:
+    token = leaving.get(f"/customers/{leaving.id}/agent-install-command")["agent_token"]
+    sample = {"deployment_id": leaving.deployment_id(MOVED), "metric": "throughput", "timestamp": now().isoformat()}
+    body = json.dumps({"samples": [sample | {"value": 1.0}]}).encode()
+    url = httpx.URL(leaving.seeded.orchestrator_url)
+    head = (
+        f"POST /agent-runtime/runtime_x/telemetry HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection((url.host, url.port or 80), timeout=stretched(10)) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 "), "who sends is known, and the body is asked for"
+
+        assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 204
+
+        connection.sendall(body)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 202 ")
+    assert_nothing_left(platform, [leaving.id])
+
+
+def test_what_a_crash_left_of_who_leaves_is_deleted_by_deleting_again(platform: Platform, leaving: Customer) -> None:
+    leaving.analyzed("cost")
+    ids = ids_of(leaving, platform.stores)
+    # As if the orchestrator had died right after the first commit.
+    platform.stores.sql("DELETE FROM customers WHERE id = %s", leaving.id)
+    kinds = {one.kind for one in platform.consistency().dangling}
+    assert kinds >= {"samples", "latency_counts", "workflows"}
+
+    assert platform.admin("DELETE", f"/customers/{leaving.id}").status_code == 404
+
+    assert_nothing_left(platform, ids)
