@@ -139,7 +139,7 @@ async def ask(
         agent = found[0]
         try:
             return answer_type.model_validate(await _post(platform, agent, task))
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             crashed = crashed or isinstance(error, httpx.TransportError)
             refused[agent.agent_id] = f"{type(error).__name__}: {error}"
             log.warning("agent failed a task", agent_id=agent.agent_id, kind=task.kind, error=refused[agent.agent_id])
