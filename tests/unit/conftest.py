@@ -3,5 +3,11 @@
 from hypothesis import HealthCheck, settings
 
 # A slow machine is no failure: pytest's own deadlines are enough.
-settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "same",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    report_multiple_bugs=False,
+)
 settings.load_profile("same")

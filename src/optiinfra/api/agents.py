@@ -2,13 +2,22 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, HttpUrl
 
 from optiinfra.api.common import Body, Moment, Text, Wire
 from optiinfra.api.customers import Infrastructure, Preferences
 from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.domain.recommendation import AgentType, RecommendationType, RiskLevel
 from optiinfra.domain.verdict import Decision
+
+
+def _reachable(url: str) -> str:
+    HttpUrl(url)  # raises for a host or port that there cannot be
+    return url
+
+
+Origin = Annotated[str, Field(max_length=200, pattern=r"^https?://[^@/?#]+$"), AfterValidator(_reachable)]
+"""Scheme, host and port of a service, without the slash."""
 
 
 class Register(Body):
@@ -18,7 +27,7 @@ class Register(Body):
     version: Text
     capabilities: list[Text] = Field(max_length=100)
     hostname: Text
-    base_url: str = Field(max_length=200, pattern=r"^https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?$")
+    base_url: Origin
     pool: Text = "default"
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from pydantic import Field
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
 from optiinfra.api.common import Body, FreeJson, Text
 from optiinfra.kit.app import create_app
 from optiinfra.kit.auth import Principal, bearer
-from optiinfra.kit.bodies import MAX_BYTES
+from optiinfra.kit.bodies import MAX_BYTES, BodyLimitMiddleware
 from optiinfra.kit.openapi import may_answer
 from optiinfra.kit.problems import Problem
 
@@ -30,6 +31,11 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
 
 async def authenticate(connection: HTTPConnection) -> Principal | None:
     return Principal("admin", "admin") if bearer(connection) == "right" else None
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -114,12 +120,30 @@ def test_what_no_store_can_keep_is_replaced(client: TestClient) -> None:
     assert answer.json()["more"] == {"\N{REPLACEMENT CHARACTER}": ["?", {"b": "\N{REPLACEMENT CHARACTER}"}]}
 
 
-@pytest.mark.parametrize("announced", [True, False], ids=["announced", "in pieces"])
-def test_a_body_that_is_too_large_is_refused(client: TestClient, announced: bool) -> None:
-    whole = b" " * (MAX_BYTES + 1)
-    pieces = (whole[start : start + 2**20] for start in range(0, len(whole), 2**20))
-    answer = client.post("/open", content=whole if announced else pieces, headers={"Content-Type": "application/json"})
+def test_a_body_that_is_announced_too_large_is_refused(client: TestClient) -> None:
+    answer = client.post("/open", content=b" " * (MAX_BYTES + 1), headers={"Content-Type": "application/json"})
     assert "16,777,216 bytes" in problem(answer, 413, "too_large")
+
+
+@pytest.mark.anyio
+async def test_a_body_that_becomes_too_large_is_read_no_further() -> None:
+    pieces = iter([{"type": "http.request", "body": b"12345", "more_body": True}] * 5)
+    read: list[int] = []
+
+    async def receive() -> Any:
+        return next(pieces)
+
+    async def reader(_scope: Any, receive: Any, _send: Any) -> None:
+        while True:
+            read.append(len((await receive())["body"]))
+
+    async def send(_message: Any) -> None:
+        raise AssertionError("nobody answers while a body is read")
+
+    with pytest.raises(HTTPException) as refused:
+        await BodyLimitMiddleware(reader, max_bytes=12)({"type": "http", "headers": []}, receive, send)
+    assert refused.value.status_code == 413
+    assert read == [5, 5]
 
 
 def test_a_body_of_the_largest_size_is_read(client: TestClient) -> None:
