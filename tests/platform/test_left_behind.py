@@ -110,9 +110,10 @@ def test_a_killed_start_and_a_killed_supervisor_hinder_nobody(own: OwnEnvironmen
     started = own.invoke("start-test-env")
     assert started.returncode == 0, started.stdout + started.stderr
 
-    own.process("supervisor.supervisord").kill()
+    supervisor = own.process("supervisor.supervisord")
+    (server,) = [each for each in supervisor.children() if each.name() == "postgres"]
+    supervisor.kill()
     # One of PostgreSQL's own processes outlives its parent, and holds the data.
-    (server,) = [each for each in own.processes() if each.name() == "postgres" and "-D" in each.cmdline()]
     (checkpointer,) = [each for each in server.children() if "checkpointer" in "".join(each.cmdline())]
     checkpointer.suspend()
     server.kill()
