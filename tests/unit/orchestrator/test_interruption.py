@@ -61,8 +61,8 @@ async def carried_out(cloud: Cloud, work: Work) -> Any:
 
 async def outcome(cloud: Cloud, work: Work) -> str:
     """What came of it in words, an error's too, as soon as it is over."""
-    over: list[Any] = await asyncio.gather(carried_out(cloud, work), return_exceptions=True)
-    seen = over[0]
+    seen: object
+    (seen,) = await asyncio.gather(carried_out(cloud, work), return_exceptions=True)
     return f"{type(seen).__name__}: {seen}" + (", cleared up" if work.cleared_up else "")
 
 

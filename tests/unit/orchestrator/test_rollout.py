@@ -88,7 +88,7 @@ def test_no_step_goes_on_when_an_instance_that_it_relies_on_is_taken_back(step: 
         cloud.ensure_instances = fleet.never  # type: ignore[method-assign,assignment]
 
     async def outcome() -> object:
-        doing = asyncio.wait_for(STEP_ACTIONS[step].do(run_on(cloud, fleet)), 5)
+        doing = asyncio.wait_for(STEP_ACTIONS[step].do(run_on(cloud, fleet)), 2)
         (seen,) = await asyncio.gather(doing, return_exceptions=True)
         return seen
 

@@ -85,8 +85,9 @@ async def validate_half(run: Run) -> Detail:
 async def terminate_sources(run: Run) -> Detail:
     """Drain the old replicas, take them out, and terminate the instances they ran on."""
     await refuse_interrupted(run, _targets_key(run))  # the last moment when everything can still go back
-    replicas = await _replicas_on(run, run.parameters.source_instance_ids)
-    await _retire(run, replicas)
+    sources = run.parameters.source_instance_ids
+    replicas = sorted(one.replica_id for one in (await run.deployment()).engines if one.instance_id in sources)
+    await _retire(run, replicas)  # dead ones, too
     await run.cloud.terminate(run.parameters.source_instance_ids)
     return {"retired": replicas, "terminated": run.parameters.source_instance_ids}
 
