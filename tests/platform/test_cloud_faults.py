@@ -163,3 +163,35 @@ def test_undoing_that_is_refused_for_long_ends_and_says_so(private_platform: Pri
         assert error_of(optimization).count("UnauthorizedOperation") == 2, "why it failed, and why it is not undone"
         assert optimization.result is not None
         assert not optimization.result.original_state_restored
+
+
+def test_engines_that_load_slowly_are_waited_for(acme: Customer) -> None:
+    acme.break_fleet({"kind": "slow_start", "seconds": 300})
+
+    assert_migrated_once(acme, acme.finished_optimization(migrate(acme)), MOVED)
+
+
+@pytest.mark.parametrize("step", ["validate_canary", "full_migration"])
+def test_an_old_engine_that_crashes_is_replaced_like_the_others(acme: Customer, step: str) -> None:
+    optimization_id = migrate(acme)
+    begun(acme, optimization_id, step)
+    acme.break_fleet({"kind": "replica_crash", "deployment": MOVED})
+
+    optimization = acme.finished_optimization(optimization_id)
+
+    assert optimization.status == "completed", optimization.result
+    fleet = acme.fleet(MOVED)
+    assert [replica["state"] for replica in fleet["replicas"]] == ["ready"] * 2, "nothing dead is left behind"
+    assert cloud_truth.running(acme.seeded, MOVED) == [("p4de.24xlarge", "spot")] * 2
+    assert optimization.result is not None
+    assert 0 < (optimization.result.requests_dropped or 0) <= fleet["requests_dropped"]
+
+
+def test_a_gateway_that_drops_is_reported(acme: Customer) -> None:
+    acme.break_fleet({"kind": "gateway_drop", "rate": 0.05, "deployment": MOVED})
+
+    optimization = acme.finished_optimization(migrate(acme))
+
+    assert optimization.status == "completed", optimization.result
+    assert optimization.result is not None
+    assert optimization.result.requests_dropped
