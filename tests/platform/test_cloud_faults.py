@@ -1,5 +1,6 @@
 """Trouble with the customer's cloud: whatever it is, a migration ends done or undone, and says why in words."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -10,6 +11,8 @@ import pytest
 from fixtures import estates
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Optimization
+from optiinfra.clouds.aws import connect_aws
+from optiinfra.clouds.protocol import RoleDenied
 from optiinfra.domain.optimization import STEPS
 from testbed.waiting import wait_until
 from tests.helpers import cloud_truth
@@ -24,7 +27,7 @@ OUTAGE = timedelta(seconds=3)
 
 
 @pytest.fixture(scope="module")
-def slow_acme() -> Iterator[dict[str, Any]]:
+def slow_environment() -> Iterator[dict[str, Any]]:
     """An environment in which two simulated minutes are some real seconds."""
     with own_environment(f"faults-{os.getpid()}", "--speed", "25") as environment:
         yield environment.document
@@ -44,8 +47,8 @@ def error_of(optimization: Optimization) -> str:
 
 
 @pytest.mark.parametrize("struck_at", ["create_spot_instances", "full_migration"])
-def test_an_interruption_is_noticed_in_time_for_the_traffic(slow_acme: dict[str, Any], struck_at: str) -> None:
-    with provisioned(slow_acme, estates.load(ESTATES / "acme.yaml")) as acme:
+def test_an_interruption_is_noticed_in_time_for_the_traffic(slow_environment: dict[str, Any], struck_at: str) -> None:
+    with provisioned(slow_environment, estates.load(ESTATES / "acme.yaml")) as acme:
         before, running = acme.fleet(MOVED), cloud_truth.running(acme.seeded)
         optimization_id = migrate(acme)
         begun(acme, optimization_id, struck_at)
@@ -136,13 +139,16 @@ def test_what_is_to_come_back_is_asked_for_until_there_is_capacity(acme: Custome
 
 
 def test_an_account_that_denies_its_role_is_shown_as_failed_until_it_is_mended(acme: Customer) -> None:
-    cloud = acme.seeded.clouds[0]
+    cloud, front = acme.seeded.clouds[0], acme.environment["urls"]["cloud-front"]
     body = {"cloud_provider": "aws", "region": cloud.region, "iam_role_arn": cloud.role_arn}
     acme.break_fleet({"kind": "assume_role_denied"})
     acme.post(f"/customers/{acme.id}/onboard", body)
     failed = wait_until(acme.infrastructure, "the account to fail", 30, accept=lambda seen: seen.status == "failed")
     assert failed.error is not None
-    assert "not authorized" in failed.error
+    assert "UnauthorizedOperation: You are not authorized" in failed.error
+    # A role of the account that the platform has not taken yet is refused where it is taken.
+    with pytest.raises(RoleDenied, match="AssumeRole: AccessDenied: not authorized to assume a role"):
+        asyncio.run(connect_aws(front, cloud.region, f"{cloud.role_arn}-new", None, "test", "test"))
     acme.mend_fleet()
     acme.post(f"/customers/{acme.id}/onboard", body)
     mended = wait_until(acme.infrastructure, "discovery", 30, accept=lambda seen: seen.status == "discovered")
