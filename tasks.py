@@ -103,12 +103,14 @@ def start_test_env(
     name: str = DEFAULT_NAME,
     backend: str | None = None,
     coverage: bool = False,
-    speed: float | None = None,
+    speed: str | None = None,
 ) -> None:
     """Start everything at once; return when all parts are healthy."""
     with user_errors():
         guard.check_caller(backend)
-        started(name, Settings.chosen(backend, coverage=coverage, fleet_speed=speed))
+        # Invoke knows a word's type by its default alone: what stands after --speed is text.
+        number = None if speed is None else float(speed)
+        started(name, Settings.chosen(backend, coverage=coverage, fleet_speed=number))
 
 
 @task(help={"name": NAME_HELP})

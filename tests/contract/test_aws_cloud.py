@@ -111,6 +111,14 @@ def test_a_step_is_discarded_whole(engine: Engine) -> None:
     assert len([one for one in asyncio.run(cloud.instances()) if one.state == "running"]) == 2
 
 
+def test_an_instance_that_the_cloud_ended_is_named_as_interrupted(engine: Engine) -> None:
+    cloud = account_with_two(engine, "131313131313")
+    made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
+    assert asyncio.run(cloud.interrupted(KEY)) == []
+    direct(cloud).terminate_instances(InstanceIds=made[:1])
+    assert asyncio.run(cloud.interrupted(KEY)) == made[:1]
+
+
 def test_the_mock_clouds_spot_price_is_not_plausible(engine: Engine) -> None:
     quoted = asyncio.run(connect(engine, "111111111111").spot_quote(TYPE))
     assert quoted is not None

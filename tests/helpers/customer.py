@@ -118,6 +118,10 @@ class Customer:
         """Inject a fault into the customer's fleet."""
         httpx.post(f"{self.seeded.fleet_url}/fleet/{self.id}/faults", json=fault, timeout=10).raise_for_status()
 
+    def mend_fleet(self) -> None:
+        """Take every fault of the customer's fleet away."""
+        httpx.delete(f"{self.seeded.fleet_url}/fleet/{self.id}/faults", timeout=10).raise_for_status()
+
     def add(self, deployments: list[DeploymentPart]) -> None:
         """Extend the estate by deployments, and wait until the platform has discovered them."""
         self.seeded = add_deployments(self.environment, self.seeded, deployments)

@@ -79,11 +79,11 @@ def traces(name: str) -> list[str]:
 
 
 @contextmanager
-def own_environment(name: str) -> Iterator[OwnEnvironment]:
-    """Start one, and clean it up whatever happens."""
+def own_environment(name: str, *words: str) -> Iterator[OwnEnvironment]:
+    """Start one, with these words to the verb that does, and clean it up whatever happens."""
     environment = OwnEnvironment(name)
     try:
-        started = environment.invoke("start-test-env")
+        started = environment.invoke("start-test-env", *words)
         assert started.returncode == 0, started.stdout + started.stderr
         environment.document = json.loads(environment.invoke("status", "--json").stdout)
         yield environment

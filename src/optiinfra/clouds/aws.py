@@ -3,12 +3,12 @@
 import asyncio
 import functools
 import hashlib
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from optiinfra.clouds import aws_clients
+from optiinfra.clouds.patience import patiently
 from optiinfra.clouds.protocol import STEP_TAG, CloudError, CloudInstance, CloudUnavailable, InsufficientCapacity
 from optiinfra.domain.recommendation import InstanceState, Lifecycle
 
@@ -34,6 +34,9 @@ _STATES: dict[str, InstanceState] = {
     "terminated": "terminated",
 }
 _ALIVE = ["pending", "running"]
+_ENDING = ["shutting-down", "terminated", "stopping", "stopped"]
+_TAKEN_BACK = ("marked-for-", "instance-terminated-", "instance-stopped-")
+"""How the status of a spot request begins whose instance is, or was, taken back."""
 
 
 async def connect_aws(
@@ -49,7 +52,9 @@ async def connect_aws(
     RoleDenied when the account does not let us take the role. Credentials renew themselves before they expire.
     """
     account = (endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key)
-    return await _until(lambda: asyncio.to_thread(_connect, *account), _AWAY_SECONDS, CloudUnavailable)
+    return await patiently(
+        lambda: asyncio.to_thread(_connect, *account), _AWAY_SECONDS, CloudUnavailable, pause=_POLL_SECONDS
+    )
 
 
 # Entering takes a call to STS and two clients; roles and regions are few. A failure is not kept.
@@ -121,6 +126,17 @@ class AwsCloud:
             found.add(instance_id)
         return sorted(found)
 
+    async def interrupted(self, key: str) -> list[str]:
+        """Ids of the spot instances made for step `key` that EC2 is about to end, or that have ended; sorted.
+
+        An instance that EC2 does not show is not one that has ended: new ones appear with a delay.
+        """
+        requests = await self._spot_requests([_made_for(key)])
+        made = {one["InstanceId"]: one["Status"]["Code"] for one in requests if one.get("InstanceId")}
+        ended = await self._describe([_id_filter(made), _state_filter(_ENDING)]) if made else []
+        taken = {instance_id for instance_id, status in made.items() if status.startswith(_TAKEN_BACK)}
+        return sorted(taken | {instance["InstanceId"] for instance in ended})
+
     async def discard(self, key: str) -> list[str]:
         """Cancel what is still asked for on behalf of step `key`, then terminate what was made for it."""
 
@@ -128,7 +144,7 @@ class AwsCloud:
             if left := await self._cancel_open(key):
                 raise CloudUnavailable(f"CancelSpotInstanceRequests: {', '.join(left)} still open")
 
-        await _until(cancelled, _TERMINATION_DEADLINE)
+        await patiently(cancelled, _TERMINATION_DEADLINE, pause=_POLL_SECONDS)
         made = await self.tagged(key)  # with what was fulfilled just before the cancellation
         await self.terminate(made)
         return made
@@ -158,7 +174,7 @@ class AwsCloud:
             if left := await self._still_there(instance_ids):
                 raise CloudUnavailable(f"TerminateInstances: {', '.join(left)} not shutting down yet")
 
-        await _until(gone, _TERMINATION_DEADLINE)
+        await patiently(gone, _TERMINATION_DEADLINE, pause=_POLL_SECONDS)
 
     async def spot_quote(self, instance_type: str) -> float | None:
         """The present spot price in the region's cheapest zone, dollars an hour; None when EC2 has none."""
@@ -223,7 +239,7 @@ class AwsCloud:
                 left = f"{len(waiting) + unseen} of {len(request_ids)} wait"
                 raise InsufficientCapacity(f"RequestSpotInstances: {left}: {seen}")
 
-        await _until(look, _FULFILMENT_DEADLINE)
+        await patiently(look, _FULFILMENT_DEADLINE, pause=_POLL_SECONDS)
 
     async def _open_requests(self, key: str) -> list[str]:
         requests = await self._spot_requests([_made_for(key), {"Name": "state", "Values": ["open"]}])
@@ -273,7 +289,8 @@ class AwsCloud:
 
     async def _call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call what may be repeated, again and again while the cloud is away."""
-        return await _until(lambda: self._once(operation, *args, **kwargs), _AWAY_SECONDS, CloudUnavailable)
+        attempt = functools.partial(self._once, operation, *args, **kwargs)
+        return await patiently(attempt, _AWAY_SECONDS, CloudUnavailable, pause=_POLL_SECONDS)
 
     async def _once(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         # botocore blocks; a thread keeps the event loop free.
@@ -298,18 +315,6 @@ class AwsCloud:
             state=_STATES[instance["State"]["Name"]],
             tags=_tags(instance),
         )
-
-
-async def _until(look: Callable[[], Awaitable[T]], deadline: float, error: type[CloudError] = CloudError) -> T:
-    """Look until it no longer raises such an error, and let the last one through after `deadline` seconds."""
-    ends = time.monotonic() + deadline
-    while True:
-        try:
-            return await look()
-        except error:
-            if time.monotonic() + _POLL_SECONDS > ends:
-                raise
-        await asyncio.sleep(_POLL_SECONDS)
 
 
 def _tags(described: Shape) -> dict[str, str]:

@@ -59,6 +59,9 @@ class Cloud(Protocol):
     async def tagged(self, key: str) -> list[str]:
         """Ids of the pending and running instances made for step `key`, sorted; none that is yet to come."""
 
+    async def interrupted(self, key: str) -> list[str]:
+        """Ids of the spot instances made for step `key` that the cloud is about to end, or that have ended; sorted."""
+
     async def discard(self, key: str) -> list[str]:
         """Withdraw what is still asked for on behalf of step `key` and end what was made for it; the ids of the latter.
 

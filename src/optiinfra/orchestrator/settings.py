@@ -41,5 +41,11 @@ class Settings(ServiceSettings):
     command_redelivery_seconds: float = 30.0
     stage_deadline_seconds: float = 600.0
     optimization_deadline_seconds: float = 3600.0
+    undo_patience_seconds: float = 900.0
+    """How long undoing a step is tried again while the cloud refuses it, for whatever reason."""
+    spot_watch_seconds: float = 1.0
+    """How often a change that relies on spot instances looks whether the cloud takes one back."""
+    spot_blind_seconds: float = 60.0
+    """How long it may not be able to look: the cloud gives a notice of two minutes."""
     measuring_window_seconds: float = 900.0
     """How far back the figures before a change are taken from."""

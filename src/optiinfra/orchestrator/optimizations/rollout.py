@@ -5,7 +5,7 @@ Every action may be repeated: it looks for what it made before it makes anything
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +13,31 @@ from optiinfra.api.customers import Deployment, Replica
 from optiinfra.api.runtimes import DeployReplica, RetireReplica, SetWeights
 from optiinfra.clouds.protocol import CUSTOMER_TAG
 from optiinfra.domain.optimization import CANARY_SHARE, shifted_weights
+from optiinfra.orchestrator.optimizations.interruption import refuse_interrupted, unless_interrupted
 from optiinfra.orchestrator.optimizations.run import Run, StepError
 from optiinfra.orchestrator.optimizations.stage import judge
 
 Detail = dict[str, Any]
 
 
+Work = Callable[[Run], Coroutine[Any, Any, Detail]]
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """What a step does and how it is undone. Both return what is worth showing of it."""
 
-    do: Callable[[Run], Awaitable[Detail]]
-    undo: Callable[[Run], Awaitable[Detail]]
+    do: Work
+    undo: Work
+
+
+def on_spot(do: Work) -> Work:
+    """What relies on the instances of `create_targets`: it fails as soon as the cloud takes one of them back."""
+
+    async def watched(run: Run) -> Detail:
+        return await unless_interrupted(run, _targets_key(run), do(run))
+
+    return watched
 
 
 async def create_targets(run: Run) -> Detail:
@@ -71,8 +84,10 @@ async def validate_half(run: Run) -> Detail:
 
 async def terminate_sources(run: Run) -> Detail:
     """Drain the old replicas, take them out, and terminate the instances they ran on."""
-    replicas = await _replicas_on(run, run.parameters.source_instance_ids)
-    await _retire(run, replicas)
+    await refuse_interrupted(run, _targets_key(run))  # the last moment when everything can still go back
+    sources = run.parameters.source_instance_ids
+    replicas = sorted(one.replica_id for one in (await run.deployment()).engines if one.instance_id in sources)
+    await _retire(run, replicas)  # dead ones, too
     await run.cloud.terminate(run.parameters.source_instance_ids)
     return {"retired": replicas, "terminated": run.parameters.source_instance_ids}
 
@@ -119,12 +134,12 @@ async def nothing_to_undo(_run: Run) -> Detail:
 
 
 STEP_ACTIONS: dict[str, Action] = {
-    "create_spot_instances": Action(create_targets, remove_targets),
-    "deploy_canary": Action(deploy_canary, withdraw_canary),
-    "validate_canary": Action(validate_canary, nothing_to_undo),
-    "scale_to_50_percent": Action(scale_to_half, withdraw_half),
-    "validate_50_percent": Action(validate_half, nothing_to_undo),
-    "full_migration": Action(migrate_fully, withdraw_all),
+    "create_spot_instances": Action(on_spot(create_targets), remove_targets),
+    "deploy_canary": Action(on_spot(deploy_canary), withdraw_canary),
+    "validate_canary": Action(on_spot(validate_canary), nothing_to_undo),
+    "scale_to_50_percent": Action(on_spot(scale_to_half), withdraw_half),
+    "validate_50_percent": Action(on_spot(validate_half), nothing_to_undo),
+    "full_migration": Action(on_spot(migrate_fully), withdraw_all),
     "terminate_ondemand": Action(terminate_sources, restore_sources),
 }
 
@@ -142,8 +157,13 @@ async def _shift(run: Run, count: int, share: float) -> Detail:
 async def _withdraw(run: Run, first: int, last: int) -> Detail:
     weights = await _give_back_traffic(run)
     instances = (await run.cloud.tagged(_targets_key(run)))[first:last]
-    engines = (await run.deployment()).engines
-    replicas = sorted(engine.replica_id for engine in engines if engine.instance_id in instances)
+    # What died with its instance is nobody's any more: whichever step is undone first takes it away.
+    before = {engine.replica_id for engine in run.snapshot.deployment.engines}
+    replicas = sorted(
+        engine.replica_id
+        for engine in (await run.deployment()).engines
+        if engine.instance_id in instances or (engine.state == "dead" and engine.replica_id not in before)
+    )
     await _retire(run, replicas)
     return {"weights": weights, "retired": replicas}
 

@@ -19,6 +19,7 @@ from optiinfra.orchestrator.agents.service import AgentError
 from optiinfra.orchestrator.durable import begin, patient
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations import journal
+from optiinfra.orchestrator.optimizations.patience import going_back
 from optiinfra.orchestrator.optimizations.rollout import STEP_ACTIONS, is_restored
 from optiinfra.orchestrator.optimizations.run import Run, Snapshot, StepError, deployment_in, load, take_snapshot
 from optiinfra.orchestrator.optimizations.stage import baseline_answers
@@ -125,10 +126,14 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
             await withdraw(self._platform, optimization.customer_id, f"{optimization_id}:{shown}:")
         detail: dict[str, Any] = {}
         error: str | None = None
+
+        async def attempt() -> dict[str, Any]:
+            await self._ensure_snapshot(optimization_id)
+            return await action(await load(self._platform, optimization_id, shown))
+
         try:
             async with asyncio.timeout(self._seconds_left(optimization, undoing=shown != step)) as deadline:
-                await self._ensure_snapshot(optimization_id)
-                detail = await action(await load(self._platform, optimization_id, shown))
+                detail = await (attempt() if shown == step else going_back(attempt, self._platform.settings))
         except _REFUSALS as refusal:
             error = str(refusal)
         except TimeoutError:
@@ -194,9 +199,13 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         if row.snapshot is None:
             await self._finish_undone(optimization_id, failure, restored=None)
             return
-        try:
+
+        async def looked() -> bool:
             await inventory.refresh(self._platform, row.customer_id)  # what is shown from now on
-            restored = await is_restored(await load(self._platform, optimization_id, "finish"))
+            return await is_restored(await load(self._platform, optimization_id, "finish"))
+
+        try:
+            restored = await going_back(looked, self._platform.settings)
         except _REFUSALS as refusal:
             await self._finish(optimization_id, f"{failure}; whether all is as before could not be seen: {refusal}")
         else:

@@ -86,11 +86,6 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
         payload=payload.model_dump(mode="json"),
         status="pending",
     )
-    async with platform.database.transaction() as session:
-        await session.execute(statement.on_conflict_do_nothing(index_elements=["customer_id", "idempotency_key"]))
-        mine = select(table.id).where(table.customer_id == customer_id, table.idempotency_key == key)
-        command_id = (await session.scalars(mine)).one()
-        wake_after_commit(session, f"commands:{customer_id}")
 
     async def answered() -> models.Command | None:
         async with platform.database.transaction() as session:
@@ -100,6 +95,11 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
     deadline = platform.settings.command_seconds
     row = None
     try:
+        async with platform.database.transaction() as session:
+            await session.execute(statement.on_conflict_do_nothing(index_elements=["customer_id", "idempotency_key"]))
+            mine = select(table.id).where(table.customer_id == customer_id, table.idempotency_key == key)
+            command_id = (await session.scalars(mine)).one()
+            wake_after_commit(session, f"commands:{customer_id}")
         row = await platform.wake.until(f"command:{command_id}", answered, deadline)
     finally:
         if row is None:  # nobody waits for it any more, so nobody may carry it out later
