@@ -17,6 +17,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "typecheck", "unit"]
 
 ROOT = Path(__file__).resolve().parent
+RESULTS = ROOT / "test-results.xml"
 SYSTEM_FOLDERS = ("tests/e2e", "tests/integration", "tests/performance", "tests/security")
 SYSTEM_TESTS = 43
 
@@ -30,10 +31,14 @@ def install(session: nox.Session, extra: str) -> None:
     session.install("-e", f".[{extra}]", "-c", "constraints.txt")
 
 
-def suite(
-    session: nox.Session, *pytest_arguments: str, coverage: bool = False, reuse: bool = True, extra: str = "system"
-) -> None:
-    """Build, start, check, test, check that all stores agree; stop what was started, whatever happened."""
+@contextmanager
+def environment(
+    session: nox.Session, *, coverage: bool = False, reuse: bool = True, extra: str = "system"
+) -> Iterator[str]:
+    """The name of a built, started and checked environment; what was started is stopped, whatever happens.
+
+    A running one is used where it fits; its evidence is kept either way.
+    """
     began = time.time()
     install(session, extra)
     flags = ["--coverage"] if coverage else []
@@ -46,10 +51,8 @@ def suite(
     try:
         session.run("invoke", "start-test-env", "--name", name, *flags)
         session.run("invoke", "health-check", "--name", name)
-        results = ROOT / "test-results.xml"
-        results.unlink(missing_ok=True)
-        with consistent_afterwards(session, name):
-            session.run("pytest", f"--junitxml={results}", *pytest_arguments, env={"OPTIINFRA_TESTENV": name})
+        RESULTS.unlink(missing_ok=True)
+        yield name
     finally:
         try:
             if not running:
@@ -62,6 +65,17 @@ def suite(
         finally:
             if not running:
                 session.run("invoke", "clean", "--name", name)
+
+
+def suite(
+    session: nox.Session, *pytest_arguments: str, coverage: bool = False, reuse: bool = True, extra: str = "system"
+) -> None:
+    """Test on an environment, and check afterwards that all its stores agree."""
+    with (
+        environment(session, coverage=coverage, reuse=reuse, extra=extra) as name,
+        consistent_afterwards(session, name),
+    ):
+        session.run("pytest", f"--junitxml={RESULTS}", *pytest_arguments, env={"OPTIINFRA_TESTENV": name})
 
 
 @contextmanager
@@ -97,7 +111,7 @@ def test(session: nox.Session) -> None:
     """All system tests in a fresh environment, with coverage and reports."""
     folders = existing(*SYSTEM_FOLDERS)
     suite(session, "-v", "--durations=0", *chosen(session, *folders), coverage=True, reuse=False)
-    results = ElementTree.parse(ROOT / "test-results.xml")  # noqa: S314  (our own)
+    results = ElementTree.parse(RESULTS)  # noqa: S314  (our own)
     count = sum(1 for _ in results.iter("testcase"))
     session.log(f"{count} of {SYSTEM_TESTS} system tests exist so far; the gate comes with them")
 
@@ -122,6 +136,14 @@ def fast(session: nox.Session) -> None:
 def platform(session: nox.Session) -> None:
     """What needs the environment and is none of the system tests: undo, other estates, the environment's own verbs."""
     suite(session, *chosen(session, "tests/platform"))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Long measurements; `-- crash --runs N` kills processes at random moments and counts what was lost."""
+    with environment(session) as name:
+        arguments = session.posargs or ["crash"]
+        session.run("python", "-m", "tests.bench", *arguments, env={"OPTIINFRA_TESTENV": name})
 
 
 @nox.session

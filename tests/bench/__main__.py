@@ -7,10 +7,11 @@ import sys
 
 from rich.table import Table
 
-from testbed import paths, startup
+from testbed import consistency, paths, startup
 from testbed.console import console
 from testbed.plugin import GIVEN
 from tests.bench.crash import Crashes, Score
+from tests.bench.migrations import Faults
 from tests.helpers.private_platform import private_platform_over
 
 
@@ -22,6 +23,8 @@ def crash(arguments: argparse.Namespace) -> int:
         raise SystemExit(f"environment {arguments.environment!r} is not running: `invoke start-test-env` starts it")
     with private_platform_over(host.document(), f"crash-{os.getpid()}") as platform:
         score = Crashes(platform, arguments.seed, out.print).run(arguments.runs, arguments.customers)
+        for one in consistency.ask(platform.described)["dangling"]:
+            score.faults.append(Faults(left_over=[f"{one['store']} {one['kind']} {one['id']} -> {one['refers_to']}"]))
     document = {"seed": arguments.seed, "customers": arguments.customers, **score.document()}
     target = paths.ROOT / "reports" / "bench" / "crash.json"
     target.parent.mkdir(parents=True, exist_ok=True)

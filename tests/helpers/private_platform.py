@@ -9,7 +9,7 @@ import pytest
 
 from testbed import environment as environments
 from testbed import private, startup
-from testbed.environment import free_port
+from testbed.environment import Environment, free_port
 from testbed.health import Row, check
 from testbed.parts import named
 from testbed.waiting import wait_until
@@ -26,11 +26,16 @@ class PrivatePlatform(OwnEnvironment):
         super().__init__(name)
         self.proxies = proxies
 
+    @property
+    def described(self) -> Environment:
+        """As it stands in its description now."""
+        found = environments.load(self.name)
+        assert found is not None, f"environment {self.name} is gone"
+        return found
+
     def row(self, part: str) -> Row:
         """A part's health, by what it answers alone."""
-        described = environments.load(self.name)
-        assert described is not None, f"environment {self.name} is gone"
-        return check(described, named(part), None)
+        return check(self.described, named(part), None)
 
     def kill(self, module: str) -> None:
         """`kill -9` of the process that runs the module, once there is one; the supervisor brings it back."""
