@@ -12,7 +12,6 @@ import requests
 from testbed import environment as environments
 from testbed.environment import Environment
 from testbed.parts import HOST
-from testbed.supervision import new_socket
 from testbed.waiting import stretched
 
 STORE_SECRETS = (
@@ -24,6 +23,8 @@ STORE_SECRETS = (
     "qdrant_read_only_api_key",
 )
 CALL_SECONDS = 10.0
+NOT_STARTED = ""
+"""In place of a supervisor's socket, until there is one."""
 
 
 def describe(
@@ -34,7 +35,7 @@ def describe(
     ``through`` gives ports to reach a borrowed part at instead of its own (a proxy's), ``changed`` settings of the
     services, such as ``{"OPTIMIZATION_DEADLINE_SECONDS": "5"}``.
     """
-    made = environments.create(name, replace(over.settings, coverage=False), None, new_socket(name))
+    made = environments.create(name, replace(over.settings, coverage=False), None, NOT_STARTED)
     private = replace(
         made,
         over=over.name,
