@@ -168,7 +168,8 @@ class AwsCloud:
         await self._cancel([request["SpotInstanceRequestId"] for request in requests])
         # EC2 forgets a terminated instance after an hour, and one unknown id would fail the whole call.
         if living := await self._still_there(instance_ids):
-            await self._call(self._ec2.terminate_instances, InstanceIds=living)
+            ending = functools.partial(self._carried_through, self._ec2.terminate_instances, InstanceIds=living)
+            await patiently(ending, _AWAY_SECONDS, CloudUnavailable, pause=_POLL_SECONDS)
 
         async def gone() -> None:
             if left := await self._still_there(instance_ids):

@@ -24,8 +24,8 @@ T = TypeVar("T")
 Check = Callable[[], Awaitable[None]]
 """Raises when a dependency does not answer; the exception's text says what was seen."""
 
-REQUEST_SECONDS = 10.0
-"""How long a call may wait for the beginning of its answer."""
+REQUEST_SECONDS = 8.0
+"""How long a call may wait for the beginning of its answer: less than our own clients wait (`kit.http`)."""
 CHECK_SECONDS = 2.0
 
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})

@@ -3,9 +3,9 @@
 import asyncio
 import re
 from collections.abc import Collection
-from typing import Any
 
 import structlog
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from optiinfra.kit.problems import problem_response
@@ -21,31 +21,25 @@ RETRY_AFTER = {"Retry-After": "2"}
 class DeadlineMiddleware:
     """Answers in place of a handler that found a store away, or that has not begun to answer after `seconds`.
 
-    Such a handler is not interrupted: half of what it does may be done, and the caller may ask again. `long_calls` are
-    regular expressions for the calls (`GET /path`) that may take longer. A WebSocket is closed with 1013, try again
-    later.
+    Such a handler is cancelled: its caller asks again. `long_calls` are regular expressions for the calls (`GET /path`)
+    that may take longer.
     """
 
     def __init__(self, app: ASGIApp, seconds: float, long_calls: Collection[str] = ()) -> None:
         self.app, self.seconds = app, seconds
         self._long = re.compile("|".join(long_calls) or r"(?!)")
-        self._running: set[asyncio.Task[None]] = set()
+        self._given_up: set[asyncio.Future[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http":
-            await self._answer(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._stream(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         begun, given_up = asyncio.Event(), False
 
         async def observed(message: Message) -> None:
-            begun.set()
             if not given_up:
+                begun.set()
                 await send(message)
 
         work = asyncio.ensure_future(self.app(scope, receive, observed))
@@ -61,29 +55,30 @@ class DeadlineMiddleware:
             if begun.is_set():
                 raise
             log.warning("a store is away", error=str(error))
-            response = problem_response(503, "store_unavailable", f"{error}; try again", headers=RETRY_AFTER)
-            await response(scope, receive, send)
+            await _unavailable("store_unavailable", f"{error}; try again")(scope, receive, send)
             return
-        except asyncio.CancelledError:  # the server stops, or its connection is gone
+        except asyncio.CancelledError:  # the server ends
             work.cancel()
             raise
         finally:
             beginning.cancel()
         given_up = True
-        self._running.add(work)
-        work.add_done_callback(self._ended)
+        self._give_up(work)
         log.warning("no answer in time", seconds=allowed)
-        detail = f"no answer within {allowed:.0f} s; what was asked for may still be done: look before you ask again"
-        await problem_response(503, "deadline", detail, headers=RETRY_AFTER)(scope, receive, send)
+        detail = f"no answer within {allowed:.0f} s; what was asked for may have been done: look before you ask again"
+        await _unavailable("deadline", detail)(scope, receive, send)
 
-    def _ended(self, work: "asyncio.Task[Any]") -> None:
-        self._running.discard(work)
-        if not work.cancelled() and (error := work.exception()) is not None:
-            log.warning("a call that was given up has failed", error=f"{type(error).__name__}: {error}")
+    def _give_up(self, work: "asyncio.Future[None]") -> None:
+        self._given_up.add(work)
+        work.add_done_callback(self._ended)
+        work.cancel()
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self.app(scope, receive, send)
-        except StoreUnavailable as error:
-            log.warning("a store is away", error=str(error))
-            await send({"type": "websocket.close", "code": 1013, "reason": "a store is away: try again later"})
+    def _ended(self, work: "asyncio.Future[None]") -> None:
+        self._given_up.discard(work)
+        if work.cancelled() or (error := work.exception()) is None or isinstance(error, StoreUnavailable):
+            return
+        log.error("a call that was given up has failed", exc_info=error)
+
+
+def _unavailable(kind: str, detail: str) -> Response:
+    return problem_response(503, kind, detail, headers=RETRY_AFTER)

@@ -1,5 +1,6 @@
 """How durable work begins, how its steps are tried, and how it is forgotten with its customer."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import NoResultFound
 
 from optiinfra.kit.waiting import DeadlineError, until_answers
+from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 
@@ -17,12 +19,13 @@ log = structlog.get_logger(__name__)
 UNDER_WAY = ("PENDING", "ENQUEUED", "DELAYED")
 """DBOS's states of a workflow that has not ended."""
 
+_NOTING_SECONDS = 2.0
 _ENDING_SECONDS = 8.0
 """How long what runs for a customer who has left may take to notice: an agent waits 5 s for telemetry to come."""
 
 
-def patient(name: str, attempts: int = 6) -> StepOptions:
-    """A step that is tried again while it raises, first after half a second, each time twice as late.
+def patient(name: str, attempts: int = 8) -> StepOptions:
+    """A step that is tried again while it raises, first after half a second, each time twice as late: a minute in all.
 
     What the outside refuses is an answer that a step returns; what it raises is a defect or a lost store. A row that is
     gone is neither, and does not come back.
@@ -33,6 +36,18 @@ def patient(name: str, attempts: int = 6) -> StepOptions:
         "interval_seconds": 0.5,
         "max_attempts": attempts,
         "should_retry": _may_help,
+    }
+
+
+def unfailing(name: str) -> StepOptions:
+    """A step that is tried again for as long as a store is away: what it notes is true, and must not be given up."""
+    return {
+        "name": name,
+        "retries_allowed": True,
+        "interval_seconds": _NOTING_SECONDS,
+        "backoff_rate": 1.0,
+        "max_attempts": 1_000_000,
+        "should_retry": lambda error: isinstance(error, StoreUnavailable),
     }
 
 
@@ -52,7 +67,8 @@ async def begin(
         customer_id = await session.scalar(held)
         if customer_id is not None:
             with SetWorkflowID(workflow_id or row_id), SetWorkflowAttributes(_of(customer_id)):
-                await DBOS.start_workflow_async(workflow, row_id)
+                # Not half: one that is noted as begun and runs nowhere would wait for the next start of this process.
+                await asyncio.shield(DBOS.start_workflow_async(workflow, row_id))
 
 
 async def forget(customer_id: str) -> None:

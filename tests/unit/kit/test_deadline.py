@@ -38,19 +38,20 @@ async def test_a_lost_store_is_named_and_worth_another_try() -> None:
     assert "PostgreSQL" in answer.json()["detail"]
 
 
-async def test_what_takes_too_long_is_answered_for_and_goes_on_to_its_end() -> None:
-    released, done = asyncio.Event(), asyncio.Event()
+async def test_what_takes_too_long_is_answered_for_and_ended() -> None:
+    ended = asyncio.Event()
 
     async def handler() -> None:
-        await released.wait()
-        done.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
 
     answer = await call(handler)
     assert answer.status_code == 503
     assert "no answer within" in answer.json()["detail"]
-    released.set()
     async with asyncio.timeout(5):
-        await done.wait()
+        await ended.wait()
 
 
 async def test_who_asked_to_wait_is_let_wait() -> None:

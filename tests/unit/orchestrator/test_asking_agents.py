@@ -142,7 +142,8 @@ async def test_when_all_fail_the_error_says_what_each_said(monkeypatch: pytest.M
 
 
 async def test_one_that_misses_a_store_is_asked_again_when_nobody_else_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([httpx.Response(503), httpx.Response(500), httpx.Response(200, json=DONE)])
+    missing = httpx.Response(503, json={"type": "urn:optiinfra:problem:store_unavailable"})
+    answers = iter([missing, httpx.Response(503), httpx.Response(200, json=DONE)])
     asked = Asked(monkeypatch, [agent(1), agent(2, load=0.1)], lambda _: next(answers), again=True)
     (answer,) = await asyncio.gather(asked.ask(), return_exceptions=True)
     assert asked.hosts == ["agent-1", "agent-2", "agent-1"]

@@ -154,6 +154,7 @@ def create_agent(kind: AgentKind, settings: AgentSettings, port: int) -> tuple[F
         settings.version,
         lifespan=agent.lifespan,
         authenticate=agent.authenticate,
+        long_calls=("POST /tasks",),  # the orchestrator's own deadline is for them
         checks={"clickhouse": agent.check_telemetry} | ({"qdrant": agent.check_outcomes} if kind.remembers else {}),
     )
 

@@ -26,6 +26,8 @@ Answer = TypeVar("Answer", bound=Wire)
 _MISSED_HEARTBEATS = 3
 _CHANNEL = "agents"
 _AWAY_SECONDS = 0.5
+_PASSING = ("problem:store_unavailable", "problem:starting")
+"""What an agent answers with 503 that will pass by itself."""
 
 
 class _Away(Exception):  # noqa: N818  named after the condition
@@ -171,7 +173,7 @@ async def _post(platform: Platform, agent: Agent, task: AnalyzeTask | ValidateTa
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         timeout=platform.settings.agent_task_seconds,
     )
-    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE and any(word in response.text for word in _PASSING):
         raise _Away(response.text[:300])
     response.raise_for_status()
     return response.json()

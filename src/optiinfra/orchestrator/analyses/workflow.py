@@ -1,5 +1,6 @@
 """One analysis, durably: ask the agent, store what it drafts, have the other agents judge each draft."""
 
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -25,6 +26,7 @@ from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.recommendations import service as recommendations
 from optiinfra.orchestrator.runtimes.service import CommandError
 from optiinfra.orchestrator.telemetry.service import store_figure
+from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
@@ -62,7 +64,8 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
         for recommendation_id in drafted["drafts"]:
             await DBOS.run_step_async(patient("validate"), self._validate, recommendation_id)
         for optimization_id in await DBOS.run_step_async(patient("auto_approve"), self._auto_approve, analysis_id):
-            await self._optimizations.start(optimization_id)
+            with suppress(StoreUnavailable):  # approved it is: the sweep starts it
+                await self._optimizations.start(optimization_id)
         await DBOS.run_step_async(patient("complete"), self._complete, analysis_id, drafted["summary"])
 
     async def _draft(self, analysis_id: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ Every action may be repeated: it looks for what it made before it makes anything
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from optiinfra.api.customers import Deployment, Replica
 from optiinfra.api.runtimes import DeployReplica, RetireReplica, SetWeights
@@ -17,9 +17,9 @@ from optiinfra.orchestrator.optimizations.interruption import refuse_interrupted
 from optiinfra.orchestrator.optimizations.run import Run, StepError
 from optiinfra.orchestrator.optimizations.stage import judge
 
+T = TypeVar("T")
+
 Detail = dict[str, Any]
-
-
 Work = Callable[[Run], Coroutine[Any, Any, Detail]]
 
 
@@ -109,7 +109,7 @@ async def restore_sources(run: Run) -> Detail:
     )
     # Those that were made are deployed again after a crash: the order waits until they are ready.
     bare = [instance for instance in running if instance not in serving]
-    await asyncio.gather(*(_deploy(run, instance) for instance in [*bare, *made]))
+    await _together(_deploy(run, instance) for instance in [*bare, *made])
     return {"instance_ids": [*running, *made], "weights": await _give_back_traffic(run)}
 
 
@@ -148,7 +148,7 @@ async def _shift(run: Run, count: int, share: float) -> Detail:
     instances = (await run.cloud.tagged(_targets_key(run)))[:count]
     if len(instances) < count:
         raise StepError(f"{count} new instances are needed, the cloud runs {len(instances)}")
-    replicas = await asyncio.gather(*(_deploy(run, instance) for instance in instances))
+    replicas = await _together(_deploy(run, instance) for instance in instances)
     weights = shifted_weights(await _originals(run), replicas, share)
     await _set_weights(run, weights)
     return {"instance_ids": instances, "replica_ids": replicas, "weights": weights}
@@ -170,7 +170,13 @@ async def _withdraw(run: Run, first: int, last: int) -> Detail:
 
 async def _give_back_traffic(run: Run) -> dict[str, float]:
     """The weights of the snapshot; a replica that had to be made anew takes the weight of one that is gone."""
-    before, originals = run.snapshot.deployment.weights, await _originals(run)
+    before = run.snapshot.deployment.weights
+    carrying = {replica: weight for replica, weight in before.items() if weight > 0}
+    if carrying.keys() <= {engine.replica_id for engine in _alive(await run.deployment())}:
+        # Without asking the cloud, which may be away just now, while new instances are about to end.
+        await _set_weights(run, carrying)
+        return carrying
+    originals = await _originals(run)
     if not originals:
         raise StepError(f"none of the original replicas of {run.parameters.deployment} is left to take the traffic")
     spare = sorted(weight for replica, weight in before.items() if replica not in originals)
@@ -198,15 +204,19 @@ async def _set_weights(run: Run, weights: dict[str, float]) -> None:
 
 
 async def _retire(run: Run, replica_ids: Sequence[str]) -> None:
-    await asyncio.gather(
-        *(
-            run.order_again(
-                "retire_replica",
-                RetireReplica(deployment=run.parameters.deployment, replica_id=replica),
-            )
-            for replica in replica_ids
-        )
+    await _together(
+        run.order_again("retire_replica", RetireReplica(deployment=run.parameters.deployment, replica_id=replica))
+        for replica in replica_ids
     )
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All of it side by side; where one fails the others come to their end first, for whoever undoes it to see."""
+    done = await asyncio.gather(*work, return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in done if not isinstance(result, BaseException)]
 
 
 async def _originals(run: Run) -> list[str]:

@@ -16,7 +16,7 @@ from optiinfra.clouds.protocol import CloudError
 from optiinfra.domain.optimization import STEPS, OptimizationStatus, undo_name, undo_order
 from optiinfra.kit.logging import bind_trace
 from optiinfra.orchestrator.agents.service import AgentError
-from optiinfra.orchestrator.durable import begin, patient
+from optiinfra.orchestrator.durable import begin, patient, unfailing
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations import journal
 from optiinfra.orchestrator.optimizations.patience import going_back
@@ -36,7 +36,7 @@ DurableStep = Callable[..., Coroutine[Any, Any, str | None]]
 _REFUSALS = (StepError, CommandError, AgentError, CloudError)
 """What the outside, or a rule of ours, answers: shown to the customer, and no reason to try the same again."""
 
-_REMEMBERING_ATTEMPTS = 12
+_REMEMBERING_ATTEMPTS = 13
 """Half an hour and more for a store to come back, rather than to forget what was learnt."""
 
 
@@ -72,7 +72,8 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
             log.exception("result not measured", optimization_id=optimization_id)
             result = await DBOS.run_step_async(patient("unmeasured"), self._unmeasured, optimization_id, str(error))
         await self._step("remember", self._remember, optimization_id, result, attempts=_REMEMBERING_ATTEMPTS)
-        if (asked := await self._step("complete", self._complete, optimization_id, result)) is not None:
+        asked = await DBOS.run_step_async(unfailing("complete"), self._complete, optimization_id, result)
+        if asked is not None:
             await self._undo_all(optimization_id, steps, asked)
 
     @DBOS.workflow()
@@ -82,16 +83,16 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         await self._undo_all(optimization_id, steps, journal.ON_REQUEST)
 
     async def _undo_all(self, optimization_id: str, begun: list[str], failure: str) -> None:
-        await self._step("begin_rollback", self._begin_rollback, optimization_id, failure)
+        await DBOS.run_step_async(unfailing("begin_rollback"), self._begin_rollback, optimization_id, failure)
         for step in undo_order(begun):
             problem = await self._step(undo_name(step), self._undo, optimization_id, step)
             if problem is not None:
                 why = f"{failure}; then {undo_name(step)} failed: {problem}"
-                await self._step("finish", self._finish, optimization_id, why)
+                await DBOS.run_step_async(unfailing("finish"), self._finish, optimization_id, why)
                 return
-        await self._step("finish", self._finish_rollback, optimization_id, failure)
+        await DBOS.run_step_async(unfailing("finish"), self._finish_rollback, optimization_id, failure)
 
-    async def _step(self, name: str, function: DurableStep, *args: Any, attempts: int = 6) -> str | None:
+    async def _step(self, name: str, function: DurableStep, *args: Any, attempts: int = 8) -> str | None:
         """Run a durable step that returns why it failed, or None."""
         try:
             failure: str | None = await DBOS.run_step_async(patient(name, attempts), function, *args)
@@ -201,15 +202,21 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
             return
 
         async def looked() -> bool:
-            await inventory.refresh(self._platform, row.customer_id)  # what is shown from now on
             return await is_restored(await load(self._platform, optimization_id, "finish"))
 
         try:
             restored = await going_back(looked, self._platform.settings)
+            await self._show_what_there_is(row.customer_id)
         except _REFUSALS as refusal:
             await self._finish(optimization_id, f"{failure}; whether all is as before could not be seen: {refusal}")
         else:
             await self._finish_undone(optimization_id, failure, restored=restored)
+
+    async def _show_what_there_is(self, customer_id: str) -> None:
+        try:
+            await inventory.refresh(self._platform, customer_id)
+        except CloudError as error:  # another account of the customer's, perhaps: that one shows it itself
+            log.warning("inventory not refreshed", customer_id=customer_id, error=str(error))
 
     async def _finish_undone(self, optimization_id: str, failure: str, *, restored: bool | None) -> None:
         result = (await self._unsuccessful(optimization_id, failure)).model_copy(

@@ -16,6 +16,7 @@ from optiinfra.api.runtimes import Command, CommandKind, CommandResult
 from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import wake_after_commit
 
@@ -93,7 +94,6 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
         return row if row.status != "pending" else None
 
     deadline = platform.settings.command_seconds
-    row = None
     try:
         async with platform.database.transaction() as session:
             await session.execute(statement.on_conflict_do_nothing(index_elements=["customer_id", "idempotency_key"]))
@@ -101,10 +101,14 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
             command_id = (await session.scalars(mine)).one()
             wake_after_commit(session, f"commands:{customer_id}")
         row = await platform.wake.until(f"command:{command_id}", answered, deadline)
-    finally:
-        if row is None:  # nobody waits for it any more, so nobody may carry it out later
-            await asyncio.shield(withdraw(platform, customer_id, key))
+    except StoreUnavailable:
+        raise  # whoever ordered it tries again, and finds the order as it is
+    except asyncio.CancelledError:
+        await asyncio.shield(withdraw(platform, customer_id, key))
+        raise
     if row is None:
+        # Nobody waits for it any more, so nobody may carry it out later.
+        await withdraw(platform, customer_id, key)
         raise CommandError(
             f"the runtime did not answer {kind} within {deadline:.0f} s ({await _seen(platform, customer_id)})"
         )

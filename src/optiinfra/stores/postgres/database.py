@@ -37,6 +37,7 @@ class Database:
             url,
             pool_size=20,
             max_overflow=20,
+            pool_timeout=5,
             pool_pre_ping=True,
             connect_args=CONNECT_ARGUMENTS | {"options": _PATIENCE},
         )
