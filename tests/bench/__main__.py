@@ -7,11 +7,11 @@ import sys
 
 from rich.table import Table
 
-from testbed import consistency, paths, startup
+from testbed import consistency, guard, owners, paths, startup
 from testbed.console import console
 from testbed.plugin import GIVEN
 from tests.bench.crash import Crashes, Score
-from tests.bench.migrations import Faults
+from tests.helpers.migration_faults import Faults
 from tests.helpers.private_platform import private_platform_over
 
 
@@ -22,9 +22,20 @@ def crash(arguments: argparse.Namespace) -> int:
     if host is None:
         raise SystemExit(f"environment {arguments.environment!r} is not running: `invoke start-test-env` starts it")
     with private_platform_over(host.document(), f"crash-{os.getpid()}") as platform:
-        score = Crashes(platform, arguments.seed, out.print).run(arguments.runs, arguments.customers)
-        for one in consistency.ask(platform.described)["dangling"]:
-            score.faults.append(Faults(left_over=[f"{one['store']} {one['kind']} {one['id']} -> {one['refers_to']}"]))
+        crashes = Crashes(platform, arguments.seed, out.print)
+        try:
+            crashes.run(arguments.runs, arguments.customers)
+            for one in consistency.ask(platform.described)["dangling"]:
+                left = f"{one['store']} {one['kind']} {one['id']} -> {one['refers_to']}"
+                crashes.score.faults.append(Faults(left_over=[left]))
+        finally:
+            _report(crashes.score, arguments)
+    return 1 if crashes.score.faults else 0
+
+
+def _report(score: Score, arguments: argparse.Namespace) -> None:
+    """Keep the figures, and show them."""
+    out = console()
     document = {"seed": arguments.seed, "customers": arguments.customers, **score.document()}
     target = paths.ROOT / "reports" / "bench" / "crash.json"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +46,6 @@ def crash(arguments: argparse.Namespace) -> int:
             out.print(f"[red]✗[/] {text}")
     out.print(summary(document))
     out.print(f"Figures: {target.relative_to(paths.ROOT)}")
-    return 1 if score.faults else 0
 
 
 def table(score: Score) -> Table:
@@ -68,6 +78,8 @@ def main() -> int:
     crashes.add_argument("--environment", default=os.environ.get(GIVEN, "e2e"))
     crashes.set_defaults(run=crash)
     arguments = parser.parse_args()
+    guard.check_caller()
+    os.environ.setdefault(owners.VARIABLE, owners.mark(os.getpid()))
     return int(arguments.run(arguments))
 
 

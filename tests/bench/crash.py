@@ -1,24 +1,25 @@
 """`crash`: customers migrate and undo, side by side, while one process after another is killed at random moments."""
 
-import random
+import json
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from random import Random
 from statistics import median
 from typing import Any
 
+import httpx
+
 from fixtures import estates
-from testbed.health import Row
-from testbed.waiting import wait_until
-from tests.bench.migrations import Ended, Faults, faults_of
-from tests.helpers import cloud_truth
+from testbed.waiting import WaitTimeoutError, stretched, wait_until
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
-from tests.helpers.migration import MOVED, finished, migrate, persistently, spoiled
+from tests.helpers.migration import estate_of, faults_in, finished, migrate, spoiled
+from tests.helpers.migration_faults import Faults
 from tests.helpers.private_platform import PrivatePlatform
 
 VICTIMS = {
@@ -35,7 +36,6 @@ LONGEST_PAUSE = 3.0
 BACK_SECONDS = 60.0
 UNDONE_SHARE = 1 / 3
 """Of the migrations, those that are made to fail at their last stage."""
-MOVING, SPOT = ("p4de.24xlarge", "on-demand"), ("p4de.24xlarge", "spot")
 
 
 @dataclass
@@ -71,63 +71,74 @@ class Score:
 class Crashes:
     """Kills while customers are at work; `say` hears of each crash as it is over.
 
-    Customers come and go between crashes: what is tried is their analyses, migrations and undoings.
+    Customers come and go between crashes: what is tried is their analyses, migrations and undoings. What goes wrong
+    with one is counted, and the next one comes.
     """
 
     def __init__(self, platform: PrivatePlatform, seed: int, say: Callable[[str], None]) -> None:
-        self._platform, self._random, self._say = platform, random.Random(seed), say
+        self._platform, self._seed, self._random, self._say = platform, seed, Random(seed), say
         self._over = threading.Event()
         self._state = threading.Condition()
         self._at_work = self._moving = 0
         self._crashing = False
         self.score = Score()
 
-    def run(self, runs: int, customers: int) -> Score:
+    def run(self, runs: int, customers: int) -> None:
         """Crash `runs` times while so many customers are at work, and let what was begun come to its end."""
         with ThreadPoolExecutor(customers) as pool:
-            working = [pool.submit(self._work) for _ in range(customers)]
+            working = [pool.submit(self._work, Random(self._seed + number)) for number in range(1, customers + 1)]
             try:
                 for number in range(1, runs + 1):
-                    self._crash(number, working)
+                    self._crash(number)
             finally:
                 self._over.set()
             for each in working:
                 each.result()
-        return self.score
 
-    def _crash(self, number: int, working: list[Future[None]]) -> None:
+    def _crash(self, number: int) -> None:
         victim = self._random.choices(list(VICTIMS), [weight for _, weight in VICTIMS.values()])[0]
         # The moment is what is random here: nothing is waited for.
         self._over.wait(self._random.uniform(0.0, LONGEST_PAUSE))
 
         def somebody_is_at_work() -> bool:
-            for each in working:
-                if each.done():
-                    each.result()  # raises what ended it
             with self._state:
                 self._crashing = self._at_work > 0 and self._moving == 0
             return self._crashing
 
         wait_until(somebody_is_at_work, "a migration to be under way", 180, poll=0.01)
-        began = time.monotonic()
-        if victim == "supervisor":
-            self._platform.kill_supervisor()
-        else:
-            self._platform.kill(VICTIMS[victim][0])
-            wait_until(lambda: self._platform.row(victim), f"{victim} to be back", BACK_SECONDS, accept=is_healthy)
-        took = time.monotonic() - began
-        with self._state:
-            self._crashing = False
-            self._state.notify_all()
+        try:
+            began = time.monotonic()
+            self._kill(victim)
+            took = time.monotonic() - began
+        finally:
+            with self._state:
+                self._crashing = False
+                self._state.notify_all()
         self.score.recoveries[victim].append(took)
         over = sum(self.score.ends.values())
         self._say(f"{number}: {victim} killed, well again after {took:.1f} s; {over} migrations over")
+
+    def _kill(self, victim: str) -> None:
+        """Kill, and return once the victim does its work again."""
+        if victim == "supervisor":
+            self._platform.kill_supervisor()
+            return
+        well_again = WORKS[victim](self._platform) if victim in WORKS else lambda: True
+        self._platform.kill(VICTIMS[victim][0])
+        wait_until(
+            lambda: self._platform.row(victim).status == "healthy" and well_again(),
+            f"{victim} to be back",
+            BACK_SECONDS,
+            transient=(httpx.HTTPError,),
+            poll=0.05,
+        )
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         """While a customer comes or goes nobody is killed."""
         with self._state:
-            self._state.wait_for(lambda: not self._crashing)
+            if not self._state.wait_for(lambda: not self._crashing, stretched(2 * BACK_SECONDS)):
+                raise WaitTimeoutError("waited for a crash to be over; it is not")
             self._moving += 1
         try:
             yield
@@ -145,34 +156,26 @@ class Crashes:
             with self._undisturbed():
                 stay.close()
 
-    def _work(self) -> None:
+    def _work(self, chance: Random) -> None:
         while not self._over.is_set():
-            with self._customer() as customer:
-                self._migrate(customer)
+            try:
+                with self._customer() as customer:
+                    self._migrate(customer, undoing=chance.random() < UNDONE_SHARE)
+            except Exception as error:  # whatever it is, a customer of the platform's met it
+                with self._state:
+                    self.score.ends["broken off"] += 1
+                    self.score.faults.append(Faults(lost=[f"{type(error).__name__}: {error}"]))
 
-    def _migrate(self, customer: Customer) -> None:
-        before = cloud_truth.running(customer.seeded)
+    def _migrate(self, customer: Customer, *, undoing: bool) -> None:
+        before, crashes = estate_of(customer), self.score.crashes
         with self._state:
-            undoing = self._random.random() < UNDONE_SHARE
             self._at_work += 1
-        crashes = self.score.crashes
         try:
             optimization = finished(customer, spoiled(customer) if undoing else migrate(customer))
         finally:
             with self._state:
                 self._at_work -= 1
-        found = faults_of(
-            Ended(
-                optimization=optimization,
-                events=persistently(lambda: customer.get(f"/customers/{customer.id}/events", limit=1000)),
-                before=before,
-                wanted=[SPOT if kind == MOVING else kind for kind in before],
-                running=cloud_truth.running(customer.seeded),
-                spot_requests=cloud_truth.spot_requests(customer.seeded),
-                orders=before.count(MOVING),
-                fleet=customer.fleet(MOVED),
-            )
-        )
+        found = faults_in(customer, optimization, before, "rolled_back" if undoing else "completed")
         with self._state:
             self.score.ends[f"{optimization.status}, as it had to be" if undoing else optimization.status] += 1
             self.score.crashes_each.append(self.score.crashes - crashes)
@@ -180,6 +183,39 @@ class Crashes:
                 self.score.faults.append(found)
 
 
-def is_healthy(row: Row) -> bool:
-    """Whether a part is well."""
-    return row.status == "healthy"
+def _registered_anew(agent_type: str) -> Callable[[PrivatePlatform], Callable[[], bool]]:
+    """The agent is in the registry under another id than now."""
+
+    def ids(platform: PrivatePlatform) -> set[str]:
+        headers = {"Authorization": f"Bearer {platform.document['credentials']['admin_token']}"}
+        answer = httpx.get(f"{platform.document['urls']['orchestrator']}/orchestrator/agents", headers=headers)
+        answer.raise_for_status()
+        agents = answer.json()
+        return {one["agent_id"] for one in agents if one["agent_type"] == agent_type and one["status"] == "active"}
+
+    def now_known(platform: PrivatePlatform) -> Callable[[], bool]:
+        before = ids(platform)
+        return lambda: bool(ids(platform) - before)
+
+    return now_known
+
+
+def _tells_of_itself_anew(platform: PrivatePlatform) -> Callable[[], bool]:
+    """The runtime writes its status again, and serves as many customers as before."""
+    file = platform.described.state_dir / "runtime-status.json"
+    before = json.loads(file.read_text())
+
+    def told() -> bool:
+        status = json.loads(file.read_text())
+        return bool(status["at"] > before["at"] and status["customers"] >= before["customers"])
+
+    return told
+
+
+WORKS: dict[str, Callable[[PrivatePlatform], Callable[[], bool]]] = {
+    "runtime": _tells_of_itself_anew,
+    "cost-agent": _registered_anew("cost"),
+    "performance-agent": _registered_anew("performance"),
+    "application-agent": _registered_anew("application"),
+}
+"""What tells a victim's new life from what is left of the old one."""

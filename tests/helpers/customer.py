@@ -22,6 +22,18 @@ ANALYSIS_SECONDS = 60.0
 OPTIMIZATION_SECONDS = 240.0
 
 
+class Unavailable(AssertionError):  # noqa: N818  named after the condition
+    """The platform answered 503: something that it needs is away."""
+
+
+def _json(answer: httpx.Response) -> Any:
+    words = f"{answer.request.method} {answer.request.url.path} answered {answer.status_code}: {answer.text}"
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        raise Unavailable(words)
+    assert answer.is_success, words
+    return answer.json()
+
+
 @dataclass
 class Customer:
     """One provisioned customer, signed in as its owner."""
@@ -37,15 +49,11 @@ class Customer:
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The JSON answer of a GET that succeeds."""
-        answer = self.http.get(path, params=parameters)
-        assert answer.is_success, f"GET {path} answered {answer.status_code}: {answer.text}"
-        return answer.json()
+        return _json(self.http.get(path, params=parameters))
 
     def post(self, path: str, body: object = None) -> Any:
         """The JSON answer of a POST that succeeds."""
-        answer = self.http.post(path, json=body)
-        assert answer.is_success, f"POST {path} answered {answer.status_code}: {answer.text}"
-        return answer.json()
+        return _json(self.http.post(path, json=body))
 
     def infrastructure(self) -> Infrastructure:
         """The estate as the platform shows it."""

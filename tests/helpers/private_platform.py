@@ -7,14 +7,20 @@ from typing import Any
 
 import pytest
 
+from fixtures import estates
+from testbed import consistency, evidence, paths, private, startup
 from testbed import environment as environments
-from testbed import private, startup
 from testbed.environment import Environment, free_port
 from testbed.health import Row, check
+from testbed.locks import locked
 from testbed.parts import named
 from testbed.waiting import wait_until
+from tests.helpers.customer import Customer
+from tests.helpers.customers import ESTATES, provisioned
 from tests.helpers.own_environment import OwnEnvironment
 from tests.helpers.proxy import Proxy, proxy_to
+
+KEPT_LOGS = paths.ROOT / "reports" / "evidence" / "pytest" / "private"
 
 PROXIED = ("postgresql", "clickhouse", "redis", "qdrant", "cloud-front")
 
@@ -69,17 +75,37 @@ def private_platform_over(
             proxies[part] = stack.enter_context(proxy_to(host.ports[part], port))
         platform = PrivatePlatform(name, proxies)
         described = private.describe(name, host, {part: proxy.port for part, proxy in proxies.items()}, changed)
-        stack.callback(startup.clean, name, print)
-        described.state_dir.mkdir(parents=True, exist_ok=True)
-        described.save()
+        stack.callback(_clean, name)
+        with locked(name):
+            described.save()
         platform.document = startup.start(name, described.settings, print).document()
         yield platform
 
 
+def _clean(name: str) -> None:
+    """Remove it, and keep its logs: they may be all that tells of a failure."""
+    startup.stop(name, print)
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    evidence.keep_logs(name, KEPT_LOGS / f"{name.rpartition('-')[0]}{worker}")
+    startup.clean(name, print)
+
+
 @pytest.fixture(scope="module")
 def private_platform(environment: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[PrivatePlatform]:
-    """One for the tests of a module. Parametrized indirectly, by a mapping, it has other settings."""
+    """One for the tests of a module. Parametrized indirectly, by a mapping, it has other settings.
+
+    When the module is over its stores and clouds must agree with each other.
+    """
     module = request.node.name.rpartition("/")[2].removeprefix("test_").removesuffix(".py").replace("_", "-")
     changed = getattr(request, "param", None)
     with private_platform_over(environment, f"{module}-{os.getpid()}", changed) as platform:
         yield platform
+        dangling = consistency.ask(platform.described)["dangling"]
+        assert dangling == [], f"after all that happened to {platform.name} its stores and clouds do not agree"
+
+
+@pytest.fixture
+def private_acme(private_platform: PrivatePlatform) -> Iterator[Customer]:
+    """The sample estate, as a customer of the private platform."""
+    with provisioned(private_platform.document, estates.load(ESTATES / "acme.yaml")) as customer:
+        yield customer

@@ -18,7 +18,7 @@ from testbed.waiting import wait_until
 from tests.helpers import cloud_truth
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
-from tests.helpers.migration import MOVED, assert_migrated_once, assert_undone_once, begun, migrate
+from tests.helpers.migration import MOVED, assert_migrated_once, assert_undone_once, begun, estate_of, migrate
 from tests.helpers.own_environment import own_environment
 from tests.helpers.private_platform import PrivatePlatform
 
@@ -49,7 +49,7 @@ def error_of(optimization: Optimization) -> str:
 @pytest.mark.parametrize("struck_at", ["create_spot_instances", "full_migration"])
 def test_an_interruption_is_noticed_in_time_for_the_traffic(slow_environment: dict[str, Any], struck_at: str) -> None:
     with provisioned(slow_environment, estates.load(ESTATES / "acme.yaml")) as acme:
-        before, running = acme.fleet(MOVED), cloud_truth.running(acme.seeded)
+        before = estate_of(acme)
         optimization_id = migrate(acme)
         begun(acme, optimization_id, struck_at)
         acme.break_fleet({"kind": "spot_interruption", "deployment": MOVED})
@@ -57,33 +57,32 @@ def test_an_interruption_is_noticed_in_time_for_the_traffic(slow_environment: di
         optimization = acme.finished_optimization(optimization_id)
 
         assert "the cloud takes back spot instances" in error_of(optimization)
-        assert_undone_once(acme, optimization, MOVED, before, running)
+        assert_undone_once(acme, optimization, before)
         assert "terminate_ondemand" not in [step.name for step in optimization.execution_steps]
-        assert [replica["state"] for replica in acme.fleet(MOVED)["replicas"]] == ["ready"] * 2
 
 
 def test_without_spot_capacity_nothing_is_changed(acme: Customer) -> None:
-    before, running = acme.fleet(MOVED), cloud_truth.running(acme.seeded)
+    before = estate_of(acme)
     acme.break_fleet({"kind": "insufficient_capacity", "lifecycle": "spot"})
 
     optimization = acme.finished_optimization(migrate(acme))
 
     assert "InsufficientInstanceCapacity: We currently do not have sufficient p4de.24xlarge" in error_of(optimization)
     assert [step.name for step in optimization.execution_steps] == ["create_spot_instances"]
-    assert_undone_once(acme, optimization, MOVED, before, running)
+    assert_undone_once(acme, optimization, before)
 
 
 def test_a_cloud_that_errs_now_and_then_holds_up_nothing_and_doubles_nothing(acme: Customer) -> None:
+    before = estate_of(acme)
     acme.break_fleet({**UNHEARD, "rate": 0.3, "codes": ["RequestLimitExceeded", "Throttling", "InternalError"]})
 
     optimization = acme.finished_optimization(migrate(acme))
 
-    assert_migrated_once(acme, optimization, MOVED)
-    assert optimization.result is not None
-    assert optimization.result.actual_savings is not None, "what it brought was measured all the same"
+    assert_migrated_once(acme, optimization, before)
 
 
 def test_a_cloud_that_is_away_for_a_while_is_waited_for(acme: Customer) -> None:
+    before = estate_of(acme)
     optimization_id = migrate(acme)
     begun(acme, optimization_id, "scale_to_50_percent")
     acme.break_fleet(UNHEARD)
@@ -93,11 +92,11 @@ def test_a_cloud_that_is_away_for_a_while_is_waited_for(acme: Customer) -> None:
     assert held.execution_steps[-1].name in ("scale_to_50_percent", "validate_50_percent"), "it cannot go on meanwhile"
     acme.mend_fleet()
 
-    assert_migrated_once(acme, acme.finished_optimization(optimization_id), MOVED)
+    assert_migrated_once(acme, acme.finished_optimization(optimization_id), before)
 
 
 def test_a_role_taken_away_ends_the_change_and_undoing_waits_for_it(acme: Customer) -> None:
-    before, running = acme.fleet(MOVED), cloud_truth.running(acme.seeded)
+    before = estate_of(acme)
     optimization_id = migrate(acme)
     begun(acme, optimization_id, "validate_canary")
     acme.break_fleet({"kind": "assume_role_denied"})
@@ -111,7 +110,7 @@ def test_a_role_taken_away_ends_the_change_and_undoing_waits_for_it(acme: Custom
     optimization = acme.finished_optimization(optimization_id)
 
     assert "UnauthorizedOperation: You are not authorized" in error_of(optimization)
-    assert_undone_once(acme, optimization, MOVED, before, running)
+    assert_undone_once(acme, optimization, before)
 
 
 def test_what_is_to_come_back_is_asked_for_until_there_is_capacity(acme: Customer) -> None:
@@ -172,9 +171,10 @@ def test_undoing_that_is_refused_for_long_ends_and_says_so(private_platform: Pri
 
 
 def test_engines_that_load_slowly_are_waited_for(acme: Customer) -> None:
+    before = estate_of(acme)
     acme.break_fleet({"kind": "slow_start", "seconds": 300})
 
-    assert_migrated_once(acme, acme.finished_optimization(migrate(acme)), MOVED)
+    assert_migrated_once(acme, acme.finished_optimization(migrate(acme)), before)
 
 
 @pytest.mark.parametrize("step", ["validate_canary", "full_migration"])

@@ -1,6 +1,7 @@
 """Stores and clouds agree after all that happens, each kind of disagreement is found, and who leaves leaves nothing."""
 
 import json
+import os
 import socket
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
 from tests.helpers.own_environment import OwnEnvironment
 from tests.helpers.planting import PLANTED, Ground
-from tests.helpers.private_platform import PrivatePlatform
+from tests.helpers.private_platform import PrivatePlatform, private_platform_over
 from tests.helpers.stores import Stores
 
 pytestmark = pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
@@ -48,9 +49,10 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def own(private_platform: PrivatePlatform) -> PrivatePlatform:
-    """Nobody else's customers come and go in it."""
-    return private_platform
+def own(environment: dict[str, Any]) -> Iterator[PrivatePlatform]:
+    """Nobody else's customers come and go in it, and what is planted nobody sweeps up while it is looked for."""
+    with private_platform_over(environment, f"consistency-{os.getpid()}", {"SWEEP_SECONDS": "3600"}) as platform:
+        yield platform
 
 
 @pytest.fixture(scope="module")
