@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from optiinfra.clouds.protocol import CloudUnavailable
 from optiinfra.domain.optimization import STEPS
 from optiinfra.orchestrator.optimizations.rollout import STEP_ACTIONS
 from optiinfra.orchestrator.optimizations.run import Run, StepError
@@ -110,3 +111,36 @@ def test_going_back_leaves_originals_that_died_to_those_whose_they_are() -> None
     run = run_on(Cloud([], []), fleet)
     asyncio.run(STEP_ACTIONS["scale_to_50_percent"].undo(run))
     assert fleet.orders == [("set_weights", {"old-2": 1.0})]
+
+
+def test_traffic_goes_back_though_the_cloud_is_away() -> None:
+    fleet, cloud = Fleet(*OLD, ("new-1", "i-new-1", "ready")), Cloud(["i-new-1"], [])
+
+    async def away(_key: str) -> list[str]:
+        raise CloudUnavailable("DescribeInstances: no answer")
+
+    cloud.tagged = away  # type: ignore[method-assign]
+
+    async def outcome() -> object:
+        (seen,) = await asyncio.gather(STEP_ACTIONS["deploy_canary"].undo(run_on(cloud, fleet)), return_exceptions=True)
+        return seen
+
+    assert isinstance(asyncio.run(outcome()), CloudUnavailable)
+    assert fleet.orders == [("set_weights", {"old-1": 0.5, "old-2": 0.5})]
+
+
+def test_where_one_order_fails_the_others_come_to_their_end_first() -> None:
+    fleet, ended = Fleet(*OLD), list[str]()
+    run = run_on(Cloud(["i-new-1", "i-new-2"], []), fleet)
+
+    async def order(name: str, *_order: Any) -> dict[str, Any]:
+        if name == "deploy:i-new-1":
+            raise StepError("the engine does not start")
+        await asyncio.sleep(0.05)
+        ended.append(name)
+        return {"replica_id": "new-2"}
+
+    run.order = order  # type: ignore[misc,method-assign,assignment]
+    with pytest.raises(StepError, match="does not start"):
+        asyncio.run(STEP_ACTIONS["full_migration"].do(run))
+    assert ended == ["deploy:i-new-2"]
