@@ -119,7 +119,7 @@ def test_traffic_goes_back_though_the_cloud_is_away() -> None:
     async def away(_key: str) -> list[str]:
         raise CloudUnavailable("DescribeInstances: no answer")
 
-    cloud.tagged = away  # type: ignore[method-assign]
+    cloud.tagged = away  # type: ignore[method-assign,assignment]
 
     async def outcome() -> object:
         (seen,) = await asyncio.gather(STEP_ACTIONS["deploy_canary"].undo(run_on(cloud, fleet)), return_exceptions=True)
@@ -140,7 +140,7 @@ def test_where_one_order_fails_the_others_come_to_their_end_first() -> None:
         ended.append(name)
         return {"replica_id": "new-2"}
 
-    run.order = order  # type: ignore[misc,method-assign,assignment]
+    run.order = order  # type: ignore[method-assign,assignment]
     with pytest.raises(StepError, match="does not start"):
         asyncio.run(STEP_ACTIONS["full_migration"].do(run))
     assert ended == ["deploy:i-new-2"]
