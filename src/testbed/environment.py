@@ -227,8 +227,6 @@ def read(name: str) -> Environment | None:
 
 def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
     file = description(name)
-    if not file.exists():
-        return None
     try:
         document = json.loads(file.read_text())
         settings = {field.name: document[field.name] for field in dataclasses.fields(Settings)}
@@ -248,6 +246,8 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
             owner=Owner(**owner) if owner else None,
         )
         return environment, {part: str(url) for part, url in document["urls"].items()}
+    except FileNotFoundError:
+        return None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SetupError(
             f"{file} cannot be read ({error!r}): run `invoke clean --name {name}` and start again"

@@ -81,6 +81,18 @@ def test_an_unreadable_description_says_how_to_get_rid_of_it() -> None:
         environments.load("mine")
 
 
+def test_a_description_that_is_removed_while_it_is_read_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    create().save()
+    read = Path.read_text
+
+    def too_late(path: Path) -> str:
+        path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_text", too_late)
+    assert environments.load("mine") is None
+
+
 def test_secrets_are_kept_so_that_kept_data_stays_readable() -> None:
     first = create()
     again = create(previous=first)
