@@ -21,18 +21,15 @@ DEFAULT_NAME = "e2e"
 BACKENDS = ("embedded",)
 # Below the range that the kernel hands out to outgoing connections, so that none of those takes a port before we do.
 FREE_PORTS = range(20000, 32000)
-SECRETS = (
+STORE_SECRETS = (
     "postgresql_password",
     "clickhouse_password",
     "clickhouse_reader_password",
     "redis_password",
     "qdrant_api_key",
     "qdrant_read_only_api_key",
-    "admin_token",
-    "enrolment_secret",
-    "token_signing_key",
-    "portal_session_key",
 )
+SECRETS = (*STORE_SECRETS, "admin_token", "enrolment_secret", "token_signing_key", "portal_session_key")
 # What children inherit of the caller's environment; nothing else, so that no credential of the caller reaches them.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 INHERITED_PREFIXES = ("PYTHON", "COVERAGE_")

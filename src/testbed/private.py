@@ -14,14 +14,6 @@ from testbed.environment import Environment
 from testbed.parts import HOST
 from testbed.waiting import stretched
 
-STORE_SECRETS = (
-    "postgresql_password",
-    "clickhouse_password",
-    "clickhouse_reader_password",
-    "redis_password",
-    "qdrant_api_key",
-    "qdrant_read_only_api_key",
-)
 CALL_SECONDS = 10.0
 NOT_STARTED = ""
 """In place of a supervisor's socket, until there is one."""
@@ -40,7 +32,7 @@ def describe(
         made,
         over=over.name,
         namespace=f"optiinfra_{name.replace('-', '_')}",
-        credentials={**made.credentials, **{word: over.credentials[word] for word in STORE_SECRETS}},
+        credentials={**made.credentials, **{word: over.credentials[word] for word in environments.STORE_SECRETS}},
         changed=dict(changed or {}),
     )
     own = {part.name: made.ports[part.name] for part in private.parts if part.port}

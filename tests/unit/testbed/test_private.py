@@ -35,6 +35,12 @@ def test_its_data_are_its_own_and_its_secrets_too(host: Environment) -> None:
     assert mine["OPTIINFRA_REDIS_URL"] == theirs["OPTIINFRA_REDIS_URL"]
 
 
+def test_it_knows_the_words_of_the_stores_and_no_others_of_its_host(host: Environment) -> None:
+    mine = private.describe("mine", host).credentials
+    shared = {word for word in mine if mine[word] == host.credentials[word]}
+    assert shared == {word for word in mine if word.startswith(("postgresql_", "clickhouse_", "redis_", "qdrant_"))}
+
+
 def test_settings_can_be_changed(host: Environment) -> None:
     mine = private.describe("mine", host, changed={"OPTIMIZATION_DEADLINE_SECONDS": "5"})
     assert mine.variables(named("orchestrator"))["OPTIINFRA_OPTIMIZATION_DEADLINE_SECONDS"] == "5"
