@@ -1,5 +1,6 @@
 """One environment: its name, ports, addresses and secrets, kept in ``.testenv/NAME/environment.json`` (mode 0600)."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -234,7 +235,7 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
             settings=Settings(**settings),
             version=document["version"],
             fingerprint=document["fingerprint"],
-            ports=document["ports"],
+            ports={part: int(port) for part, port in document["ports"].items()},
             credentials={key: document["credentials"][key] for key in SECRETS},
             supervisor_socket=document["supervisor_socket"],
             over=document["over"],
@@ -295,11 +296,25 @@ def choose_ports(name: str) -> dict[str, int]:
 
 
 def free_port(taken: set[int]) -> int:
-    """A port of the range that nothing listens on now."""
+    """A port of the range that nothing listens on now, and that no environment of this checkout has."""
+    unwanted = taken | promised_ports()
     for port in random.sample(FREE_PORTS, k=200):
-        if port not in taken and is_free(port):
+        if port not in unwanted and is_free(port):
             return port
     raise SetupError(f"no free port found from {FREE_PORTS.start} to {FREE_PORTS.stop}")
+
+
+def promised_ports() -> set[int]:
+    """The ports that environments of this checkout are described with: those about to start do not listen yet.
+
+    What cannot be read promises none.
+    """
+    found: set[int] = set()
+    for file in paths.environments_dir().glob("*/environment.json"):
+        with contextlib.suppress(SetupError, ValueError):  # a folder of ours with a name that is none
+            if (described := read(file.parent.name)) is not None:
+                found.update(described.ports.values())
+    return found
 
 
 def is_free(port: int) -> bool:

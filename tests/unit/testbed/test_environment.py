@@ -1,5 +1,6 @@
 """Names, ports, variables, and what children may see of the caller's environment."""
 
+import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,18 @@ def test_one_port_for_two_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_port_somebody_listens_on_is_not_free(listener: int) -> None:
     assert not environments.is_free(listener)
+
+
+def test_a_port_that_another_environment_is_described_with_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "is_free", lambda _port: True)  # nothing listens yet
+    monkeypatch.setattr(random, "sample", lambda ports, k: ports[:k])  # both would take the same
+    first = create("first")
+    first.save()
+    for name, text in (("broken", "{"), ("Not a name", "{}")):
+        (paths.environments_dir() / name).mkdir()
+        (paths.environments_dir() / name / "environment.json").write_text(text)
+    assert environments.promised_ports() == set(first.ports.values())
+    assert set(create("second").ports.values()).isdisjoint(first.ports.values())
 
 
 @pytest.mark.parametrize("name", ["", "../x", "Upper", "-x", "a" * 60])
