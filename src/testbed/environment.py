@@ -1,5 +1,6 @@
 """One environment: its name, ports, addresses and secrets, kept in ``.testenv/NAME/environment.json`` (mode 0600)."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,18 +22,15 @@ DEFAULT_NAME = "e2e"
 BACKENDS = ("embedded",)
 # Below the range that the kernel hands out to outgoing connections, so that none of those takes a port before we do.
 FREE_PORTS = range(20000, 32000)
-SECRETS = (
+STORE_SECRETS = (
     "postgresql_password",
     "clickhouse_password",
     "clickhouse_reader_password",
     "redis_password",
     "qdrant_api_key",
     "qdrant_read_only_api_key",
-    "admin_token",
-    "enrolment_secret",
-    "token_signing_key",
-    "portal_session_key",
 )
+SECRETS = (*STORE_SECRETS, "admin_token", "enrolment_secret", "token_signing_key", "portal_session_key")
 # What children inherit of the caller's environment; nothing else, so that no credential of the caller reaches them.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 INHERITED_PREFIXES = ("PYTHON", "COVERAGE_")
@@ -227,8 +225,6 @@ def read(name: str) -> Environment | None:
 
 def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
     file = description(name)
-    if not file.exists():
-        return None
     try:
         document = json.loads(file.read_text())
         settings = {field.name: document[field.name] for field in dataclasses.fields(Settings)}
@@ -239,7 +235,7 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
             settings=Settings(**settings),
             version=document["version"],
             fingerprint=document["fingerprint"],
-            ports=document["ports"],
+            ports={part: int(port) for part, port in document["ports"].items()},
             credentials={key: document["credentials"][key] for key in SECRETS},
             supervisor_socket=document["supervisor_socket"],
             over=document["over"],
@@ -248,6 +244,8 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
             owner=Owner(**owner) if owner else None,
         )
         return environment, {part: str(url) for part, url in document["urls"].items()}
+    except FileNotFoundError:
+        return None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SetupError(
             f"{file} cannot be read ({error!r}): run `invoke clean --name {name}` and start again"
@@ -298,11 +296,25 @@ def choose_ports(name: str) -> dict[str, int]:
 
 
 def free_port(taken: set[int]) -> int:
-    """A port of the range that nothing listens on now."""
+    """A port of the range that nothing listens on now, and that no environment of this checkout has."""
+    unwanted = taken | promised_ports()
     for port in random.sample(FREE_PORTS, k=200):
-        if port not in taken and is_free(port):
+        if port not in unwanted and is_free(port):
             return port
     raise SetupError(f"no free port found from {FREE_PORTS.start} to {FREE_PORTS.stop}")
+
+
+def promised_ports() -> set[int]:
+    """The ports that environments of this checkout are described with: those about to start do not listen yet.
+
+    What cannot be read promises none.
+    """
+    found: set[int] = set()
+    for file in paths.environments_dir().glob("*/environment.json"):
+        with contextlib.suppress(SetupError, ValueError):  # a folder of ours with a name that is none
+            if (described := read(file.parent.name)) is not None:
+                found.update(described.ports.values())
+    return found
 
 
 def is_free(port: int) -> bool:

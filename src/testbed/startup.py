@@ -204,7 +204,7 @@ def remove(name: str, say: Say) -> None:
     _stop(name, say)
     with contextlib.suppress(SetupError):  # what cannot be read says of nothing that it is somebody else's guest
         if (found := environments.read(name)) is not None and found.over is not None:
-            private.drop(found)
+            private.drop(found, say)
     state = paths.state_dir(name)
     outside = state / "postgresql"
     linked = [outside.resolve()] if outside.is_symlink() else []

@@ -214,7 +214,7 @@ class Supervisor:
         def ended() -> bool:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as call:
                 call.connect(self._environment.supervisor_socket)  # wakes its main loop
-            return not process.is_running()
+            return not processes.lives(process)
 
         wait_until(ended, "the supervisor to end", STOP_SECONDS, poll=0.02)
 

@@ -1,6 +1,7 @@
 """Git worktrees to break things in: in a folder of the run's own, removed after it or, when it was killed, later."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -67,19 +68,48 @@ def variables(tree: Path) -> dict[str, str]:
 
 
 def clear(say: Callable[[str], None], root: Path | None = None) -> None:
-    """Remove the worktrees of dead runs, and what their tests started."""
+    """Remove the worktrees of dead runs, and what their tests started; not while somebody else is doing that."""
     root = root or paths.ROOT
-    for tree in listed(root):
-        if _deserted(tree.parent, root):
-            # A worktree is a checkout: as far as it is there, it can clean up after itself.
-            clean = [sys.executable, "-m", "invoke", "clean"]
-            if tree.exists():
-                subprocess.run(clean, cwd=tree, env=variables(tree), capture_output=True, check=False)
-            git(root, "worktree", "remove", "--force", "--force", str(tree))  # even half-made ones, which are locked
-            say(f"removed worktree {tree}, whose session is dead")
-    for folder in Path(tempfile.gettempdir()).glob(f"{_prefix(root)}*"):
-        if _deserted(folder, root):
-            shutil.rmtree(folder, ignore_errors=True)
+    with _alone(root) as alone:
+        if not alone:
+            return
+        for tree in listed(root):
+            if _deserted(tree.parent, root):
+                _remove(root, tree, say)
+        for folder in Path(tempfile.gettempdir()).glob(f"{_prefix(root)}*"):
+            if _deserted(folder, root):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[bool]:
+    """Whether nobody else is at it, nor will be meanwhile. The checkout itself is the lock: no file stays."""
+    opened = os.open(root, os.O_RDONLY)
+    try:
+        yield _taken(opened)
+    finally:
+        os.close(opened)
+
+
+def _taken(opened: int) -> bool:
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove(root: Path, tree: Path, say: Callable[[str], None]) -> None:
+    # A worktree is a checkout: as far as it is there, it can clean up after itself.
+    clean = [sys.executable, "-m", "invoke", "clean"]
+    if tree.exists():
+        subprocess.run(clean, cwd=tree, env=variables(tree), capture_output=True, check=False)
+    try:
+        git(root, "worktree", "remove", "--force", "--force", str(tree))  # even half-made ones, which are locked
+    except GitError as error:  # such as a git that its dead run left at work there
+        say(f"worktree {tree}, whose session is dead, could not be removed now ({error})")
+    else:
+        say(f"removed worktree {tree}, whose session is dead")
 
 
 def _deserted(folder: Path, root: Path) -> bool:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import psutil
 import pytest
@@ -16,9 +16,11 @@ def sleeper() -> Iterator[Sleeper]:
     """Starts a process with variables besides ours, by default one that only sleeps; ended with the test."""
     started = []
 
-    def start(code: str = "import time; time.sleep(600)", **variables: str) -> psutil.Process:
+    def start(
+        code: str = "import time; time.sleep(600)", arguments: Sequence[str] = (), **variables: str
+    ) -> psutil.Process:
         process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code, *arguments],
             env=os.environ | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -1,5 +1,6 @@
 """Names, ports, variables, and what children may see of the caller's environment."""
 
+import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_a_port_somebody_listens_on_is_not_free(listener: int) -> None:
     assert not environments.is_free(listener)
 
 
+def test_a_port_that_another_environment_is_described_with_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "is_free", lambda _port: True)  # nothing listens yet
+    monkeypatch.setattr(random, "sample", lambda ports, k: ports[:k])  # both would take the same
+    first = create("first")
+    first.save()
+    for name, text in (("broken", "{"), ("Not a name", "{}")):
+        (paths.environments_dir() / name).mkdir()
+        (paths.environments_dir() / name / "environment.json").write_text(text)
+    assert environments.promised_ports() == set(first.ports.values())
+    assert set(create("second").ports.values()).isdisjoint(first.ports.values())
+
+
 @pytest.mark.parametrize("name", ["", "../x", "Upper", "-x", "a" * 60])
 def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot name an environment"):
@@ -79,6 +92,18 @@ def test_an_unreadable_description_says_how_to_get_rid_of_it() -> None:
     (folder / "environment.json").write_text("{}")
     with pytest.raises(SetupError, match="invoke clean --name mine"):
         environments.load("mine")
+
+
+def test_a_description_that_is_removed_while_it_is_read_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    create().save()
+    read = Path.read_text
+
+    def too_late(path: Path) -> str:
+        path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_text", too_late)
+    assert environments.load("mine") is None
 
 
 def test_secrets_are_kept_so_that_kept_data_stays_readable() -> None:

@@ -138,11 +138,17 @@ def test_a_folder_is_not_removed_because_a_description_names_it(
         assert tmp_path.exists()
 
 
-def test_the_worktrees_of_a_dead_run_go_and_a_living_ones_stay(tmp_path: Path, gone: Owner) -> None:
-    root = paths.ROOT
-    worktrees.git(root, "init", "-q")
+@pytest.fixture
+def repository() -> Path:
+    """The checkout, with a commit in it."""
+    worktrees.git(paths.ROOT, "init", "-q")
     who = ("-c", "user.name=t", "-c", "user.email=t@example.test")
-    worktrees.git(root, *who, "commit", "-q", "--no-verify", "--allow-empty", "-m", "nothing")
+    worktrees.git(paths.ROOT, *who, "commit", "-q", "--no-verify", "--allow-empty", "-m", "nothing")
+    return paths.ROOT
+
+
+def test_the_worktrees_of_a_dead_run_go_and_a_living_ones_stay(repository: Path, tmp_path: Path, gone: Owner) -> None:
+    root = repository
     with worktrees.folder_for(root) as living, worktrees.worktree(root, "HEAD", living / "kept"):
         this = f"-{LIVING.pid}-{LIVING.started}-"
         assert this in living.name
@@ -156,3 +162,52 @@ def test_the_worktrees_of_a_dead_run_go_and_a_living_ones_stay(tmp_path: Path, g
         listed = worktrees.git(root, "worktree", "list").splitlines()
         assert [line.split()[0] for line in listed] == [str(root), str(living / "kept")]
         assert not dead.exists()
+
+
+def deserted_tree(root: Path, owner: Owner) -> Path:
+    """A worktree of a run that is dead."""
+    with worktrees.folder_for(root) as living:
+        dead = living.with_name(
+            living.name.replace(f"-{LIVING.pid}-{LIVING.started}-", f"-{owner.pid}-{owner.started}-")
+        )
+    worktrees.git(root, "worktree", "add", "-q", "--detach", str(dead / "tree"), "HEAD")
+    return dead / "tree"
+
+
+def test_two_that_look_at_once_remove_a_worktree_once(
+    repository: Path, gone: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = deserted_tree(repository, gone)
+    said: list[str] = []
+    git = worktrees.git
+
+    def meanwhile(folder: Path, *arguments: str) -> str:
+        if arguments[:2] == ("worktree", "remove"):
+            monkeypatch.setattr(worktrees, "git", git)
+            worktrees.clear(said.append)
+        return git(folder, *arguments)
+
+    monkeypatch.setattr(worktrees, "git", meanwhile)
+    worktrees.clear(said.append)
+    assert said == [f"removed worktree {tree}, whose session is dead"]
+    assert not tree.exists()
+
+
+def test_a_worktree_that_git_does_not_remove_is_named_and_hinders_no_other(
+    repository: Path, gone: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees = [deserted_tree(repository, gone) for _ in range(2)]
+    git = worktrees.git
+
+    def refusing(folder: Path, *arguments: str) -> str:
+        if arguments[-1] == str(trees[0]):
+            raise worktrees.GitError("git worktree: failed to delete: Directory not empty")
+        return git(folder, *arguments)
+
+    monkeypatch.setattr(worktrees, "git", refusing)
+    said = clear()
+    assert f"worktree {trees[0]}, whose session is dead, could not be removed now (git worktree: failed" in said
+    assert f"removed worktree {trees[1]}" in said
+    monkeypatch.setattr(worktrees, "git", git)
+    assert f"removed worktree {trees[0]}" in clear()
+    assert worktrees.listed(repository) == [repository]

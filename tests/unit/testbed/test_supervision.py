@@ -1,11 +1,14 @@
 """The supervisor's configuration, and what is read from its log."""
 
 import configparser
+import contextlib
 import os
 import shlex
+import xmlrpc.client
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from testbed import environment as environments
@@ -13,6 +16,7 @@ from testbed import paths, supervision
 from testbed.environment import Environment, Settings
 from testbed.parts import named, programs
 from testbed.supervision import Exit, Supervisor
+from tests.unit.testbed.conftest import Sleeper
 
 LOG = """\
 2026-11-22 13:51:21,548 INFO spawned: 'redis' with pid 6466
@@ -66,6 +70,29 @@ def test_a_stale_pid_file_is_not_believed(environment: Environment, text: str) -
     environment.state_dir.mkdir(parents=True)
     (environment.state_dir / "supervisord.pid").write_text(text)
     assert Supervisor(environment).pid is None
+
+
+def test_a_supervisor_that_ended_and_was_not_waited_for_is_stopped(
+    environment: Environment, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = sleeper(arguments=[str(environment.state_dir / "supervisord.conf")])
+    environment.state_dir.mkdir(parents=True)
+    (environment.state_dir / "supervisord.pid").write_text(str(process.pid))
+
+    class Remote:
+        def stopProcess(self, name: str, _wait: bool) -> None:  # noqa: N802  (its name)
+            raise xmlrpc.client.Fault(70, f"NOT_RUNNING: {name}")
+
+        def getAllProcessInfo(self) -> list[object]:  # noqa: N802
+            return []
+
+        def shutdown(self) -> None:
+            process.kill()
+
+    monkeypatch.setattr(Supervisor, "remote", lambda _self: contextlib.nullcontext(Remote()))
+    monkeypatch.setattr(supervision, "STOP_SECONDS", 2)
+    Supervisor(environment).stop()
+    assert process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_value_that_supervisor_cannot_pass_is_refused(
