@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Form
 from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -45,6 +45,10 @@ def client() -> Iterator[TestClient]:
     @app.post("/open", status_code=201)
     async def public(body: Note) -> Note:
         return body
+
+    @app.post("/form")
+    async def form(text: Annotated[str, Form()]) -> str:
+        return text
 
     @app.put("/notes/{note_id}", responses=may_answer(409))
     async def put(note_id: str, body: Note) -> Note:
@@ -111,6 +115,11 @@ def test_a_body_of_the_wrong_shape_is_told_where(client: TestClient, body: bytes
 def test_a_body_that_is_not_said_to_be_json_is_none(client: TestClient) -> None:
     answer = client.post("/open", content=b'{"text": "a"}', headers={"Content-Type": "text/plain"})
     assert problem(answer, 422, "invalid").startswith("body: ")
+
+
+def test_a_form_that_cannot_be_read_is_not_called_json(client: TestClient) -> None:
+    kind = {"Content-Type": "multipart/form-data"}
+    assert problem(client.post("/form", content=b"text=a", headers=kind), 422, "invalid") == "body: cannot be read"
 
 
 def test_what_no_store_can_keep_is_replaced(client: TestClient) -> None:
