@@ -34,7 +34,7 @@ async def prefer(platform: Platform, customer_id: str, changes: dict[str, object
 
 
 async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard) -> None:
-    """Note an account to be discovered. The same one again is only discovered anew."""
+    """Note an account to be discovered, 404 without its customer. The same one again is only discovered anew."""
     account = {"provider": body.cloud_provider, "region": body.region, "role_arn": body.iam_role_arn}
     statement = insert(models.CloudAccount).values(
         id=new_id("acct"), customer_id=customer_id, external_id=body.external_id, status="discovering", **account
@@ -44,6 +44,9 @@ async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard)
         set_={"status": "discovering", "error": None, "external_id": body.external_id},
     )
     async with platform.database.transaction() as session:
+        # The customer before the account, as who deletes it does: otherwise each could wait for the other.
+        if await session.get(models.Customer, customer_id, with_for_update={"key_share": True}) is None:
+            raise not_found("customer")
         await session.execute(statement)
         await record(session, customer_id, "customer_onboarded", "orchestrator", account)
 
