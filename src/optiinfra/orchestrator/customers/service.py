@@ -1,6 +1,6 @@
 """Customers: reading, onboarding a cloud account, leaving."""
 
-from sqlalchemy import and_, delete, or_, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from optiinfra.api.customers import Customer, Onboard, Preferences
@@ -34,14 +34,17 @@ async def prefer(platform: Platform, customer_id: str, changes: dict[str, object
 
 
 async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard) -> None:
-    """Note an account to be discovered, 404 without its customer. The same one again is only discovered anew."""
+    """Note an account to be discovered, 404 without its customer.
+
+    The same one again is only discovered anew; a look at it that began before counts no more.
+    """
     account = {"provider": body.cloud_provider, "region": body.region, "role_arn": body.iam_role_arn}
     statement = insert(models.CloudAccount).values(
         id=new_id("acct"), customer_id=customer_id, external_id=body.external_id, status="discovering", **account
     )
     statement = statement.on_conflict_do_update(
         index_elements=["customer_id", "provider", "region", "role_arn"],
-        set_={"status": "discovering", "error": None, "external_id": body.external_id},
+        set_={"status": "discovering", "error": None, "external_id": body.external_id, "as_of": func.clock_timestamp()},
     )
     async with platform.database.transaction() as session:
         # The customer before the account, as who deletes it does: otherwise each could wait for the other.

@@ -79,7 +79,10 @@ class RefreshToken(Base):
 
 
 class CloudAccount(Base):
-    """A cloud account that we reach through a role."""
+    """A cloud account that we reach through a role.
+
+    `as_of` is when it was onboarded last, or when the newest kept look at it began: an older look counts no more.
+    """
 
     __tablename__ = "cloud_accounts"
     __table_args__ = (UniqueConstraint("customer_id", "provider", "region", "role_arn"),)
@@ -93,6 +96,7 @@ class CloudAccount(Base):
     status: Mapped[str]
     error: Mapped[str | None]
     created_at: Mapped[datetime] = _now()
+    as_of: Mapped[datetime] = _now()
 
 
 class Instance(Base):
