@@ -1,7 +1,7 @@
 """Looking into clouds that answer late, differently or not at all: what PostgreSQL holds in the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,7 +18,6 @@ from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
-from tests.contract.engine import Engine, running
 
 pytestmark = pytest.mark.anyio
 
@@ -26,31 +25,13 @@ CUSTOMER = "cust_1"
 ROLE = "arn:aws:iam::111122223333:role/optiinfra"
 
 
-@pytest.fixture(scope="module", params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """One event loop for the module's clients; trio is none that the platform runs on."""
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Engine]:
-    with running("postgresql") as engine:
-        yield engine
-
-
-@pytest.fixture
-async def database(postgresql: Engine) -> AsyncIterator[Database]:
-    async def ring_nobody(_channel: str) -> None:
-        """No reader is under test."""
-
-    opened = Database(postgresql.environment.urls()["postgresql"], ring_nobody)
-    await opened.migrate()
-    async with opened.transaction() as session:
+@pytest.fixture(autouse=True)
+async def customer(database: Database) -> AsyncIterator[None]:
+    async with database.transaction() as session:
         session.add(models.Customer(id=CUSTOMER, company_name="x", plan="pro", preferences={}))
-    yield opened
-    async with opened.transaction() as session:
+    yield
+    async with database.transaction() as session:
         await session.execute(delete(models.Customer))
-    await opened.close()
 
 
 class Clouds:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import anyio
 import pytest
@@ -28,21 +27,9 @@ pytestmark = pytest.mark.anyio
 BEGAN = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module", params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """One event loop for the module's clients; trio is none that the platform runs on."""
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def clickhouse() -> Iterator[Engine]:
     with running("clickhouse") as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Engine]:
-    with running("postgresql") as engine:
         yield engine
 
 
@@ -56,18 +43,6 @@ def qdrant() -> Iterator[Engine]:
 def valkey() -> Iterator[Engine]:
     with running("redis") as engine:
         yield engine
-
-
-async def ring_nobody(_channel: str) -> None:
-    """For databases whose readers are not under test."""
-
-
-@pytest.fixture
-async def database(postgresql: Engine) -> AsyncIterator[Database]:
-    opened = Database(postgresql.environment.urls()["postgresql"], ring_nobody)
-    await opened.migrate()
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from optiinfra.api.common import now
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
 from optiinfra.orchestrator.background import is_under_way, start_in_background
+from optiinfra.orchestrator.customers.service import removal_of, remove_rest
 from optiinfra.orchestrator.inventory.service import discover, discovery_of
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform
@@ -61,13 +62,17 @@ async def _sweep(
             )
         )
         unseen = set(await session.scalars(select(account.customer_id).where(account.status == "discovering")))
+        leaving = set(await session.scalars(select(models.Leaving.customer_id)))
     await _begin(analyses.start, begun)
     await _begin(runs.start, approved)
     await _begin(runs.start_rollback, unwanted)
-    # Not waited for: a cloud that does not answer must not keep back what the next look finds.
+    # Not waited for: a cloud or store that does not answer must not keep back what the next look finds.
     for customer_id in sorted(unseen):
         if not is_under_way(discovery_of(customer_id)):
             start_in_background(discover(platform, customer_id))
+    for customer_id in sorted(leaving):
+        if not is_under_way(removal_of(customer_id)):
+            start_in_background(remove_rest(platform, customer_id))
 
 
 async def _begin(begin: Callable[[str], Awaitable[None]], left: Iterable[str]) -> None:

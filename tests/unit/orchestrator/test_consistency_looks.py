@@ -1,6 +1,7 @@
 """Asking whether stores agree: twice where something dangles, and never silent on what could not be asked."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -137,6 +138,7 @@ async def test_an_account_that_is_away_is_told_in_time_and_asked_once(monkeypatc
 async def test_however_many_accounts_are_away_the_answer_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {f"acct_{number}" for number in range(20 * service._ACCOUNTS_AT_ONCE)}
     clouds = Clouds(monkeypatch, sorted(names), names)
-    async with asyncio.timeout(1.5):  # all of them, one batch after the other, would take 2 s
-        seen = await service.check(clouds.platform)
+    began = time.monotonic()
+    seen = await service.check(clouds.platform)
+    assert time.monotonic() - began < 1.5, "one batch after the other they would take 2 s"
     assert {one.id for one in seen.dangling if one.kind == "unreachable"} == names

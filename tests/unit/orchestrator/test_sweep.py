@@ -53,7 +53,7 @@ class Left:
 
 
 async def test_what_cannot_be_begun_keeps_nobody_else_back() -> None:
-    left = Left(["anal_broken", "anal_1"], ["opt_without_store", "opt_1"], ["opt_2"], [])
+    left = Left(["anal_broken", "anal_1"], ["opt_without_store", "opt_1"], ["opt_2"], [], [])
     await left.sweep()
     assert left.begun == ["anal_1", "opt_1", "opt_2"]
 
@@ -73,11 +73,11 @@ async def test_a_cloud_that_does_not_answer_is_not_waited_for_and_not_asked_twic
 
     monkeypatch.setattr(sweep, "discover", discover)
     for _look in range(2):
-        await asyncio.wait_for(Left([], [], [], ["cust_1"]).sweep(), 5)
+        await asyncio.wait_for(Left([], [], [], ["cust_1"], []).sweep(), 5)
         await asyncio.sleep(0)  # lets what was begun take its first step
     assert begun == ["cust_1"]
     answers.set()
     await until_answers(over, "the discovery to end", 5.0, interval=0.01)
-    await Left([], [], [], ["cust_1"]).sweep()
+    await Left([], [], [], ["cust_1"], []).sweep()
     await asyncio.sleep(0)
     assert begun == ["cust_1", "cust_1"]

@@ -52,6 +52,15 @@ class Customer(Base):
     created_at: Mapped[datetime] = _now()
 
 
+class Leaving(Base):
+    """A customer whose row is gone while copies and workflows may remain. So is this one, once nothing does."""
+
+    __tablename__ = "leaving"
+
+    customer_id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = _now()
+
+
 class User(Base):
     """A person of a customer."""
 
