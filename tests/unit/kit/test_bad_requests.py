@@ -17,6 +17,7 @@ from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.bodies import MAX_BYTES, BodyLimitMiddleware
 from optiinfra.kit.openapi import may_answer
 from optiinfra.kit.problems import Problem
+from optiinfra.stores.errors import StoreUnavailable
 
 
 class Note(Body):
@@ -33,6 +34,14 @@ async def authenticate(connection: HTTPConnection) -> Principal | None:
     return Principal("admin", "admin") if bearer(connection) == "right" else None
 
 
+async def away() -> None:
+    raise StoreUnavailable("PostgreSQL does not answer (OperationalError)")
+
+
+async def refused() -> None:
+    raise ConnectionError("10.1.2.3 as optiinfra")
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
@@ -40,7 +49,14 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    app = create_app("test", "1", lifespan=lifespan, authenticate=authenticate, public=["/open"])
+    app = create_app(
+        "test",
+        "1",
+        lifespan=lifespan,
+        authenticate=authenticate,
+        public=["/open"],
+        checks={"db": away, "peer": refused},
+    )
 
     @app.post("/open", status_code=201)
     async def public(body: Note) -> Note:
@@ -171,6 +187,15 @@ def test_who_is_unknown_hears_of_nothing_else(client: TestClient) -> None:
     ):
         assert "Authorization: Bearer" in problem(answer, 401, "unauthenticated")
         assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_strangers_hear_what_is_away_and_not_where(client: TestClient) -> None:
+    answer = client.get("/ready")
+    assert answer.status_code == 503
+    assert answer.json()["checks"] == {
+        "db": "PostgreSQL does not answer (OperationalError)",
+        "peer": "ConnectionError",
+    }
 
 
 def test_the_document_says_what_is_answered(client: TestClient) -> None:
