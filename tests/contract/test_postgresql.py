@@ -7,13 +7,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from tests.contract.engine import Engine, running
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Engine]:
-    with running("postgresql") as engine:
-        yield engine
+from tests.contract.engine import Engine
 
 
 @pytest.fixture

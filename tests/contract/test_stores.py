@@ -3,14 +3,16 @@
 import math
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import anyio
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from clickhouse_connect.driver.exceptions import DatabaseError
-from sqlalchemy import delete, select
+from httpx import HTTPStatusError
+from qdrant_client.http.exceptions import UnexpectedResponse
+from sqlalchemy import delete, select, text
+from sqlalchemy.exc import DataError, DBAPIError
 
 from optiinfra.domain.outcomes import Change, features
 from optiinfra.kit.ids import new_id
@@ -18,6 +20,7 @@ from optiinfra.kit.waiting import until_answers
 from optiinfra.stores import qdrant as qdrant_store
 from optiinfra.stores import redis
 from optiinfra.stores.clickhouse import Telemetry
+from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database, wake_after_commit
 from optiinfra.stores.qdrant import OutcomeMemory
@@ -28,21 +31,9 @@ pytestmark = pytest.mark.anyio
 BEGAN = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module", params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """One event loop for the module's clients; trio is none that the platform runs on."""
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def clickhouse() -> Iterator[Engine]:
     with running("clickhouse") as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Engine]:
-    with running("postgresql") as engine:
         yield engine
 
 
@@ -56,18 +47,6 @@ def qdrant() -> Iterator[Engine]:
 def valkey() -> Iterator[Engine]:
     with running("redis") as engine:
         yield engine
-
-
-async def ring_nobody(_channel: str) -> None:
-    """For databases whose readers are not under test."""
-
-
-@pytest.fixture
-async def database(postgresql: Engine) -> AsyncIterator[Database]:
-    opened = Database(postgresql.environment.urls()["postgresql"], ring_nobody)
-    await opened.migrate()
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
@@ -125,6 +104,39 @@ async def test_a_failed_transaction_leaves_nothing_and_wakes_nobody(postgresql: 
         assert list(await session.scalars(select(models.Customer.id))) == ["cust_kept"]
     assert rung == ["kept"]
     await database.close()
+
+
+async def test_a_server_that_ends_an_idle_transaction_is_away(postgresql: Engine, database: Database) -> None:
+    other = Database(postgresql.environment.urls()["postgresql"], database._ring)
+
+    async def ended(process: int) -> None:
+        async with other.transaction() as session:
+            assert (
+                await session.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE pid = :p"), {"p": process}) == 0
+            )
+
+    async def idle() -> None:
+        async with database.transaction() as session:
+            await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
+            process = await session.scalar(text("SELECT pg_backend_pid()"))
+            await until_answers(lambda: ended(process or 0), "the server to end the session", 10.0)
+            await session.execute(text("SELECT 1"))
+
+    with pytest.raises((StoreUnavailable, DBAPIError)) as failed:
+        await idle()
+    assert str(failed.value) == "PostgreSQL does not answer (IdleInTransactionSessionTimeout)"
+    await other.close()
+
+
+async def test_a_statement_that_fails_is_no_outage_and_keeps_what_it_was_given(database: Database) -> None:
+    async def divide() -> None:
+        statement = text("SELECT 1 / CAST(:zero AS int), CAST(:said AS text)")
+        async with database.transaction() as session:
+            await session.execute(statement, {"zero": 0, "said": "whispered"})
+
+    with pytest.raises(DataError) as failed:
+        await divide()
+    assert "whispered" not in str(failed.value)
 
 
 async def test_histograms_are_summed_by_bucket_since_a_millisecond(telemetry: Telemetry) -> None:
@@ -189,6 +201,22 @@ async def test_the_agents_user_reads_telemetry_and_writes_none(clickhouse: Engin
     with pytest.raises(DatabaseError, match="Not enough privileges"):
         await reader.insert_samples([("cust_1", "dep_1", "", "throughput", BEGAN, 5.0)])
     await reader.close()
+
+
+async def test_a_server_without_memory_is_away(telemetry: Telemetry) -> None:
+    with pytest.raises(StoreUnavailable, match=r"^ClickHouse does not answer \(MEMORY_LIMIT_EXCEEDED\)$"):
+        await telemetry._query(
+            "SELECT number FROM numbers(10000000) ORDER BY rand() SETTINGS max_memory_usage = 1000000"
+        )
+
+
+async def test_a_wrong_key_is_no_outage(qdrant: Engine, memory: OutcomeMemory) -> None:
+    stranger = OutcomeMemory(qdrant.environment.urls()["qdrant"], "wrong", "outcomes")
+    with pytest.raises(UnexpectedResponse, match="401"):
+        await stranger.points()
+    with pytest.raises(HTTPStatusError, match="401"):
+        await stranger.ping()
+    await stranger.close()
 
 
 async def test_outcomes_are_found_by_likeness_within_the_customer(memory: OutcomeMemory) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
+import structlog
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -18,11 +19,14 @@ from optiinfra.kit import logging, openapi, problems
 from optiinfra.kit.auth import PUBLIC_ROUTES, Authenticate, AuthenticationMiddleware
 from optiinfra.kit.bodies import BodyLimitMiddleware
 from optiinfra.kit.deadline import DeadlineMiddleware
+from optiinfra.stores.errors import StoreUnavailable
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 Check = Callable[[], Awaitable[None]]
-"""Raises when a dependency does not answer; the exception's text says what was seen."""
+"""Raises when a dependency does not answer. Everybody may read the kind of exception, and StoreUnavailable's text."""
 
 REQUEST_SECONDS = 8.0
 """How long a call may wait for the beginning of its answer: less than our own clients wait (`kit.http`)."""
@@ -121,8 +125,11 @@ async def _outcome(check: Check) -> str:
             await check()
     except TimeoutError:
         return f"no answer within {CHECK_SECONDS:.0f} s"
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
+    except StoreUnavailable as error:
+        return str(error)
+    except Exception as error:  # its text may hold what a stranger, who may ask this, should not read
+        log.warning("a dependency cannot be asked", error=str(error))
+        return type(error).__name__
     return "ok"
 
 

@@ -71,8 +71,8 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
         status, detail = error.status_code, str(error.detail)
-        if status == 400:  # FastAPI's word for what no JSON parser takes: nested too deeply, too many digits
-            status, detail = 422, "body: cannot be read as JSON"
+        if status == 400:  # FastAPI's and Starlette's word for what no parser takes, be it JSON or a form
+            status, detail = 422, "body: cannot be read"
         elif status == 404:
             detail = f"no such path: {request.url.path}"
         elif status == 405:

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -12,6 +14,7 @@ from optiinfra.stores.errors import StoreUnavailable
 log = structlog.get_logger(__name__)
 
 _running: set[asyncio.Task[Any]] = set()
+_named: Counter[str] = Counter()
 
 
 def start_in_background(work: Coroutine[Any, Any, None]) -> None:
@@ -19,6 +22,23 @@ def start_in_background(work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.create_task(work)
     _running.add(task)  # the loop itself keeps no reference
     task.add_done_callback(_ended)
+
+
+@contextmanager
+def under_way(name: str) -> Iterator[None]:
+    """Let `is_under_way` know of the work within, by a name that says what is done and for whom."""
+    _named[name] += 1
+    try:
+        yield
+    finally:
+        _named[name] -= 1
+        if not _named[name]:
+            del _named[name]
+
+
+def is_under_way(name: str) -> bool:
+    """Whether somebody in this process is at that work: who finds it undone need not begin it once more."""
+    return name in _named
 
 
 def _ended(task: asyncio.Task[Any]) -> None:

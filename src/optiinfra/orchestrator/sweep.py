@@ -1,6 +1,7 @@
 """Work that was promised and never begun is begun: after a crash, or where a store was away at the wrong moment."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 
 import structlog
@@ -8,7 +9,9 @@ from sqlalchemy import select
 
 from optiinfra.api.common import now
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
-from optiinfra.orchestrator.inventory.service import discover
+from optiinfra.orchestrator.background import is_under_way, start_in_background
+from optiinfra.orchestrator.customers.service import removal_of, remove_rest
+from optiinfra.orchestrator.inventory.service import discover, discovery_of
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.errors import StoreUnavailable
@@ -27,7 +30,7 @@ async def sweep_for_ever(platform: Platform, analyses: AnalysisWorkflow, runs: O
         except StoreUnavailable as error:
             log.warning("what was left could not be looked for", error=str(error))
         except Exception:
-            log.exception("what was left could not be begun")
+            log.exception("what was left could not be looked for")
         await asyncio.sleep(platform.settings.sweep_seconds)
 
 
@@ -59,10 +62,25 @@ async def _sweep(
             )
         )
         unseen = set(await session.scalars(select(account.customer_id).where(account.status == "discovering")))
-    for analysis_id in begun:
-        await analyses.start(analysis_id)
-    for optimization_id in approved:
-        await runs.start(optimization_id)
-    for optimization_id in unwanted:
-        await runs.start_rollback(optimization_id)
-    await asyncio.gather(*(discover(platform, customer_id) for customer_id in sorted(unseen)))
+        leaving = set(await session.scalars(select(models.Leaving.customer_id)))
+    await _begin(analyses.start, begun)
+    await _begin(runs.start, approved)
+    await _begin(runs.start_rollback, unwanted)
+    # Not waited for: a cloud or store that does not answer must not keep back what the next look finds.
+    for customer_id in sorted(unseen):
+        if not is_under_way(discovery_of(customer_id)):
+            start_in_background(discover(platform, customer_id))
+    for customer_id in sorted(leaving):
+        if not is_under_way(removal_of(customer_id)):
+            start_in_background(remove_rest(platform, customer_id))
+
+
+async def _begin(begin: Callable[[str], Awaitable[None]], left: Iterable[str]) -> None:
+    """Begin each; one that cannot be begun keeps nobody else back, and is found again by the next look."""
+    for one in left:
+        try:
+            await begin(one)
+        except StoreUnavailable as error:
+            log.warning("what was left could not be begun", left=one, error=str(error))
+        except Exception:
+            log.exception("what was left could not be begun", left=one)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import OperationalError
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from urllib3.exceptions import HTTPError
 
 from optiinfra.stores.errors import named
@@ -18,6 +19,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ANSWER_SECONDS = 10
+
+_FOR_NOW = {
+    159: "TIMEOUT_EXCEEDED",
+    173: "CANNOT_ALLOCATE_MEMORY",
+    202: "TOO_MANY_SIMULTANEOUS_QUERIES",
+    209: "SOCKET_TIMEOUT",
+    210: "NETWORK_ERROR",
+    236: "ABORTED",  # it shuts down
+    241: "MEMORY_LIMIT_EXCEEDED",
+    242: "TABLE_IS_READ_ONLY",
+    243: "NOT_ENOUGH_SPACE",
+    252: "TOO_MANY_PARTS",
+    394: "QUERY_WAS_CANCELLED",
+    439: "CANNOT_SCHEDULE_TASK",
+    745: "SERVER_OVERLOADED",
+}
+"""ClickHouse's codes for what passes by itself. Its HTTP status tells little: a mistake in a query is a 500 as well."""
+_PROXYS_WORD = re.compile(r"HTTP status (5\d\d)")
+"""How the client puts an answer that is not the server's own."""
 
 TableName = Literal["samples", "latency_counts"]
 
@@ -38,7 +58,7 @@ _SCHEMA = (
 class Telemetry:
     """The two telemetry tables of one database. Calls block a worker thread, never the event loop.
 
-    They raise StoreUnavailable when the server does not answer.
+    They raise StoreUnavailable when the server does not answer, or cannot for now.
     """
 
     def __init__(self, client: Client, database: str) -> None:
@@ -192,8 +212,18 @@ class Telemetry:
         return [tuple(row) for row in result.result_rows]
 
     async def _call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with named("ClickHouse", OperationalError, HTTPError, OSError):
+        with named("ClickHouse", _away):
             return await asyncio.to_thread(operation, *args, **kwargs)
+
+
+def _away(error: Exception) -> str | None:
+    if isinstance(error, OperationalError | HTTPError | OSError):
+        return type(error).__name__
+    if not isinstance(error, DatabaseError):
+        return None
+    if error.code is None and (status := _PROXYS_WORD.search(str(error))):
+        return f"HTTP {status[1]}"
+    return _FOR_NOW.get(error.code or 0)
 
 
 def _milliseconds(moment: datetime) -> str:

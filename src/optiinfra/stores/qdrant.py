@@ -19,7 +19,10 @@ _PAGE = 1000
 
 
 class OutcomeMemory:
-    """One collection of outcomes. The agents' API key may only read. Calls raise StoreUnavailable."""
+    """One collection of outcomes. The agents' API key may only read.
+
+    Calls raise StoreUnavailable while the server is away.
+    """
 
     def __init__(self, url: str, api_key: str, collection: str) -> None:
         self._url, self._api_key, self._collection = url, api_key, collection
@@ -103,9 +106,10 @@ class OutcomeMemory:
         found: dict[str, tuple[str, str]] = {}
         page: Any = None
         while True:
-            records, page = await self._client.scroll(
-                self._collection, limit=_PAGE, offset=page, with_payload=["customer_id", "optimization_id"]
-            )
+            with _away():
+                records, page = await self._client.scroll(
+                    self._collection, limit=_PAGE, offset=page, with_payload=["customer_id", "optimization_id"]
+                )
             for record in records:
                 payload = record.payload or {}
                 found[str(record.id)] = payload.get("customer_id", ""), payload.get("optimization_id", "")
@@ -128,7 +132,7 @@ class OutcomeMemory:
 
     async def _rest(self, method: str, path: str, body: object = None, known: int = 200) -> None:
         headers = {"api-key": self._api_key}
-        with named("Qdrant", httpx.TransportError, httpx.HTTPStatusError):
+        with named("Qdrant", _no_answer):
             async with httpx.AsyncClient(base_url=self._url, headers=headers, timeout=10, trust_env=False) as http:
                 answer = await http.request(method, path, json=body)
             if answer.status_code != known:
@@ -136,10 +140,30 @@ class OutcomeMemory:
 
 
 def _away() -> AbstractContextManager[None]:
-    """The client's own errors as ours: no answer, and one that is no success."""
-    from qdrant_client.http.exceptions import ApiException
+    """The client's own errors as ours where they say that the server is away; imports them only here."""
+    from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-    return named("Qdrant", ApiException)
+    def reason(error: Exception) -> str | None:
+        if isinstance(error, UnexpectedResponse):
+            return _for_now(error.status_code)
+        if isinstance(error, ResponseHandlingException):
+            return _no_answer(error.source)
+        return "HTTP 429" if isinstance(error, ResourceExhaustedResponse) else None
+
+    return named("Qdrant", reason)
+
+
+def _no_answer(error: Exception) -> str | None:
+    if isinstance(error, httpx.HTTPStatusError):
+        return _for_now(error.response.status_code)
+    return type(error).__name__ if isinstance(error, httpx.TransportError) else None
+
+
+def _for_now(status: int | None) -> str | None:
+    """A wrong key or question stays wrong however often it is sent, and so does one that no server knows (501)."""
+    passes = status == 429 or (status is not None and status >= 500 and status != 501)
+    return f"HTTP {status}" if passes else None
 
 
 def point_id(optimization_id: str) -> str:

@@ -13,6 +13,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from optiinfra.stores.errors import named
+
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
@@ -29,8 +31,9 @@ class WakeUp:
         self._client, self._prefix = client, prefix
 
     async def ping(self) -> None:
-        """Raises when the server does not answer."""
-        await self._client.ping()
+        """Raises StoreUnavailable when the server does not answer."""
+        with named("Redis", _away):
+            await self._client.ping()
 
     async def ring(self, channel: str) -> None:
         """Wake everyone who waits on a channel; without Redis they look by themselves within seconds."""
@@ -111,12 +114,17 @@ class Presence:
         return {agent_id for agent_id, value in zip(agent_ids, values, strict=True) if value is not None}
 
     async def everyone(self) -> set[str]:
-        """The agents that have a key, registered or not; raises RedisError when Redis cannot tell."""
+        """The agents that have a key, registered or not; raises StoreUnavailable when Redis cannot tell."""
         prefix = self._key("")
-        return {key.decode().removeprefix(prefix) async for key in self._client.scan_iter(f"{prefix}*", count=1000)}
+        with named("Redis", _away):
+            return {key.decode().removeprefix(prefix) async for key in self._client.scan_iter(f"{prefix}*", count=1000)}
 
     def _key(self, agent_id: str) -> str:
         return f"{self._prefix}:agent:{agent_id}"
+
+
+def _away(error: Exception) -> str | None:
+    return type(error).__name__ if isinstance(error, RedisError) else None
 
 
 def connect(url: str) -> "redis.Redis":

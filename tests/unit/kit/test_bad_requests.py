@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Form
 from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -17,6 +17,7 @@ from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.bodies import MAX_BYTES, BodyLimitMiddleware
 from optiinfra.kit.openapi import may_answer
 from optiinfra.kit.problems import Problem
+from optiinfra.stores.errors import StoreUnavailable
 
 
 class Note(Body):
@@ -33,6 +34,14 @@ async def authenticate(connection: HTTPConnection) -> Principal | None:
     return Principal("admin", "admin") if bearer(connection) == "right" else None
 
 
+async def away() -> None:
+    raise StoreUnavailable("PostgreSQL does not answer (OperationalError)")
+
+
+async def refused() -> None:
+    raise ConnectionError("10.1.2.3 as optiinfra")
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
@@ -40,11 +49,22 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    app = create_app("test", "1", lifespan=lifespan, authenticate=authenticate, public=["/open"])
+    app = create_app(
+        "test",
+        "1",
+        lifespan=lifespan,
+        authenticate=authenticate,
+        public=["/open"],
+        checks={"db": away, "peer": refused},
+    )
 
     @app.post("/open", status_code=201)
     async def public(body: Note) -> Note:
         return body
+
+    @app.post("/form")
+    async def form(text: Annotated[str, Form()]) -> str:
+        return text
 
     @app.put("/notes/{note_id}", responses=may_answer(409))
     async def put(note_id: str, body: Note) -> Note:
@@ -113,6 +133,11 @@ def test_a_body_that_is_not_said_to_be_json_is_none(client: TestClient) -> None:
     assert problem(answer, 422, "invalid").startswith("body: ")
 
 
+def test_a_form_that_cannot_be_read_is_not_called_json(client: TestClient) -> None:
+    kind = {"Content-Type": "multipart/form-data"}
+    assert problem(client.post("/form", content=b"text=a", headers=kind), 422, "invalid") == "body: cannot be read"
+
+
 def test_what_no_store_can_keep_is_replaced(client: TestClient) -> None:
     body = b'{"text": "a", "more": {"\\u0000": ["\\ud800", {"b": "\\u0000"}]}}'
     answer = client.post("/open", content=body, headers={"Content-Type": "application/json"})
@@ -162,6 +187,15 @@ def test_who_is_unknown_hears_of_nothing_else(client: TestClient) -> None:
     ):
         assert "Authorization: Bearer" in problem(answer, 401, "unauthenticated")
         assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_strangers_hear_what_is_away_and_not_where(client: TestClient) -> None:
+    answer = client.get("/ready")
+    assert answer.status_code == 503
+    assert answer.json()["checks"] == {
+        "db": "PostgreSQL does not answer (OperationalError)",
+        "peer": "ConnectionError",
+    }
 
 
 def test_the_document_says_what_is_answered(client: TestClient) -> None:

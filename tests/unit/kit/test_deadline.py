@@ -29,7 +29,7 @@ async def call(handler: Callable[[], Awaitable[object]], path: str = "/x", secon
 
 async def test_a_lost_store_is_named_and_worth_another_try() -> None:
     async def handler() -> None:
-        raise StoreUnavailable("PostgreSQL: OperationalError: refused")
+        raise StoreUnavailable("PostgreSQL does not answer (OperationalError)")
 
     answer = await call(handler)
     assert answer.status_code == 503

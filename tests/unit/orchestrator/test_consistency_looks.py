@@ -1,5 +1,7 @@
 """Asking whether stores agree: twice where something dangles, and never silent on what could not be asked."""
 
+import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -7,11 +9,13 @@ import pytest
 
 from optiinfra.api.consistency import Dangling
 from optiinfra.orchestrator.consistency import service
+from optiinfra.orchestrator.consistency.rules import Known
 from optiinfra.orchestrator.platform import Platform
 
 pytestmark = pytest.mark.anyio
 
 LOST = Dangling(store="redis", kind="presence", id="agent_1", refers_to="registered agent agent_1")
+ROLE = "arn:aws:iam::111122223333:role/optiinfra"
 NOWHERE = cast("Platform", SimpleNamespace())
 
 
@@ -28,7 +32,7 @@ def seeing(monkeypatch: pytest.MonkeyPatch, *looks: list[Dangling]) -> None:
     """Each look finds the next of these; one more is an error."""
     left = list(looks)
 
-    async def look(_platform: Platform) -> Any:
+    async def look(_platform: Platform, _given_up: list[Dangling]) -> Any:
         return service._Look({"presence": len(left)}, left.pop(0))
 
     monkeypatch.setattr(service, "_look", look)
@@ -73,3 +77,68 @@ async def test_a_platform_without_its_stores_is_not_consistent(monkeypatch: pyte
     assert not seen.consistent
     assert {one.store for one in seen.dangling} == {"clickhouse", "postgresql", "qdrant", "redis"}
     assert seen.checked == {}
+
+
+class Clouds:
+    """Accounts in a fake cloud: each answers, but for those that are `away`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, names: list[str], away: set[str]) -> None:
+        self.asked: list[str] = []
+        self._away = away
+        rows = [
+            SimpleNamespace(id=name, customer_id="cust_1", provider="aws", region="r", role_arn="a") for name in names
+        ]
+
+        async def estates(_platform: Platform) -> Any:
+            return rows, [], []
+
+        async def known(_platform: Platform) -> Known:
+            return Known()
+
+        async def nothing(*_anything: Any) -> Any:
+            """No answer, which none of the looks needs."""
+
+        monkeypatch.setattr(service, "_estates", estates)
+        monkeypatch.setattr(service, "_known", known)
+        monkeypatch.setattr(service, "_soft_references", nothing)
+        monkeypatch.setattr(service, "cloud_of", self._cloud_of)
+        monkeypatch.setattr(service, "_SETTLING_SECONDS", 0.0)
+        monkeypatch.setattr(service, "_ANSWER_SECONDS", 0.1)
+        monkeypatch.setattr(service, "_ALL_ACCOUNTS_SECONDS", 0.3)
+        present = SimpleNamespace(everyone=self._everyone)
+        stores = SimpleNamespace(owners=nothing, points=nothing)
+        self.platform = cast(
+            "Platform", SimpleNamespace(telemetry=stores, memory=stores, presence=present, settings=None)
+        )
+
+    async def _everyone(self) -> set[str]:
+        return {"agent_1"}  # dangles, so that there is a second look
+
+    async def _cloud_of(self, _settings: Any, row: Any) -> Any:
+        async def answer() -> Any:
+            self.asked.append(row.id)
+            if row.id in self._away:
+                await asyncio.Event().wait()
+            return {}
+
+        return SimpleNamespace(instances=answer, open_orders=answer)
+
+
+async def test_an_account_that_is_away_is_told_in_time_and_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clouds = Clouds(monkeypatch, ["acct_here", "acct_away"], {"acct_away"})
+    async with asyncio.timeout(5):
+        seen = await service.check(clouds.platform)
+    assert [(one.kind, one.id) for one in seen.dangling] == [("unreachable", "acct_away"), ("presence", "agent_1")]
+    assert seen.dangling[0].refers_to == "no answer in time"
+    assert seen.checked["cloud_accounts"] == 1, "the other one is looked at all the same"
+    assert clouds.asked.count("acct_away") == 1
+    assert clouds.asked.count("acct_here") == 4, "for instances and orders, at both looks"
+
+
+async def test_however_many_accounts_are_away_the_answer_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {f"acct_{number}" for number in range(20 * service._ACCOUNTS_AT_ONCE)}
+    clouds = Clouds(monkeypatch, sorted(names), names)
+    began = time.monotonic()
+    seen = await service.check(clouds.platform)
+    assert time.monotonic() - began < 1.5, "one batch after the other they would take 2 s"
+    assert {one.id for one in seen.dangling if one.kind == "unreachable"} == names

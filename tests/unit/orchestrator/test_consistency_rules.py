@@ -136,7 +136,3 @@ def test_what_cannot_be_asked_counts_by_the_last_look() -> None:
     assert rules.confirmed(away, still) == still
     assert rules.confirmed([dangling("lost")], still) == still
     assert rules.confirmed(away, []) == []
-
-
-def test_a_first_look_that_did_not_see_everything_confirms_nothing_away() -> None:
-    assert ids(rules.confirmed([dangling("known", rules.UNREACHABLE)], [dangling("lost")])) == ["lost"]

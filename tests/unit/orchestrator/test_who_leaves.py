@@ -1,5 +1,7 @@
 """A customer's deletion and what is under way meanwhile: whoever is later, deletes."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -76,6 +78,31 @@ async def test_a_batch_that_breaks_half_way_leaves_nothing_either() -> None:
     stores = Stores(leaves=1, breaks=True)
     with pytest.raises(RuntimeError, match="broke"):
         await telemetry.store(stores.platform, "cust_1", BATCH, "key")
+    assert stores.rows == 0
+
+
+async def test_a_batch_that_is_given_up_leaves_nothing_either() -> None:
+    stores, begun, goes_on, ended = Stores(leaves=None), asyncio.Event(), threading.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    async def insert(rows: list[Any], _token: str | None = None) -> None:
+        def in_a_thread() -> None:
+            loop.call_soon_threadsafe(begun.set)
+            goes_on.wait(5)
+            stores.rows += len(rows)
+            ended.set()
+
+        await asyncio.to_thread(in_a_thread)
+
+    stores.insert_samples = insert  # type: ignore[method-assign]
+    figure = asyncio.create_task(telemetry.store_figure(stores.platform, "cust_1", "dep_1", "quality_score", 0.9))
+    await asyncio.wait_for(begun.wait(), 5)
+    stores.there = False
+    figure.cancel()
+    loop.call_later(0.05, goes_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await figure
+    assert await asyncio.to_thread(ended.wait, 5)
     assert stores.rows == 0
 
 

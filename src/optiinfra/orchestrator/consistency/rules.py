@@ -191,11 +191,9 @@ def unplaced(
 def confirmed(first: Collection[Dangling], second: Iterable[Dangling]) -> list[Dangling]:
     """What dangled at both looks: the rest was being made, or being taken away, at the first.
 
-    What could not be asked is what could not be asked at last. After a first look that did not see everything the
-    second stands alone.
+    What could not be asked is what could not be asked at last; at the second look that includes what the first gave up.
     """
-    blind = any(one.kind == UNREACHABLE for one in first)
-    return [one for one in second if one in first or one.kind == UNREACHABLE or blind]
+    return [one for one in second if one in first or one.kind == UNREACHABLE]
 
 
 def _place(where: Account | PlacedReplica) -> tuple[str, str, str]:

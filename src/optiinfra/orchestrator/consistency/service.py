@@ -10,10 +10,12 @@
 - each cloud account in PostgreSQL: `step_instances` and `step_orders` (open spot requests) made for a step of an
   optimization that does not exist, or to be used by one that was rolled back.
 
-A store or account that cannot be asked is reported as `unreachable`, and the rest is looked at all the same.
+A store or account that cannot be asked, or does not answer in time, is reported as `unreachable`, and the rest is
+looked at all the same.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -43,49 +45,65 @@ T = TypeVar("T")
 _TABLES: tuple[TableName, ...] = ("samples", "latency_counts")
 _SETTLING_SECONDS = 1.0
 """Between the two looks: longer than anything is half made while all goes well."""
-_ACCOUNTS_AT_ONCE = 8
+_ACCOUNTS_AT_ONCE = 16
+_ANSWER_SECONDS = 8.0
+"""How long a store or account may take: less than our patience with a cloud, for the caller waits for all of them."""
+_ALL_ACCOUNTS_SECONDS = 16.0
+"""How long all accounts may take together, however many do not answer."""
 
 
 @dataclass
 class _Look:
-    """What one look has come to so far."""
+    """What one look has come to so far. What is `given_up` is not asked once more, but reported as it was."""
 
     checked: dict[str, int] = field(default_factory=dict)
     dangling: list[Dangling] = field(default_factory=list)
+    given_up: list[Dangling] = field(default_factory=list)
 
     def note(self, kind: str, count: int, found: Iterable[Dangling]) -> None:
         self.checked[kind] = self.checked.get(kind, 0) + count
         self.dangling += found
 
-    async def asked(self, store: StoreName, name: str, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """The answer; None, and noted, when there is none."""
+    async def asked(
+        self, store: StoreName, name: str, ask: Callable[[], Awaitable[T]], until: float = math.inf
+    ) -> T | None:
+        """The answer; None, and noted, when there is none in time. `until` is a time of the loop's own clock."""
+        if known := [each for each in self.given_up if (each.store, each.id) == (store, name)]:
+            self.dangling += known
+            return None
         try:
-            return await ask()
+            async with asyncio.timeout_at(min(until, asyncio.get_running_loop().time() + _ANSWER_SECONDS)):
+                return await ask()
         except Exception as error:  # whatever it is: what was not seen must not count as consistent
-            log.warning("consistency not seen", store=store, name=name, error=str(error))
-            why = f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}" if str(error) else "no answer in time"
+            log.warning("consistency not seen", store=store, name=name, error=why)
             self.dangling.append(Dangling(store=store, kind=rules.UNREACHABLE, id=name, refers_to=why))
             return None
 
 
 async def check(platform: Platform) -> Consistency:
-    """Look; and where something dangles look once more, for it may have been half made or half gone."""
-    seen = await _look(platform)
+    """Look; and where something dangles look once more, for it may have been half made or half gone.
+
+    What did not answer the first time is not asked again: the caller waits.
+    """
+    seen = await _look(platform, [])
     dangling = seen.dangling
-    if dangling:
+    if any(one.kind != rules.UNREACHABLE for one in dangling):
         await asyncio.sleep(_SETTLING_SECONDS)
-        seen = await _look(platform)
+        seen = await _look(platform, [one for one in dangling if one.kind == rules.UNREACHABLE])
         dangling = rules.confirmed(dangling, seen.dangling)
     return Consistency(consistent=not dangling, checked=seen.checked, dangling=dangling)
 
 
-async def _look(platform: Platform) -> _Look:
-    look = _Look()
-    series = await asyncio.gather(*(_series(platform, look, table) for table in _TABLES))
-    points = await look.asked("qdrant", "outcomes", platform.memory.points)
-    present = await look.asked("redis", "presence", platform.presence.everyone)
-    await look.asked("postgresql", "references", lambda: _soft_references(platform, look))
-    placed = await look.asked("postgresql", "estates", lambda: _estates(platform))
+async def _look(platform: Platform, given_up: list[Dangling]) -> _Look:
+    look = _Look(given_up=given_up)
+    series, points, present, placed, _ = await asyncio.gather(
+        asyncio.gather(*(_series(platform, look, table) for table in _TABLES)),
+        look.asked("qdrant", "outcomes", platform.memory.points),
+        look.asked("redis", "presence", platform.presence.everyone),
+        look.asked("postgresql", "estates", lambda: _estates(platform)),
+        look.asked("postgresql", "references", lambda: _soft_references(platform, look)),
+    )
     accounts, replicas, running = placed or ([], [], [])
     views = await _views(platform, look, accounts)
     known = await look.asked("postgresql", "known", lambda: _known(platform))
@@ -138,18 +156,22 @@ _RUNNING = select(models.Instance.instance_id, models.Instance.cloud_account_id,
 
 
 async def _views(platform: Platform, look: _Look, accounts: Iterable[models.CloudAccount]) -> list[CloudView]:
-    limit = asyncio.Semaphore(_ACCOUNTS_AT_ONCE)
+    limit, until = asyncio.Semaphore(_ACCOUNTS_AT_ONCE), asyncio.get_running_loop().time() + _ALL_ACCOUNTS_SECONDS
 
-    async def view(row: models.CloudAccount) -> CloudView:
+    async def view(row: models.CloudAccount) -> CloudView | None:
         async with limit:
-            try:
-                cloud = await cloud_of(platform.settings, row)
-                return CloudView(_account(row), await cloud.instances(), await cloud.open_orders())
-            except CloudError as error:
-                raise CloudError(f"{row.provider} {row.region} as {row.role_arn}: {error}") from error
+            return await look.asked("cloud", row.id, partial(_view, platform, row), until)
 
-    found = await asyncio.gather(*(look.asked("cloud", row.id, partial(view, row)) for row in accounts))
+    found = await asyncio.gather(*(view(row) for row in accounts))
     return [each for each in found if each is not None]
+
+
+async def _view(platform: Platform, row: models.CloudAccount) -> CloudView:
+    try:
+        cloud = await cloud_of(platform.settings, row)
+        return CloudView(_account(row), await cloud.instances(), await cloud.open_orders())
+    except CloudError as error:
+        raise CloudError(f"{row.provider} {row.region} as {row.role_arn}: {error}") from error
 
 
 async def _known(platform: Platform) -> Known:

@@ -1,12 +1,13 @@
 """Customers: reading, onboarding a cloud account, leaving."""
 
-from sqlalchemy import and_, delete, or_, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from optiinfra.api.customers import Customer, Onboard, Preferences
 from optiinfra.domain.optimization import FINAL
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.problems import Problem, not_found
+from optiinfra.orchestrator.background import under_way
 from optiinfra.orchestrator.durable import forget
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.platform import Platform
@@ -34,16 +35,22 @@ async def prefer(platform: Platform, customer_id: str, changes: dict[str, object
 
 
 async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard) -> None:
-    """Note an account to be discovered. The same one again is only discovered anew."""
+    """Note an account to be discovered, 404 without its customer.
+
+    The same one again is only discovered anew; a look at it that began before counts no more.
+    """
     account = {"provider": body.cloud_provider, "region": body.region, "role_arn": body.iam_role_arn}
     statement = insert(models.CloudAccount).values(
         id=new_id("acct"), customer_id=customer_id, external_id=body.external_id, status="discovering", **account
     )
     statement = statement.on_conflict_do_update(
         index_elements=["customer_id", "provider", "region", "role_arn"],
-        set_={"status": "discovering", "error": None, "external_id": body.external_id},
+        set_={"status": "discovering", "error": None, "external_id": body.external_id, "as_of": func.clock_timestamp()},
     )
     async with platform.database.transaction() as session:
+        # The customer before the account, as who deletes it does: otherwise each could wait for the other.
+        if await session.get(models.Customer, customer_id, with_for_update={"key_share": True}) is None:
+            raise not_found("customer")
         await session.execute(statement)
         await record(session, customer_id, "customer_onboarded", "orchestrator", account)
 
@@ -51,9 +58,34 @@ async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard)
 async def remove(platform: Platform, customer_id: str) -> None:
     """Delete a customer everywhere; 409 while something of theirs is being changed, 404 when there is none.
 
-    First the row that everything else hangs on, then the copies, then the workflows: what comes in meanwhile is
-    refused, or taken back by whoever brought it. Called again after a crash, it deletes what was left.
+    First the row that everything else hangs on, then the rest: what comes in meanwhile is refused, or taken back by
+    whoever brought it. Where a crash or a store that is away keeps the rest from being deleted, the sweep finds the
+    customer among those `Leaving`; calling this again deletes it as well.
     """
+    with under_way(removal_of(customer_id)):
+        gone = await _remove_row(platform, customer_id)
+        await remove_rest(platform, customer_id)
+    if not gone:
+        raise not_found("customer")
+
+
+async def remove_rest(platform: Platform, customer_id: str) -> None:
+    """Delete what is kept of a customer whose row is gone: first the copies, then the workflows. Harmless to repeat."""
+    with under_way(removal_of(customer_id)):
+        await platform.telemetry.delete_customer(customer_id)
+        await platform.memory.delete_customer(customer_id)
+        await forget(customer_id)
+        async with platform.database.transaction() as session:
+            await session.execute(delete(models.Leaving).where(models.Leaving.customer_id == customer_id))
+
+
+def removal_of(customer_id: str) -> str:
+    """The name under which the end of a deletion is `background.under_way`."""
+    return f"removal of {customer_id}"
+
+
+async def _remove_row(platform: Platform, customer_id: str) -> bool:
+    """Delete the customer's row and what hangs on it, and note that they are leaving; whether there was one."""
     table = models.Optimization
     # One that is to be undone is as good as running, though its undoing may not have begun.
     under_way = or_(table.status.not_in(FINAL), and_(table.status == "completed", table.rollback_reason.is_not(None)))
@@ -68,8 +100,6 @@ async def remove(platform: Platform, customer_id: str) -> None:
         gone = await session.scalar(
             delete(models.Customer).where(models.Customer.id == customer_id).returning(models.Customer.id)
         )
-    await platform.telemetry.delete_customer(customer_id)
-    await platform.memory.delete_customer(customer_id)
-    await forget(customer_id)
-    if gone is None:
-        raise not_found("customer")
+        if gone is not None:
+            session.add(models.Leaving(customer_id=customer_id))
+    return gone is not None

@@ -1,6 +1,7 @@
 """What a customer owns: instances from the clouds, deployments from the runtime, costs from the price book."""
 
 import asyncio
+from datetime import datetime
 
 import structlog
 from sqlalchemy import delete, func, select, update
@@ -15,6 +16,8 @@ from optiinfra.clouds.protocol import Cloud, CloudError, CloudInstance
 from optiinfra.domain.hardware import INSTANCE_TYPES
 from optiinfra.domain.savings import monthly, total
 from optiinfra.kit.ids import new_id
+from optiinfra.kit.waiting import DeadlineError, until_answers
+from optiinfra.orchestrator.background import under_way
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory.clouds import cloud_of
 from optiinfra.orchestrator.platform import Platform
@@ -23,7 +26,14 @@ from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
 
-_discovering: set[str] = set()
+_Listing = tuple[list[CloudInstance], dict[str, float]]
+"""An account's instances, and what its cloud asks for types on spot, dollars an hour."""
+
+_DISCOVERIES = asyncio.Semaphore(8)
+"""First looks at once: each may keep a worker thread busy for as long as its cloud does not answer."""
+
+_COSTS_SECONDS, _COSTS_PAUSE_SECONDS = 600.0, 1.0
+"""How long an estate's first costs are tried to be kept, and how often."""
 
 ESTATE = ""
 """Resource id under which figures of a whole estate are kept."""
@@ -60,47 +70,36 @@ async def refresh(platform: Platform, customer_id: str) -> Infrastructure:
     Raises CloudError when an account cannot be read, which the account then shows, and NoResultFound when the customer
     has left.
     """
-    async with platform.database.transaction() as session:
-        # One reader at a time a customer, or one with an older listing could write last.
-        await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(customer_id, 0))))
-        clouds = await accounts(session, customer_id)
-        listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
-        # Before their rows, as who deletes the customer does: otherwise each could wait for the other.
-        await session.get_one(models.Customer, customer_id, with_for_update={"read": True, "key_share": True})
-        errors = [listing for listing in listings if isinstance(listing, BaseException)]
-        for account, listing in zip(clouds, listings, strict=True):
-            if isinstance(listing, BaseException):
-                account.status, account.error = "failed", str(listing)
-                continue
-            account.status, account.error = "discovered", None
-            await _store_instances(session, platform, account, *listing)
-        await session.flush()
-        infrastructure = await describe(session, customer_id)
-    if errors:
-        raise errors[0]
-    await _store_costs(platform, customer_id, infrastructure)
+    infrastructure = await _look(platform, customer_id)
+    await telemetry.append(platform, customer_id, _costs(customer_id, infrastructure))
     return infrastructure
 
 
 async def discover(platform: Platform, customer_id: str) -> None:
-    """First look after onboarding; an account that cannot be read is the customer's to mend, not an error of ours.
-
-    Does nothing while another first look at the customer is under way.
-    """
-    if customer_id in _discovering:
-        return
-    _discovering.add(customer_id)
+    """First look after onboarding; an account that cannot be read is the customer's to mend, not an error of ours."""
     try:
-        infrastructure = await refresh(platform, customer_id)
-        payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
-        async with platform.database.transaction() as session:
-            await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
+        with under_way(discovery_of(customer_id)):
+            async with _DISCOVERIES:
+                infrastructure = await _look(platform, customer_id)
+        costs, once = _costs(customer_id, infrastructure), f"{customer_id}:first costs:{now().isoformat()}"
+        # The accounts are discovered: nobody would look again for the sake of their first costs.
+        await until_answers(
+            lambda: telemetry.append(platform, customer_id, costs, token=once),
+            "ClickHouse",
+            _COSTS_SECONDS,
+            interval=_COSTS_PAUSE_SECONDS,
+        )
     except CloudError as error:
         log.warning("discovery failed", customer_id=customer_id, error=str(error))
     except NoResultFound:
         log.info("discovery ends, for its customer has left", customer_id=customer_id)
-    finally:
-        _discovering.remove(customer_id)
+    except DeadlineError as error:
+        log.warning("an estate's first costs are not kept", customer_id=customer_id, error=str(error))
+
+
+def discovery_of(customer_id: str) -> str:
+    """The name under which a first look is `background.under_way`."""
+    return f"discovery of {customer_id}"
 
 
 async def spot_quotes(platform: Platform, customer_id: str, infrastructure: Infrastructure) -> dict[str, float]:
@@ -136,7 +135,37 @@ async def store_deployments(
     return ids
 
 
-async def _list(platform: Platform, account: models.CloudAccount) -> tuple[list[CloudInstance], dict[str, float]]:
+async def _look(platform: Platform, customer_id: str) -> Infrastructure:
+    """Read every cloud account and keep what is seen. The clouds are asked outside of any transaction: they take time.
+
+    Of looks side by side the one that began last has the last word, whichever ends last. CloudError when an account's
+    last word is that it cannot be read.
+    """
+    async with platform.database.transaction() as session:
+        began: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+        clouds = await accounts(session, customer_id)
+    listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
+    listed = {account.id: listing for account, listing in zip(clouds, listings, strict=True)}
+    async with platform.database.transaction() as session:
+        # Before their rows, as who deletes the customer does: otherwise each could wait for the other.
+        await session.get_one(models.Customer, customer_id, with_for_update={"key_share": True})
+        newest = [each for each in await accounts(session, customer_id) if each.id in listed and each.as_of <= began]
+        unseen = [account for account in newest if account.status == "discovering"]
+        for account in newest:
+            account.as_of = began
+            await _store(session, platform, account, listed[account.id])
+        await session.flush()
+        infrastructure = await describe(session, customer_id)
+        if any(account.status == "discovered" for account in unseen):
+            payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
+            await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
+    for account in newest:
+        if isinstance(error := listed[account.id], BaseException):
+            raise error
+    return infrastructure
+
+
+async def _list(platform: Platform, account: models.CloudAccount) -> _Listing:
     """The account's instances, and what the cloud asks for the types of those on spot."""
     cloud = await cloud_of(platform.settings, account)
     instances = await cloud.instances()
@@ -148,6 +177,16 @@ async def _quotes(cloud: Cloud, instance_types: set[str]) -> dict[str, float]:
     wanted = sorted(instance_types)
     quotes = await asyncio.gather(*(cloud.spot_quote(instance_type) for instance_type in wanted))
     return {kind: quote for kind, quote in zip(wanted, quotes, strict=True) if quote is not None}
+
+
+async def _store(
+    session: AsyncSession, platform: Platform, account: models.CloudAccount, listing: _Listing | BaseException
+) -> None:
+    if isinstance(listing, BaseException):
+        account.status, account.error = "failed", str(listing)
+    else:
+        account.status, account.error = "discovered", None
+        await _store_instances(session, platform, account, *listing)
 
 
 async def _store_instances(
@@ -172,7 +211,7 @@ async def _store_instances(
             "lifecycle": seen.lifecycle,
             "state": seen.state,
             "monthly_cost": _monthly_cost(platform, seen, quotes.get(seen.instance_type)),
-            "seen_at": now(),
+            "seen_at": account.as_of,
         }
         statement = insert(table).values(customer_id=account.customer_id, instance_id=seen.instance_id, **columns)
         await session.execute(
@@ -192,15 +231,15 @@ def _monthly_cost(platform: Platform, seen: CloudInstance, quoted: float | None)
         return 0.0
 
 
-async def _store_costs(platform: Platform, customer_id: str, infrastructure: Infrastructure) -> None:
-    moment = now()
+def _costs(customer_id: str, infrastructure: Infrastructure) -> telemetry.Samples:
+    """What the estate and each deployment cost a month, as of now."""
     costs = {ESTATE: total(instance.monthly_cost for instance in infrastructure.instances)}
     for deployment in infrastructure.vllm_deployments:
         costs[deployment.deployment_id] = total(
             instance.monthly_cost for instance in infrastructure.instances_of(deployment)
         )
-    rows = [(customer_id, resource, "", "monthly_cost", moment, cost) for resource, cost in costs.items()]
-    await telemetry.append(platform, customer_id, rows)
+    moment = now()
+    return [(customer_id, resource, "", "monthly_cost", moment, cost) for resource, cost in costs.items()]
 
 
 def _instance(row: models.Instance) -> Instance:

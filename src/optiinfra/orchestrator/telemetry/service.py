@@ -1,5 +1,6 @@
 """Taking telemetry in, and giving it out as series."""
 
+import asyncio
 import math
 from collections.abc import Sequence
 from datetime import datetime
@@ -49,15 +50,21 @@ async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key
 async def append(
     platform: Platform, customer_id: str, samples: Samples, latencies: Latencies = (), token: str | None = None
 ) -> None:
-    """Append a customer's rows, and take them back when the customer was deleted meanwhile.
+    """Append a customer's rows, and take them back when the customer was deleted meanwhile, even if we are cancelled.
 
     A deletion removes the customer's row before the telemetry. So what was inserted before it is removed by it, and
     what was inserted after it finds the customer gone.
     """
-    try:
+
+    async def insert() -> None:
         await platform.telemetry.insert_samples(samples, token)
         await platform.telemetry.insert_latencies(latencies, token)
+
+    inserting = asyncio.ensure_future(insert())
+    try:
+        await asyncio.shield(inserting)
     finally:
+        await asyncio.wait((inserting,))  # its thread goes on when we are cancelled
         there = select(models.Customer.id).where(models.Customer.id == customer_id)
         async with platform.database.transaction() as session:
             left = await session.scalar(there) is None

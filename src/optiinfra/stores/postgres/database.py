@@ -8,7 +8,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
@@ -39,6 +39,7 @@ class Database:
             max_overflow=20,
             pool_timeout=5,
             pool_pre_ping=True,
+            hide_parameters=True,  # customers' values have no place in a log
             connect_args=CONNECT_ARGUMENTS | {"options": _PATIENCE},
         )
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
@@ -53,7 +54,7 @@ class Database:
         Nobody waits until they have rung: they only save time, and whoever rings them may be away.
         """
         async with self._sessions() as session:
-            with named("PostgreSQL", OperationalError, InterfaceError, PoolTimeout):
+            with named("PostgreSQL", _away):
                 async with session.begin():
                     yield session
             for channel in sorted(session.info.get("channels", ())):
@@ -63,7 +64,7 @@ class Database:
 
     async def ping(self) -> None:
         """Raises StoreUnavailable when the server does not answer a query."""
-        with named("PostgreSQL", OperationalError, InterfaceError, PoolTimeout):
+        with named("PostgreSQL", _away):
             async with self._engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
 
@@ -82,6 +83,14 @@ class Database:
 def wake_after_commit(session: AsyncSession, channel: str) -> None:
     """Wake a channel's readers when this session's transaction has committed."""
     session.info.setdefault("channels", set()).add(channel)
+
+
+def _away(error: Exception) -> str | None:
+    """A server that refuses or ends connections, whatever class of error it says that with, or that is too busy."""
+    if isinstance(error, DBAPIError):
+        ended = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+        return type(error.orig).__name__ if ended else None
+    return "no connection is free" if isinstance(error, PoolTimeout) else None
 
 
 def _upgrade(connection: Connection) -> None:

@@ -52,6 +52,15 @@ class Customer(Base):
     created_at: Mapped[datetime] = _now()
 
 
+class Leaving(Base):
+    """A customer whose row is gone while copies and workflows may remain. So is this one, once nothing does."""
+
+    __tablename__ = "leaving"
+
+    customer_id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = _now()
+
+
 class User(Base):
     """A person of a customer."""
 
@@ -79,7 +88,10 @@ class RefreshToken(Base):
 
 
 class CloudAccount(Base):
-    """A cloud account that we reach through a role."""
+    """A cloud account that we reach through a role.
+
+    `as_of` is when it was onboarded last, or when the newest kept look at it began: an older look counts no more.
+    """
 
     __tablename__ = "cloud_accounts"
     __table_args__ = (UniqueConstraint("customer_id", "provider", "region", "role_arn"),)
@@ -93,6 +105,7 @@ class CloudAccount(Base):
     status: Mapped[str]
     error: Mapped[str | None]
     created_at: Mapped[datetime] = _now()
+    as_of: Mapped[datetime] = _now()
 
 
 class Instance(Base):

@@ -1,0 +1,34 @@
+"""What several modules ask of PostgreSQL."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from optiinfra.stores.postgres.database import Database
+from tests.contract.engine import Engine, running
+
+
+@pytest.fixture(scope="module", params=["asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """One event loop for a module's clients; trio is none that the platform runs on."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Engine]:
+    with running("postgresql") as engine:
+        yield engine
+
+
+@pytest.fixture
+async def database(postgresql: Engine) -> AsyncIterator[Database]:
+    """The platform's tables, with no reader to wake."""
+
+    async def ring_nobody(_channel: str) -> None:
+        """Nobody waits."""
+
+    opened = Database(postgresql.environment.urls()["postgresql"], ring_nobody)
+    await opened.migrate()
+    yield opened
+    await opened.close()
