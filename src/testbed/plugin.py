@@ -166,7 +166,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say which environment was used, and show the scenarios' lines where they were not seen live."""
     reports = [report for group in ("passed", "failed", "error") for report in terminalreporter.stats.get(group, [])]
-    properties = [entry for report in reports for entry in report.user_properties]
+    # What could not be collected has none.
+    properties = [entry for report in reports for entry in getattr(report, "user_properties", ())]
     for used in sorted({value for key, value in properties if key == "environment"}):
         terminalreporter.write_line(f"environment: {used}")
     live = config.getoption("capture") == "no" and not config.getoption("numprocesses", None)

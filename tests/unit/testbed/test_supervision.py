@@ -65,7 +65,7 @@ def test_postgresql_stops_by_itself(environment: Environment) -> None:
     assert parsed(environment)["program:portal"]["stopasgroup"] == "true"
 
 
-@pytest.mark.parametrize("text", ["", "none", "99999999", str(os.getpid())])
+@pytest.mark.parametrize("text", ["", "none", "99999999", str(os.getpid())], ids=["empty", "word", "nobody", "another"])
 def test_a_stale_pid_file_is_not_believed(environment: Environment, text: str) -> None:
     environment.state_dir.mkdir(parents=True)
     (environment.state_dir / "supervisord.pid").write_text(text)
