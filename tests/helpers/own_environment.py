@@ -36,6 +36,11 @@ class OwnEnvironment:
             stdin=subprocess.DEVNULL,
         )
 
+    def clean(self) -> None:
+        """Stop and remove it; AssertionError with what the verb said when that fails."""
+        done = self.invoke("clean")
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def begin(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
         """The same, without waiting for its end: to kill it, or to have two at once."""
         return begin(log, *self._command(*words))
@@ -59,7 +64,7 @@ class OwnEnvironment:
 
     def running(self, module: str) -> list[psutil.Process]:
         """The processes that run `python -m MODULE`: none while it is being brought back."""
-        return [process for process in self.processes() if _runs(process, module)]
+        return [process for process in self.processes() if runs(process, module)]
 
 
 def begin(log: Path, *command: str) -> subprocess.Popen[bytes]:
@@ -88,10 +93,11 @@ def own_environment(name: str, *words: str) -> Iterator[OwnEnvironment]:
         environment.document = json.loads(environment.invoke("status", "--json").stdout)
         yield environment
     finally:
-        environment.invoke("clean")
+        environment.clean()
 
 
-def _runs(process: psutil.Process, module: str) -> bool:
+def runs(process: psutil.Process, module: str) -> bool:
+    """Whether the process is a `python -m MODULE`; one that has ended is not."""
     try:
         return module in process.cmdline()
     except psutil.Error:
