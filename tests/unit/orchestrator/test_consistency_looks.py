@@ -85,9 +85,8 @@ class Clouds:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, names: list[str], away: set[str]) -> None:
         self.asked: list[str] = []
         self._away = away
-        rows = [
-            SimpleNamespace(id=name, customer_id="cust_1", provider="aws", region="r", role_arn="a") for name in names
-        ]
+        place = {"customer_id": "cust_1", "provider": "aws", "region": "us-east-1", "role_arn": ROLE}
+        rows = [SimpleNamespace(id=name, **place) for name in names]
 
         async def estates(_platform: Platform) -> Any:
             return rows, [], []
@@ -129,7 +128,7 @@ async def test_an_account_that_is_away_is_told_in_time_and_asked_once(monkeypatc
     async with asyncio.timeout(5):
         seen = await service.check(clouds.platform)
     assert [(one.kind, one.id) for one in seen.dangling] == [("unreachable", "acct_away"), ("presence", "agent_1")]
-    assert seen.dangling[0].refers_to == "no answer in time"
+    assert seen.dangling[0].refers_to == f"aws us-east-1 as {ROLE}: no answer in time"
     assert seen.checked["cloud_accounts"] == 1, "the other one is looked at all the same"
     assert clouds.asked.count("acct_away") == 1
     assert clouds.asked.count("acct_here") == 4, "for instances and orders, at both looks"

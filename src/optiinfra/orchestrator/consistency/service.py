@@ -28,7 +28,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.common import now
 from optiinfra.api.consistency import Consistency, Dangling, StoreName
-from optiinfra.clouds.protocol import CloudError
 from optiinfra.orchestrator.agents.service import presence_seconds
 from optiinfra.orchestrator.consistency import rules
 from optiinfra.orchestrator.consistency.rules import Account, CloudView, Known, PlacedReplica, RunningInstance
@@ -65,9 +64,12 @@ class _Look:
         self.dangling += found
 
     async def asked(
-        self, store: StoreName, name: str, ask: Callable[[], Awaitable[T]], until: float = math.inf
+        self, store: StoreName, name: str, ask: Callable[[], Awaitable[T]], where: str = "", until: float = math.inf
     ) -> T | None:
-        """The answer; None, and noted, when there is none in time. `until` is a time of the loop's own clock."""
+        """The answer; None, and noted, when there is none in time. `until` is a time of the loop's own clock.
+
+        `where` begins what is said of an answer that did not come.
+        """
         if known := [each for each in self.given_up if (each.store, each.id) == (store, name)]:
             self.dangling += known
             return None
@@ -75,7 +77,7 @@ class _Look:
             async with asyncio.timeout_at(min(until, asyncio.get_running_loop().time() + _ANSWER_SECONDS)):
                 return await ask()
         except Exception as error:  # whatever it is: what was not seen must not count as consistent
-            why = f"{type(error).__name__}: {error}" if str(error) else "no answer in time"
+            why = where + (f"{type(error).__name__}: {error}" if str(error) else "no answer in time")
             log.warning("consistency not seen", store=store, name=name, error=why)
             self.dangling.append(Dangling(store=store, kind=rules.UNREACHABLE, id=name, refers_to=why))
             return None
@@ -160,18 +162,16 @@ async def _views(platform: Platform, look: _Look, accounts: Iterable[models.Clou
 
     async def view(row: models.CloudAccount) -> CloudView | None:
         async with limit:
-            return await look.asked("cloud", row.id, partial(_view, platform, row), until)
+            where = f"{row.provider} {row.region} as {row.role_arn}: "
+            return await look.asked("cloud", row.id, partial(_view, platform, row), where, until)
 
     found = await asyncio.gather(*(view(row) for row in accounts))
     return [each for each in found if each is not None]
 
 
 async def _view(platform: Platform, row: models.CloudAccount) -> CloudView:
-    try:
-        cloud = await cloud_of(platform.settings, row)
-        return CloudView(_account(row), await cloud.instances(), await cloud.open_orders())
-    except CloudError as error:
-        raise CloudError(f"{row.provider} {row.region} as {row.role_arn}: {error}") from error
+    cloud = await cloud_of(platform.settings, row)
+    return CloudView(_account(row), await cloud.instances(), await cloud.open_orders())
 
 
 async def _known(platform: Platform) -> Known:
