@@ -235,7 +235,7 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
             settings=Settings(**settings),
             version=document["version"],
             fingerprint=document["fingerprint"],
-            ports=document["ports"],
+            ports=dict(document["ports"]),
             credentials={key: document["credentials"][key] for key in SECRETS},
             supervisor_socket=document["supervisor_socket"],
             over=document["over"],
