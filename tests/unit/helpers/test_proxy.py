@@ -10,7 +10,7 @@ import pytest
 from testbed.environment import free_port
 from tests.helpers.proxy import HOST, Failure, Proxy, proxy_to
 
-SECONDS = 0.25
+LONG, SHORT = 30.0, 0.25
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def _echo(connection: socket.socket) -> None:
             connection.sendall(piece + piece)
 
 
-def ask(client: socket.socket) -> bytes:
-    client.settimeout(SECONDS)
+def ask(client: socket.socket, seconds: float = LONG) -> bytes:
+    client.settimeout(seconds)
     client.sendall(b"word")
     return client.recv(100)
 
@@ -47,9 +47,9 @@ def connect(proxy: Proxy) -> socket.socket:
     return socket.create_connection((HOST, proxy.port), 5)
 
 
-def answered_anew(proxy: Proxy) -> bytes:
+def answered_anew(proxy: Proxy, seconds: float = LONG) -> bytes:
     with connect(proxy) as client:
-        return ask(client)
+        return ask(client, seconds)
 
 
 @pytest.mark.parametrize(
@@ -61,17 +61,17 @@ def test_nothing_comes_through(proxy: Proxy, how: Failure, seen: type[Exception]
         assert ask(before) == b"wordword"
         with proxy.failing(how):
             with pytest.raises(TimeoutError if how == "hanging" else ConnectionError):
-                ask(before)
+                ask(before, SHORT)
             with pytest.raises(seen):
-                answered_anew(proxy)
+                answered_anew(proxy, SHORT)
     assert answered_anew(proxy) == b"wordword"
 
 
 def test_what_hung_arrives_when_it_is_over(proxy: Proxy) -> None:
     with connect(proxy) as client:
         with proxy.failing("hanging"), pytest.raises(TimeoutError):
-            ask(client)
-        client.settimeout(5)
+            ask(client, SHORT)
+        client.settimeout(LONG)
         assert client.recv(100) == b"wordword"
 
 
@@ -85,6 +85,6 @@ def test_an_answer_breaks_off_in_the_middle(proxy: Proxy) -> None:
 def test_every_piece_comes_late(proxy: Proxy) -> None:
     with proxy.failing("slow"), connect(proxy) as client:
         with pytest.raises(TimeoutError):
-            ask(client)
-        client.settimeout(5)
+            ask(client, SHORT)
+        client.settimeout(LONG)
         assert client.recv(100) == b"wordword"

@@ -19,7 +19,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def call(handler: Callable[[], Awaitable[object]], path: str = "/x", seconds: float = 0.05) -> httpx.Response:
+LONG, SHORT = 30.0, 0.05
+
+
+async def call(handler: Callable[[], Awaitable[object]], path: str = "/x", seconds: float = LONG) -> httpx.Response:
     app = FastAPI()
     app.add_api_route(path, handler, response_model=None)
     app.add_middleware(DeadlineMiddleware, seconds=seconds, long_calls=("GET /.*/commands",))
@@ -47,7 +50,7 @@ async def test_what_takes_too_long_is_answered_for_and_ended() -> None:
         finally:
             ended.set()
 
-    answer = await call(handler)
+    answer = await call(handler, seconds=SHORT)
     assert answer.status_code == 503
     assert "no answer within" in answer.json()["detail"]
     async with asyncio.timeout(5):
@@ -56,23 +59,23 @@ async def test_what_takes_too_long_is_answered_for_and_ended() -> None:
 
 async def test_who_asked_to_wait_is_let_wait() -> None:
     async def handler() -> dict[str, str]:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(2 * SHORT)
         return {"came": "late"}
 
-    assert (await call(handler, "/agent-runtime/r/commands")).json() == {"came": "late"}
-    assert (await call(handler)).status_code == 503
+    assert (await call(handler, "/agent-runtime/r/commands", SHORT)).json() == {"came": "late"}
+    assert (await call(handler, seconds=SHORT)).status_code == 503
 
 
 async def test_an_answer_that_has_begun_may_take_its_time() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(4):
             yield b"piece "
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.3)
 
     async def handler() -> StreamingResponse:
         return StreamingResponse(pieces())
 
-    assert (await call(handler)).text == "piece " * 4
+    assert (await call(handler, seconds=0.6)).text == "piece " * 4
 
 
 async def test_a_defect_is_still_a_defect() -> None:

@@ -11,7 +11,7 @@ from optiinfra.orchestrator.optimizations.interruption import unless_interrupted
 from optiinfra.orchestrator.optimizations.run import Run, StepError
 
 KEY = "opt_1:targets"
-BLIND_SECONDS = 0.05
+LONG, SHORT = 60.0, 0.05
 
 
 class Cloud:
@@ -33,8 +33,8 @@ class Cloud:
         return answer
 
 
-def run_on(cloud: Cloud) -> Run:
-    settings = SimpleNamespace(spot_watch_seconds=0.005, spot_blind_seconds=BLIND_SECONDS)
+def run_on(cloud: Cloud, blind_seconds: float) -> Run:
+    settings = SimpleNamespace(spot_watch_seconds=0.005, spot_blind_seconds=blind_seconds)
     return cast("Run", SimpleNamespace(cloud=cloud, platform=SimpleNamespace(settings=settings)))
 
 
@@ -55,14 +55,14 @@ class Work:
         return "done"
 
 
-async def carried_out(cloud: Cloud, work: Work) -> Any:
-    return await unless_interrupted(run_on(cloud), KEY, work.do())
+async def carried_out(cloud: Cloud, work: Work, blind_seconds: float = LONG) -> Any:
+    return await unless_interrupted(run_on(cloud, blind_seconds), KEY, work.do())
 
 
-async def outcome(cloud: Cloud, work: Work) -> str:
+async def outcome(cloud: Cloud, work: Work, blind_seconds: float = LONG) -> str:
     """What came of it in words, an error's too, as soon as it is over."""
     seen: object
-    (seen,) = await asyncio.gather(carried_out(cloud, work), return_exceptions=True)
+    (seen,) = await asyncio.gather(carried_out(cloud, work, blind_seconds), return_exceptions=True)
     return f"{type(seen).__name__}: {seen}" + (", cleared up" if work.cleared_up else "")
 
 
@@ -83,7 +83,7 @@ def test_a_cloud_that_does_not_answer_for_a_moment_is_borne_with() -> None:
 
 
 def test_nobody_relies_on_what_cannot_be_seen_for_long() -> None:
-    seen = asyncio.run(outcome(Cloud([], CloudUnavailable("away")), Work()))
+    seen = asyncio.run(outcome(Cloud([], CloudUnavailable("away")), Work(), SHORT))
     assert "it could not be seen whether spot instances stay: away, cleared up" in seen
 
 
@@ -97,7 +97,7 @@ def test_what_the_action_itself_says_is_passed_on() -> None:
         raise StepError("its own")
 
     with pytest.raises(StepError, match="its own"):
-        asyncio.run(unless_interrupted(run_on(Cloud([])), KEY, fails()))
+        asyncio.run(unless_interrupted(run_on(Cloud([]), LONG), KEY, fails()))
 
 
 def test_stopping_it_stops_the_action_and_the_watch() -> None:
