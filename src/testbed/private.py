@@ -6,6 +6,7 @@ namespace, and go with it when those servers run.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import requests
 
@@ -14,6 +15,9 @@ from testbed.environment import Environment, SetupError
 from testbed.parts import HOST
 from testbed.supervision import Supervisor
 from testbed.waiting import stretched
+
+if TYPE_CHECKING:
+    import psycopg  # loaded where it is used: most of the testbed does without
 
 CALL_SECONDS = 10.0
 NOT_STARTED = ""
@@ -82,7 +86,7 @@ def _host(private: Environment) -> Environment:
     return host
 
 
-def _postgresql(host: Environment):  # type: ignore[no-untyped-def]  # psycopg is imported where it is used
+def _postgresql(host: Environment) -> "psycopg.Connection[tuple[Any, ...]]":
     import psycopg
 
     return psycopg.connect(
