@@ -44,12 +44,14 @@ def create_app(
     authenticate: Authenticate,
     public: Collection[str] = (),
     checks: Mapping[str, Check] | None = None,
+    answer_seconds: float = REQUEST_SECONDS,
     long_calls: Collection[str] = (),
 ) -> FastAPI:
     """A FastAPI application with what all services share.
 
     `public` are the paths that need no credential, besides health and metrics; `checks` are tried by
-    `/ready`; they may be filled in while the service starts. `long_calls` (see there) may take longer than others.
+    `/ready`; they may be filled in while the service starts. `answer_seconds` is how long a call may
+    wait for the beginning of its answer, and `long_calls` (see `kit.deadline`) are those that may wait longer.
     """
     logging.configure(service, version)
     app = FastAPI(
@@ -63,7 +65,7 @@ def create_app(
     open_to_all = PUBLIC_ROUTES | frozenset(public)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=open_to_all)
-    app.add_middleware(DeadlineMiddleware, seconds=REQUEST_SECONDS, long_calls=long_calls)
+    app.add_middleware(DeadlineMiddleware, seconds=answer_seconds, long_calls=long_calls)
     app.add_middleware(_Observe)
     problems.install(app)
     openapi.install(app, open_to_all)

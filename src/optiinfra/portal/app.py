@@ -19,6 +19,8 @@ from optiinfra.portal.sessions import Sessions
 from optiinfra.portal.settings import Settings
 from optiinfra.portal.views import problem_page
 
+_ANSWER_SECONDS = 30.0
+"""A page waits for the orchestrator's answers, or for its client to give up: what it shows then is made for people."""
 _STATIC = Path(str(files("optiinfra.portal") / "static"))
 
 
@@ -40,6 +42,7 @@ def create(settings: Settings, orchestrator: httpx.AsyncClient | None = None) ->
         authenticate=sessions.authenticate,
         public=["/api/health", "/login", *(f"/static/{file.name}" for file in _STATIC.iterdir())],
         checks={"orchestrator": platform.ready},
+        answer_seconds=_ANSWER_SECONDS,
     )
     app.add_middleware(BrowserMiddleware, sessions=sessions, render_problem=problem_page)
     app.state.platform, app.state.sessions = platform, sessions
