@@ -156,7 +156,9 @@ async def test_a_body_that_becomes_too_large_is_read_no_further() -> None:
     read: list[int] = []
 
     async def receive() -> Any:
-        return next(pieces)
+        piece = next(pieces, None)
+        assert piece is not None, "it is read to its end"
+        return piece
 
     async def reader(_scope: Any, receive: Any, _send: Any) -> None:
         while True:
