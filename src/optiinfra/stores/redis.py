@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -22,6 +22,23 @@ T = TypeVar("T")
 _ANSWER_SECONDS = 1.0
 _RECHECK_SECONDS = 2.0
 """How often a waiting reader looks by itself, in case a wake-up was lost with Redis."""
+
+
+class Connection(redis.Connection):
+    """One that never loses a cancellation of the task that sends."""
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        """Send. The client sends by `asyncio.wait_for`, which swallows a cancellation that comes just as it ends.
+
+        Python 3.12 mended that; before, a task that was to stop would go on for ever, now and then.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        await super().send_packed_command(command, check_health)
+        if task.cancelling() > before:
+            await self.disconnect(nowait=True)  # nobody reads the answer
+            raise asyncio.CancelledError
 
 
 class WakeUp:
@@ -134,6 +151,7 @@ def connect(url: str) -> "redis.Redis":
     """
     return redis.Redis.from_url(
         url,
+        connection_class=Connection,
         socket_connect_timeout=_ANSWER_SECONDS,
         socket_timeout=_ANSWER_SECONDS,
         retry=Retry(NoBackoff(), 1),  # a connection that the server closed is made anew
