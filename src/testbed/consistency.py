@@ -14,7 +14,7 @@ import requests
 from rich import box
 from rich.table import Table
 
-from testbed import evidence, startup
+from testbed import evidence, loopback, startup
 from testbed.console import console
 from testbed.environment import Environment, SetupError
 from testbed.waiting import stretched
@@ -28,8 +28,7 @@ def ask(environment: Environment) -> dict[str, Any]:
     url = f"{environment.url('orchestrator')}/admin/consistency"
     headers = {"Authorization": f"Bearer {environment.credentials['admin_token']}"}
     try:
-        with requests.Session() as session:
-            session.trust_env = False
+        with loopback.session() as session:
             answer = session.get(url, headers=headers, timeout=stretched(ANSWER_SECONDS))
             answer.raise_for_status()
     except requests.RequestException as error:

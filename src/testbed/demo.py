@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import requests
-
-from testbed import paths
+from testbed import loopback, paths
 from testbed.environment import Environment, SetupError
 from testbed.waiting import stretched, wait_until
 
@@ -36,8 +34,7 @@ def analyse(environment: Environment, customer: dict[str, Any], say: Callable[[s
     """Ask for a cost analysis as the customer would, and wait for its result."""
     url = environment.url("orchestrator")
     credentials = {"username": customer["email"], "password": customer["password"]}
-    with requests.Session() as session:
-        session.trust_env = False
+    with loopback.session() as session:
         login = session.post(f"{url}/auth/login", json=credentials, timeout=stretched(10))
         login.raise_for_status()
         session.headers["Authorization"] = f"Bearer {login.json()['access_token']}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from testbed import environment as environments
+from testbed import loopback
 from testbed.environment import Environment, SetupError
 from testbed.parts import HOST
 from testbed.supervision import Supervisor
@@ -134,6 +135,5 @@ def _drop_redis(host: Environment, private: Environment) -> None:
 
 
 def _call(method: str, url: str, **arguments: object) -> None:
-    with requests.Session() as session:
-        session.trust_env = False
+    with loopback.session() as session:
         session.request(method, url, timeout=stretched(CALL_SECONDS), **arguments).raise_for_status()  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 
+from testbed import loopback
 from testbed.environment import Environment
 from testbed.parts import HOST, Part
 from testbed.waiting import stretched
@@ -37,9 +38,7 @@ Probe = Callable[[Environment, Part], Outcome]
 
 
 def _request(method: str, url: str, **arguments: Any) -> requests.Response:
-    # A session without the caller's proxies and .netrc: everything is on loopback.
-    with requests.Session() as session:
-        session.trust_env = False
+    with loopback.session() as session:
         answer = session.request(method, url, timeout=stretched(REQUEST_SECONDS), **arguments)
     if not answer.ok:
         raise ProbeError(f"{method} {url} answered {answer.status_code}: {answer.text.strip()[:200]}")

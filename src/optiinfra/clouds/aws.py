@@ -57,7 +57,7 @@ async def connect_aws(
     )
 
 
-# Entering takes a call to STS and two clients; roles and regions are few. A failure is not kept.
+# Entering takes a call to STS and three clients, about 3 MB; roles and regions are few. A failure is not kept.
 @functools.lru_cache(maxsize=256)
 def _connect(
     endpoint_url: str | None,

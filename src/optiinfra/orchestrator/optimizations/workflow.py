@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import structlog
 from dbos import DBOS, DBOSConfiguredInstance
@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from optiinfra.api.agents import Draft
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Result
+from optiinfra.clouds.patience import patiently
 from optiinfra.clouds.protocol import CloudError
 from optiinfra.domain.optimization import STEPS, OptimizationStatus, undo_name, undo_order
 from optiinfra.kit.logging import bind_trace
@@ -19,16 +20,18 @@ from optiinfra.orchestrator.agents.service import AgentError
 from optiinfra.orchestrator.durable import begin, patient, unfailing
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations import journal
-from optiinfra.orchestrator.optimizations.patience import going_back
 from optiinfra.orchestrator.optimizations.rollout import STEP_ACTIONS, is_restored
 from optiinfra.orchestrator.optimizations.run import Run, Snapshot, StepError, deployment_in, load, take_snapshot
 from optiinfra.orchestrator.optimizations.stage import baseline_answers
 from optiinfra.orchestrator.outcomes import service as outcomes
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes.service import CommandError, withdraw
+from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 StepAction = Callable[[Run], Awaitable[dict[str, Any]]]
 DurableStep = Callable[..., Coroutine[Any, Any, str | None]]
@@ -250,6 +253,11 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
             recommendation = await session.get_one(models.Recommendation, row.recommendation_id)
         bind_trace(row.trace_id)
         return row, recommendation
+
+
+async def going_back(attempt: Callable[[], Awaitable[T]], settings: Settings) -> T:
+    """Try again whatever the cloud says: half undone is the worst of all ends, and roles and capacity come back."""
+    return await patiently(attempt, settings.undo_patience_seconds)
 
 
 def _workflow(request: Request) -> OptimizationWorkflow:

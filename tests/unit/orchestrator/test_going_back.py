@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from optiinfra.clouds.protocol import CloudError, CloudUnavailable, InsufficientCapacity, RoleDenied
-from optiinfra.orchestrator.optimizations.patience import going_back
+from optiinfra.orchestrator.optimizations.workflow import going_back
 from optiinfra.orchestrator.settings import Settings
 
 SETTINGS = cast("Settings", SimpleNamespace(undo_patience_seconds=5.0))
