@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +39,10 @@ def call(http: httpx.Client, method: str, path: str, token: str | None = None, b
 def every_kind(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
     """One caller of each kind, by kind; the user and the runtime belong to a customer without an estate."""
     secrets = environment["credentials"]
-    with httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=30) as http:
+    with httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=30) as http, ExitStack() as leaving:
         signup = {"email": f"caller-{uuid.uuid4().hex}@example.com", "company_name": "C", "password": "a long password"}
         customer_id = call(http, "POST", "/auth/signup", body=signup)["customer_id"]
+        leaving.callback(call, http, "DELETE", f"/customers/{customer_id}", secrets["admin_token"])
         login = {"username": signup["email"], "password": signup["password"]}
         user = call(http, "POST", "/auth/login", body=login)["access_token"]
         installed = call(http, "GET", f"/customers/{customer_id}/agent-install-command", user)
@@ -61,6 +62,8 @@ def every_kind(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
             "base_url": f"http://{uuid.uuid4().hex}.invalid",
         }
         agent = call(http, "POST", "/orchestrator/agents/register", secrets["enrolment_secret"], register)
+        leave = f"/orchestrator/agents/{agent['agent_id']}"
+        leaving.callback(http.delete, leave, headers=bearer(agent["agent_secret"]))
         ids = {"customer_id": customer_id, "runtime_id": runtime_id, "agent_id": agent["agent_id"]}
         tokens = {
             "anonymous": None,
@@ -70,8 +73,4 @@ def every_kind(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
             "enrolment": secrets["enrolment_secret"],
             "admin": secrets["admin_token"],
         }
-        try:
-            yield {kind: Caller(kind, token, ids) for kind, token in tokens.items()}
-        finally:
-            http.delete(f"/orchestrator/agents/{agent['agent_id']}", headers=bearer(agent["agent_secret"]))
-            call(http, "DELETE", f"/customers/{customer_id}", secrets["admin_token"])
+        yield {kind: Caller(kind, token, ids) for kind, token in tokens.items()}

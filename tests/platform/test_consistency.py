@@ -142,8 +142,10 @@ def test_an_account_that_cannot_be_asked_is_said(platform: Platform, migrated: C
         " VALUES ('acct_shut', %s, 'aws', 'us-east-1', 'no-role', 'discovered')",
         migrated.id,
     )
-    seen = platform.consistency()
-    platform.stores.sql("DELETE FROM cloud_accounts WHERE id = 'acct_shut'")
+    try:
+        seen = platform.consistency()
+    finally:
+        platform.stores.sql("DELETE FROM cloud_accounts WHERE id = 'acct_shut'")
 
     (unreachable,) = seen.dangling
     assert (unreachable.store, unreachable.kind, unreachable.id) == ("cloud", "unreachable", "acct_shut")

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -19,13 +19,14 @@ from optiinfra.kit import logging, openapi, problems
 from optiinfra.kit.auth import PUBLIC_ROUTES, Authenticate, AuthenticationMiddleware
 from optiinfra.kit.bodies import BodyLimitMiddleware
 from optiinfra.kit.deadline import DeadlineMiddleware
+from optiinfra.kit.waiting import give_up
 from optiinfra.stores.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-Check = Callable[[], Awaitable[None]]
+Check = Callable[[], Coroutine[Any, Any, None]]
 """Raises when a dependency does not answer. Everybody may read the kind of exception, and StoreUnavailable's text."""
 
 REQUEST_SECONDS = 8.0
@@ -122,11 +123,16 @@ class _Server(uvicorn.Server):
 
 
 async def _outcome(check: Check) -> str:
+    asking = asyncio.ensure_future(check())
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            await check()
-    except TimeoutError:
+        await asyncio.wait((asking,), timeout=CHECK_SECONDS)
+    finally:
+        if not asking.done():
+            give_up(asking)
+    if not asking.done():
         return f"no answer within {CHECK_SECONDS:.0f} s"
+    try:
+        asking.result()
     except StoreUnavailable as error:
         return str(error)
     except Exception as error:  # its text may hold what a stranger, who may ask this, should not read

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from optiinfra.kit.problems import problem_response
+from optiinfra.kit.waiting import give_up
 from optiinfra.stores.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -28,7 +29,6 @@ class DeadlineMiddleware:
     def __init__(self, app: ASGIApp, seconds: float, long_calls: Collection[str] = ()) -> None:
         self.app, self.seconds = app, seconds
         self._long = re.compile("|".join(long_calls) or r"(?!)")
-        self._given_up: set[asyncio.Future[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -63,21 +63,10 @@ class DeadlineMiddleware:
         finally:
             beginning.cancel()
         given_up = True
-        self._give_up(work)
+        give_up(work)
         log.warning("no answer in time", seconds=allowed)
         detail = f"no answer within {allowed:.0f} s; what was asked for may have been done: look before you ask again"
         await _unavailable("deadline", detail)(scope, receive, send)
-
-    def _give_up(self, work: "asyncio.Future[None]") -> None:
-        self._given_up.add(work)
-        work.add_done_callback(self._ended)
-        work.cancel()
-
-    def _ended(self, work: "asyncio.Future[None]") -> None:
-        self._given_up.discard(work)
-        if work.cancelled() or (error := work.exception()) is None or isinstance(error, StoreUnavailable):
-            return
-        log.error("a call that was given up has failed", exc_info=error)
 
 
 def _unavailable(kind: str, detail: str) -> Response:

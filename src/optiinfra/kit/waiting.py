@@ -3,9 +3,17 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import structlog
+
+from optiinfra.stores.errors import StoreUnavailable
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+_given_up: "set[asyncio.Future[Any]]" = set()
 
 
 class DeadlineError(TimeoutError):
@@ -28,3 +36,17 @@ async def until_answers(attempt: Callable[[], Awaitable[T]], what: str, deadline
                     f"{what} did not answer within {deadline:.0f} s; last seen: {type(error).__name__}: {error}"
                 ) from error
         await asyncio.sleep(interval)
+
+
+def give_up(work: "asyncio.Future[Any]") -> None:
+    """Cancel, and leave it to end by itself: the client of a store that hangs takes seconds to let go."""
+    _given_up.add(work)
+    work.add_done_callback(_ended)
+    work.cancel()
+
+
+def _ended(work: "asyncio.Future[Any]") -> None:
+    _given_up.discard(work)
+    if work.cancelled() or (error := work.exception()) is None or isinstance(error, StoreUnavailable):
+        return
+    log.error("what was given up has failed", exc_info=error)

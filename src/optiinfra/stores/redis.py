@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import redis.asyncio as redis
@@ -20,25 +20,45 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _ANSWER_SECONDS = 1.0
+_CONNECTIONS = 5000
+"""Every reader that waits holds one: a runtime, a live stream, a step that has ordered something."""
 _RECHECK_SECONDS = 2.0
 """How often a waiting reader looks by itself, in case a wake-up was lost with Redis."""
 
 
 class Connection(redis.Connection):
-    """One that never loses a cancellation of the task that sends."""
+    """One that loses no cancellation of the task that sends, and is lost in the client's own words."""
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
-        """Send. The client sends by `asyncio.wait_for`, which swallows a cancellation that comes just as it ends.
-
-        Python 3.12 mended that; before, a task that was to stop would go on for ever, now and then.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        before = task.cancelling()
-        await super().send_packed_command(command, check_health)
-        if task.cancelling() > before:
+        """Send; raises RedisError when that fails."""
+        try:
+            with _cancellations_kept():
+                await super().send_packed_command(command, check_health)
+        except asyncio.CancelledError:
             await self.disconnect(nowait=True)  # nobody reads the answer
-            raise asyncio.CancelledError
+            raise
+        except RuntimeError as error:  # what uvloop says of a connection that died unnoticed
+            raise redis.ConnectionError(str(error)) from error
+
+
+@contextmanager
+def _cancellations_kept() -> Iterator[None]:
+    """Raises CancelledError when the running task was cancelled meanwhile and that was swallowed.
+
+    The client sends by `asyncio.wait_for`. Before Python 3.12 that drops a cancellation that comes just as it ends, and
+    what was to stop would go on.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    except Exception:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from None
+        raise
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 class WakeUp:
@@ -152,6 +172,7 @@ def connect(url: str) -> "redis.Redis":
     return redis.Redis.from_url(
         url,
         connection_class=Connection,
+        max_connections=_CONNECTIONS,
         socket_connect_timeout=_ANSWER_SECONDS,
         socket_timeout=_ANSWER_SECONDS,
         retry=Retry(NoBackoff(), 1),  # a connection that the server closed is made anew

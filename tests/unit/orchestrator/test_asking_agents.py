@@ -111,7 +111,10 @@ async def test_one_that_crashed_is_waited_for_and_one_that_answers_with_an_error
     def crashed(_host: str) -> httpx.Response:
         raise httpx.ReadError("reset")
 
-    for answer, waits in ((crashed, True), (lambda _: httpx.Response(500), False)):
+    def started_again(_host: str) -> httpx.Response:
+        return httpx.Response(401)  # it is not registered anew yet, and does not know its former id
+
+    for answer, waits in ((crashed, True), (started_again, True), (lambda _: httpx.Response(500), False)):
         asked = Asked(monkeypatch, [agent(1)], answer)
         with pytest.raises(service.AgentError, match="agent_1"):
             await asked.ask()

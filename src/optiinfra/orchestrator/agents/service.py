@@ -156,12 +156,19 @@ async def ask(
                 break
             await asyncio.sleep(_AWAY_SECONDS)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            crashed = crashed or isinstance(error, httpx.TransportError)
+            crashed = crashed or _has_crashed(error)
             refused[agent.agent_id] = f"{type(error).__name__}: {error}"
             log.warning("agent failed a task", agent_id=agent.agent_id, kind=task.kind, error=refused[agent.agent_id])
     if said := refused | away:
         raise AgentError(f"no {agent_type} agent could {task.kind}: {said}")
     raise AgentError(f"no {agent_type} agent that can {task.kind} was there within {allowed:.0f} s")
+
+
+def _has_crashed(error: Exception) -> bool:
+    """Whether another process will be there soon: this one is gone, or does not know the id that we know it by."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == httpx.codes.UNAUTHORIZED
+    return isinstance(error, httpx.TransportError)
 
 
 async def _post(platform: Platform, agent: Agent, task: AnalyzeTask | ValidateTask | JudgeTask) -> object:

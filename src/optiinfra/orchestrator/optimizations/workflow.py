@@ -93,7 +93,14 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
                 why = f"{failure}; then {undo_name(step)} failed: {problem}"
                 await DBOS.run_step_async(unfailing("finish"), self._finish, optimization_id, why)
                 return
-        await DBOS.run_step_async(unfailing("finish"), self._finish_rollback, optimization_id, failure)
+        try:
+            restored = await DBOS.run_step_async(unfailing("look"), self._look, optimization_id)
+        except Exception as error:  # refused, or a defect of ours: an end is noted all the same
+            log.warning("not seen whether all is as before", optimization_id=optimization_id, exc_info=True)
+            why = f"{failure}; whether all is as before could not be seen: {error}"
+            await DBOS.run_step_async(unfailing("finish"), self._finish, optimization_id, why)
+            return
+        await DBOS.run_step_async(unfailing("finish"), self._finish_undone, optimization_id, failure, restored=restored)
 
     async def _step(self, name: str, function: DurableStep, *args: Any, attempts: int = 8) -> str | None:
         """Run a durable step that returns why it failed, or None."""
@@ -150,9 +157,10 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         return error
 
     def _seconds_left(self, optimization: models.Optimization, *, undoing: bool) -> float:
-        deadline = self._platform.settings.optimization_deadline_seconds
+        settings = self._platform.settings
+        deadline = settings.optimization_deadline_seconds
         if undoing:  # going back has the time it needs, but never for ever
-            return deadline
+            return max(deadline, settings.undo_patience_seconds)
         return max(0.0, ((optimization.started_at or now()) + timedelta(seconds=deadline) - now()).total_seconds())
 
     async def _ensure_snapshot(self, optimization_id: str) -> None:
@@ -198,28 +206,21 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
     async def _begin_rollback(self, optimization_id: str, failure: str) -> None:
         await journal.begin_rollback(self._platform.database, optimization_id, failure)
 
-    async def _finish_rollback(self, optimization_id: str, failure: str) -> None:
+    async def _look(self, optimization_id: str) -> bool | None:
+        """Whether all is as before; None when nothing was changed. Shows the customer what there is."""
         row, _ = await self._rows(optimization_id)
         if row.snapshot is None:
-            await self._finish_undone(optimization_id, failure, restored=None)
-            return
+            return None
 
         async def looked() -> bool:
             return await is_restored(await load(self._platform, optimization_id, "finish"))
 
+        restored = await going_back(looked, self._platform.settings)
         try:
-            restored = await going_back(looked, self._platform.settings)
-            await self._show_what_there_is(row.customer_id)
-        except _REFUSALS as refusal:
-            await self._finish(optimization_id, f"{failure}; whether all is as before could not be seen: {refusal}")
-        else:
-            await self._finish_undone(optimization_id, failure, restored=restored)
-
-    async def _show_what_there_is(self, customer_id: str) -> None:
-        try:
-            await inventory.refresh(self._platform, customer_id)
-        except CloudError as error:  # another account of the customer's, perhaps: that one shows it itself
-            log.warning("inventory not refreshed", customer_id=customer_id, error=str(error))
+            await inventory.refresh(self._platform, row.customer_id)
+        except _REFUSALS as refusal:  # another account of the customer's, perhaps: that one shows it itself
+            log.warning("inventory not refreshed", customer_id=row.customer_id, error=str(refusal))
+        return restored
 
     async def _finish_undone(self, optimization_id: str, failure: str, *, restored: bool | None) -> None:
         result = (await self._unsuccessful(optimization_id, failure)).model_copy(

@@ -22,6 +22,9 @@ from optiinfra.stores.postgres.database import wake_after_commit
 
 log = structlog.get_logger(__name__)
 
+_TAKEN_BACK = "taken back"
+"""The error of an order that nobody waits for any more."""
+
 
 class CommandError(Exception):
     """A runtime could not carry out an order, or did not answer in time; the text says which and why."""
@@ -76,7 +79,8 @@ async def pending(platform: Platform, customer_id: str, runtime_id: str, wait_se
 async def order(platform: Platform, customer_id: str, key: str, kind: CommandKind, payload: Wire) -> dict[str, Any]:
     """Have the customer's runtime carry out an order once, however often it is given under this key.
 
-    Returns its output; raises CommandError when it failed or nobody answered before the deadline.
+    One that was taken back is given anew. Returns its output; raises CommandError when it failed or nobody answered
+    before the deadline.
     """
     table = models.Command
     statement = insert(table).values(
@@ -87,6 +91,11 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
         payload=payload.model_dump(mode="json"),
         status="pending",
     )
+    given = statement.on_conflict_do_update(
+        index_elements=["customer_id", "idempotency_key"],
+        set_={"status": "pending", "error": None, "completed_at": None, "delivered_to": None},
+        where=table.error == _TAKEN_BACK,
+    )
 
     async def answered() -> models.Command | None:
         async with platform.database.transaction() as session:
@@ -96,7 +105,7 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
     deadline = platform.settings.command_seconds
     try:
         async with platform.database.transaction() as session:
-            await session.execute(statement.on_conflict_do_nothing(index_elements=["customer_id", "idempotency_key"]))
+            await session.execute(given)
             mine = select(table.id).where(table.customer_id == customer_id, table.idempotency_key == key)
             command_id = (await session.scalars(mine)).one()
             wake_after_commit(session, f"commands:{customer_id}")
@@ -127,7 +136,7 @@ async def withdraw(platform: Platform, customer_id: str, key_prefix: str) -> Non
     )
     async with platform.database.transaction() as session:
         await session.execute(
-            update(table).where(*unanswered).values(status="failed", error="taken back", completed_at=now())
+            update(table).where(*unanswered).values(status="failed", error=_TAKEN_BACK, completed_at=now())
         )
 
 
