@@ -65,6 +65,7 @@ async def append(
         await asyncio.shield(inserting)
     finally:
         await asyncio.wait((inserting,))  # its thread goes on when we are cancelled
+        inserting.exception()  # looked at here, or asyncio calls it unnoticed when we were cancelled
         there = select(models.Customer.id).where(models.Customer.id == customer_id)
         async with platform.database.transaction() as session:
             left = await session.scalar(there) is None
