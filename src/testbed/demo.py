@@ -4,14 +4,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import requests
 
 from testbed import loopback, paths
 from testbed.environment import Environment, SetupError
 from testbed.waiting import stretched, wait_until
 
 SAMPLE_ESTATE = paths.ROOT / "fixtures" / "estates" / "acme.yaml"
+TRAFFIC_SECONDS = 60.0
 ANALYSIS_SECONDS = 120.0
 
 
@@ -31,16 +35,19 @@ def seed(environment: Environment, file: Path, suffix: str | None) -> dict[str, 
 
 
 def analyse(environment: Environment, customer: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Ask for a cost analysis as the customer would, and wait for its result."""
+    """Ask for a cost analysis as the customer would, once their traffic was measured, and wait for its result."""
+    began = datetime.now(UTC)
     url = environment.url("orchestrator")
+    estate = f"{url}/customers/{customer['customer_id']}"
     credentials = {"username": customer["email"], "password": customer["password"]}
     with loopback.session() as session:
         login = session.post(f"{url}/auth/login", json=credentials, timeout=stretched(10))
         login.raise_for_status()
         session.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
-        started = session.post(
-            f"{url}/customers/{customer['customer_id']}/analyze", json={"agent_type": "cost"}, timeout=stretched(10)
-        )
+        for deployment in customer["deployments"]:
+            say(f"waiting for the traffic of {deployment['name']} to be measured")
+            _await_traffic(session, estate, deployment, began)
+        started = session.post(f"{estate}/analyze", json={"agent_type": "cost"}, timeout=stretched(10))
         started.raise_for_status()
         address = f"{url}/analyses/{started.json()['analysis_id']}"
         analysis = wait_until(
@@ -54,3 +61,18 @@ def analyse(environment: Environment, customer: dict[str, Any], say: Callable[[s
     count = len(analysis["recommendation_ids"])
     made = f"The cost agent made {count} recommendation{'' if count == 1 else 's'}."
     say(f"{made} {analysis.get('summary') or ''}".rstrip())
+
+
+def _await_traffic(session: requests.Session, estate: str, deployment: dict[str, Any], began: datetime) -> None:
+    """Wait until requests are seen to be answered: an agent that knows of none objects to every change."""
+    figures = {
+        "metric_type": "throughput",
+        "resource_id": deployment["deployment_id"],
+        "start_time": began.isoformat(),
+    }
+    wait_until(
+        lambda: session.get(f"{estate}/metrics", params=figures, timeout=stretched(10)).json(),
+        f"{deployment['name']} to have answered requests",
+        TRAFFIC_SECONDS,
+        accept=lambda points: any(point["value"] > 0 for point in points),
+    )
