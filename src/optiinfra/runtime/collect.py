@@ -24,7 +24,7 @@ SHORTEST_WINDOW_SECONDS = 0.5
 """Rates over less than this would show the jitter of our own calls."""
 
 P95_REQUESTS = 20
-"""Requests below which an interval's 95th percentile would be one request's accident."""
+"""Requests below which a 95th percentile would be one request's accident: they gather over several rounds."""
 
 
 @dataclass(slots=True)
@@ -35,6 +35,8 @@ class _Watched:
     readings: dict[str, Reading] = field(default_factory=dict)
     first_seen: frozenset[str] = frozenset()
     done: Interval = field(default_factory=Interval)
+    gathered: Interval = field(default_factory=Interval)
+    """What was finished since the last 95th percentile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class Collector:
             if replica_id in watched.readings or replica_id not in watched.first_seen:
                 interval = scrape.since(watched.readings.get(replica_id), reading)
                 watched.done.add(interval)
+                watched.gathered.add(interval)
                 latencies += [
                     LatencyCount(
                         deployment_id=deployment_id,
@@ -163,7 +166,8 @@ class Collector:
         seconds = clock - watched.opened
         if not first_look and seconds >= SHORTEST_WINDOW_SECONDS:
             say(scrape.rates(watched.done, seconds * deployment.speed))
-            if sum(watched.done.latency.values()) >= P95_REQUESTS:
-                say({"p95_latency_ms": 1000.0 * quantile(watched.done.latency, 0.95)})
+            if sum(watched.gathered.latency.values()) >= P95_REQUESTS:
+                say({"p95_latency_ms": 1000.0 * quantile(watched.gathered.latency, 0.95)})
+                watched.gathered = Interval()
             watched.opened, watched.done = clock, Interval()
         return Round(samples, latencies)

@@ -158,8 +158,10 @@ def test_scrapes_in_quick_succession_give_one_rate_and_lose_nothing() -> None:
     }
 
 
-def test_few_requests_have_no_percentile() -> None:
+def test_few_requests_have_no_percentile_until_they_are_enough() -> None:
     gateway = FakeGateway()
     collector = Collector(gateway.connect())
     taken(collector, gateway, 0.0, r1=100)
     assert "p95_latency_ms" not in figures(taken(collector, gateway, 2.0, r1=119))
+    assert figures(taken(collector, gateway, 4.0, r1=120)).get("p95_latency_ms") == pytest.approx(975.0)
+    assert "p95_latency_ms" not in figures(taken(collector, gateway, 6.0, r1=139)), "each request counts once"
