@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import delete
 
-from optiinfra.api.runtimes import Command, CommandResult, Discover
+from optiinfra.api.runtimes import Command, CommandResult, Measure
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes import service
 from optiinfra.stores.postgres import models
@@ -43,8 +43,9 @@ def platform(database: Database) -> Platform:
     return cast("Platform", SimpleNamespace(database=database, settings=settings, wake=SimpleNamespace(until=until)))
 
 
-def ordered(platform: Platform) -> "asyncio.Task[dict[str, Any]]":
-    return asyncio.create_task(service.order(platform, CUSTOMER, "opt_1:deploy:i-1", "discover", Discover()))
+def ordered(platform: Platform, deployment: str = "chat") -> "asyncio.Task[dict[str, Any]]":
+    payload = Measure(deployment=deployment)
+    return asyncio.create_task(service.order(platform, CUSTOMER, "opt_1:one", "measure", payload))
 
 
 async def delivered(platform: Platform, runtime: str = "runtime_1", seconds: float = 10.0) -> list[Command]:
@@ -74,13 +75,13 @@ async def test_what_nobody_waits_for_any_more_is_taken_back(platform: Platform) 
 
 async def test_what_was_taken_back_is_given_anew(platform: Platform) -> None:
     waiting = ordered(platform)
-    before = await delivered(platform)
+    (before,) = await delivered(platform)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
-    again = ordered(platform)
+    again = ordered(platform, "search")
     commands = await delivered(platform)
-    assert commands == before
+    assert commands == [before.model_copy(update={"payload": {"deployment": "search"}})]
     await answered(platform, commands[0], replica_id="rep-1")
     assert await again == {"replica_id": "rep-1"}
 
@@ -90,5 +91,5 @@ async def test_what_failed_stays_as_it_is(platform: Platform) -> None:
     (command,) = await delivered(platform)
     await service.answer(platform, CUSTOMER, command.command_id, CommandResult(ok=False, error="no such engine"))
     for order in (waiting, ordered(platform)):
-        with pytest.raises(service.CommandError, match="could not discover: no such engine"):
+        with pytest.raises(service.CommandError, match="could not measure: no such engine"):
             await order

@@ -40,7 +40,7 @@ def outlast(since: datetime) -> None:
 
 
 def undoing_since(customer: Customer, optimization_id: str) -> datetime:
-    """When what is being undone first began, once something is."""
+    """When the step of undoing began that is under way, once one is."""
     seen = wait_until(
         lambda: customer.optimization(optimization_id), "undoing", 90, accept=lambda seen: bool(seen.rollback_steps)
     )

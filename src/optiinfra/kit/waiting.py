@@ -1,4 +1,4 @@
-"""Waiting for what another process does: on a condition, with a deadline, saying what was last seen."""
+"""Waiting for what another process does, with a deadline and a word on what was last seen; and giving it up."""
 
 import asyncio
 import time
@@ -41,12 +41,13 @@ async def until_answers(attempt: Callable[[], Awaitable[T]], what: str, deadline
 def give_up(work: "asyncio.Future[Any]") -> None:
     """Cancel, and leave it to end by itself: the client of a store that hangs takes seconds to let go."""
     _given_up.add(work)
-    work.add_done_callback(_ended)
+    work.add_done_callback(_given_up.discard)
+    work.add_done_callback(report_failure)
     work.cancel()
 
 
-def _ended(work: "asyncio.Future[Any]") -> None:
-    _given_up.discard(work)
+def report_failure(work: "asyncio.Future[Any]") -> None:
+    """Log what something failed with that nobody waits for any more, unless a store was away."""
     if work.cancelled() or (error := work.exception()) is None or isinstance(error, StoreUnavailable):
         return
-    log.error("what was given up has failed", exc_info=error)
+    log.error("what nobody waits for any more has failed", exc_info=error)

@@ -42,7 +42,10 @@ class Settings(ServiceSettings):
     stage_deadline_seconds: float = 600.0
     optimization_deadline_seconds: float = 3600.0
     undo_patience_seconds: float = 900.0
-    """How long undoing a step is tried again while the cloud refuses it, for whatever reason."""
+    """How long undoing a step is tried again while the cloud refuses it, for whatever reason.
+
+    One step of undoing may take this and the optimization's deadline together.
+    """
     spot_watch_seconds: float = 1.0
     """How often a change that relies on spot instances looks whether the cloud takes one back."""
     spot_blind_seconds: float = 60.0

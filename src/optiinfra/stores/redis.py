@@ -20,14 +20,17 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _ANSWER_SECONDS = 1.0
-_CONNECTIONS = 5000
-"""Every reader that waits holds one: a runtime, a live stream, a step that has ordered something."""
+_CONNECTIONS = 400
+"""Every reader that waits holds one: a runtime, a live stream, a step that has ordered something.
+
+Readers beyond them look by themselves now and then. Those that call us hold as many descriptors, of often 1024.
+"""
 _RECHECK_SECONDS = 2.0
 """How often a waiting reader looks by itself, in case a wake-up was lost with Redis."""
 
 
 class Connection(redis.Connection):
-    """One that loses no cancellation of the task that sends, and is lost in the client's own words."""
+    """One that loses no cancellation of the task that sends, and raises RedisError when it died unnoticed."""
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         """Send; raises RedisError when that fails."""
@@ -37,8 +40,18 @@ class Connection(redis.Connection):
         except asyncio.CancelledError:
             await self.disconnect(nowait=True)  # nobody reads the answer
             raise
-        except RuntimeError as error:  # what uvloop says of a connection that died unnoticed
-            raise redis.ConnectionError(str(error)) from error
+
+    async def _send_packed_command(self, command: Iterable[bytes]) -> None:
+        try:
+            await super()._send_packed_command(command)
+        except (
+            RuntimeError
+        ) as error:  # uvloop's, of a transport that is closed; the client takes an OSError for its own
+            raise ConnectionResetError(str(error)) from error
+
+
+class SSLConnection(Connection, redis.SSLConnection):
+    """The same over TLS."""
 
 
 @contextmanager
@@ -165,19 +178,21 @@ def _away(error: Exception) -> str | None:
 
 
 def connect(url: str) -> "redis.Redis":
-    """A client of that server; nothing is sent yet.
+    """A client of the server at a `redis://` or `rediss://` URL; nothing is sent yet.
 
     It gives up soon: everybody who waits for Redis can do without it.
     """
-    return redis.Redis.from_url(
+    client = redis.Redis.from_url(
         url,
-        connection_class=Connection,
         max_connections=_CONNECTIONS,
         socket_connect_timeout=_ANSWER_SECONDS,
         socket_timeout=_ANSWER_SECONDS,
         retry=Retry(NoBackoff(), 1),  # a connection that the server closed is made anew
         health_check_interval=30,
     )
+    # Not an argument above: the one that the URL asks for goes before it.
+    client.connection_pool.connection_class = SSLConnection if url.startswith("rediss:") else Connection
+    return client
 
 
 async def close(client: "redis.Redis") -> None:

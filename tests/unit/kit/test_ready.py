@@ -57,10 +57,13 @@ async def test_each_dependency_is_named_with_what_it_lacks(monkeypatch: pytest.M
             raise
 
     monkeypatch.setattr(kit, "CHECK_SECONDS", 0.05)
-    async with asyncio.timeout(5):
-        answer = await ready(there=there, away=away, secretive=secretive, hanging=hanging)
+    asking = asyncio.ensure_future(ready(there=there, away=away, secretive=secretive, hanging=hanging))
+    await asyncio.wait((asking,), timeout=5)
+    in_time = asking.done()
     let_go.set()
+    answer = await asking
 
+    assert in_time
     assert answer.status_code == 503
     assert answer.json()["checks"] == {
         "there": "ok",

@@ -105,7 +105,7 @@ async def test_another_agent_is_asked_when_one_fails(monkeypatch: pytest.MonkeyP
     assert asked.hosts == ["agent-1", "agent-2", "agent-3"]
 
 
-async def test_one_that_crashed_is_waited_for_and_one_that_answers_with_an_error_is_not(
+async def test_one_that_comes_back_is_waited_for_and_one_that_fails_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def crashed(_host: str) -> httpx.Response:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any, cast
 
 import pytest
 
-from optiinfra.stores.redis import Connection
+from optiinfra.stores.redis import Connection, SSLConnection, connect
 
 
 class Unconnected(Connection):
@@ -16,12 +17,16 @@ class Unconnected(Connection):
     def __init__(self, failure: Exception | None, *, cancelling: bool) -> None:
         super().__init__(socket_timeout=5)
         self.failure, self.cancelling = failure, cancelling
+        self._writer = cast("Any", self)
 
-    async def _send_packed_command(self, command: Iterable[bytes]) -> None:
+    def writelines(self, command: Iterable[bytes]) -> None:
         if self.cancelling:
             self.sender.cancel()
         if self.failure is not None:
             raise self.failure
+
+    async def drain(self) -> None:
+        """All of it is sent."""
 
     async def disconnect(self, *_: object, **__: object) -> None:
         self.is_connected = False
@@ -40,12 +45,19 @@ def test_a_task_that_is_cancelled_just_as_it_has_sent_does_not_go_on(failure: Ex
     assert not connection.is_connected, "the next command would read this one's answer"
 
 
-def test_a_connection_that_died_unnoticed_is_lost_in_the_clients_own_words() -> None:
-    failure = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
-    assert asyncio.run(Unconnected(failure, cancelling=False).sent()) == "ConnectionError"
+def test_a_connection_that_died_unnoticed_is_lost_as_any_other() -> None:
+    connection = Unconnected(RuntimeError("the handler is closed"), cancelling=False)
+    assert asyncio.run(connection.sent()) == "ConnectionError"
+    assert not connection.is_connected
 
 
 def test_what_is_sent_is_sent() -> None:
     connection = Unconnected(None, cancelling=False)
     assert asyncio.run(connection.sent()) == "sent"
     assert connection.is_connected
+
+
+@pytest.mark.parametrize(("scheme", "wanted"), [("redis", Connection), ("rediss", SSLConnection)])
+def test_every_connection_is_of_our_kind(scheme: str, wanted: type[Connection]) -> None:
+    pool = connect(f"{scheme}://:secret@127.0.0.1:1/0").connection_pool
+    assert type(pool.make_connection()) is wanted  # type: ignore[no-untyped-call]

@@ -141,11 +141,11 @@ async def ask(
         return sorted(able, key=lambda agent: (agent.agent_id in away, agent.load, agent.current_tasks)) or None
 
     allowed = platform.settings.agent_wait_seconds
-    ends, crashed = time.monotonic() + allowed, False
-    # One that crashed is started again and registers under another id: worth waiting for. One that answered with an
-    # error would give the same answer.
+    ends, awaited = time.monotonic() + allowed, False
+    # One that crashed is started again and registers under another id: worth waiting for. One that failed at the task
+    # would fail again.
     while found := await platform.wake.until(
-        _CHANNEL, candidates, ends - time.monotonic() if crashed or not refused else 0.0
+        _CHANNEL, candidates, ends - time.monotonic() if awaited or not refused else 0.0
     ):
         agent = found[0]
         try:
@@ -156,7 +156,7 @@ async def ask(
                 break
             await asyncio.sleep(_AWAY_SECONDS)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            crashed = crashed or _has_crashed(error)
+            awaited = awaited or _comes_back(error)
             refused[agent.agent_id] = f"{type(error).__name__}: {error}"
             log.warning("agent failed a task", agent_id=agent.agent_id, kind=task.kind, error=refused[agent.agent_id])
     if said := refused | away:
@@ -164,8 +164,8 @@ async def ask(
     raise AgentError(f"no {agent_type} agent that can {task.kind} was there within {allowed:.0f} s")
 
 
-def _has_crashed(error: Exception) -> bool:
-    """Whether another process will be there soon: this one is gone, or does not know the id that we know it by."""
+def _comes_back(error: Exception) -> bool:
+    """Whether it will register soon: its process is gone, or has just started and does not know its former id."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code == httpx.codes.UNAUTHORIZED
     return isinstance(error, httpx.TransportError)

@@ -94,10 +94,12 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
                 await DBOS.run_step_async(unfailing("finish"), self._finish, optimization_id, why)
                 return
         try:
-            restored = await DBOS.run_step_async(unfailing("look"), self._look, optimization_id)
-        except Exception as error:  # refused, or a defect of ours: an end is noted all the same
-            log.warning("not seen whether all is as before", optimization_id=optimization_id, exc_info=True)
-            why = f"{failure}; whether all is as before could not be seen: {error}"
+            restored, unseen = await DBOS.run_step_async(unfailing("look"), self._look, optimization_id)
+        except Exception as error:  # a defect: an end is noted all the same
+            log.exception("not seen whether all is as before", optimization_id=optimization_id)
+            restored, unseen = None, f"internal error: {error}"
+        if unseen is not None:
+            why = f"{failure}; whether all is as before could not be seen: {unseen}"
             await DBOS.run_step_async(unfailing("finish"), self._finish, optimization_id, why)
             return
         await DBOS.run_step_async(unfailing("finish"), self._finish_undone, optimization_id, failure, restored=restored)
@@ -160,7 +162,7 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         settings = self._platform.settings
         deadline = settings.optimization_deadline_seconds
         if undoing:  # going back has the time it needs, but never for ever
-            return max(deadline, settings.undo_patience_seconds)
+            return deadline + settings.undo_patience_seconds
         return max(0.0, ((optimization.started_at or now()) + timedelta(seconds=deadline) - now()).total_seconds())
 
     async def _ensure_snapshot(self, optimization_id: str) -> None:
@@ -206,21 +208,27 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
     async def _begin_rollback(self, optimization_id: str, failure: str) -> None:
         await journal.begin_rollback(self._platform.database, optimization_id, failure)
 
-    async def _look(self, optimization_id: str) -> bool | None:
-        """Whether all is as before; None when nothing was changed. Shows the customer what there is."""
+    async def _look(self, optimization_id: str) -> tuple[bool | None, str | None]:
+        """Whether all is as before, None when nothing was changed; and why that could not be seen.
+
+        What there is now is shown to the customer.
+        """
         row, _ = await self._rows(optimization_id)
         if row.snapshot is None:
-            return None
+            return None, None
 
         async def looked() -> bool:
             return await is_restored(await load(self._platform, optimization_id, "finish"))
 
-        restored = await going_back(looked, self._platform.settings)
+        try:
+            restored = await going_back(looked, self._platform.settings)
+        except _REFUSALS as refusal:
+            return None, str(refusal)
         try:
             await inventory.refresh(self._platform, row.customer_id)
-        except _REFUSALS as refusal:  # another account of the customer's, perhaps: that one shows it itself
-            log.warning("inventory not refreshed", customer_id=row.customer_id, error=str(refusal))
-        return restored
+        except CloudError as error:  # another account of the customer's, perhaps: that one shows it itself
+            log.warning("inventory not refreshed", customer_id=row.customer_id, error=str(error))
+        return restored, None
 
     async def _finish_undone(self, optimization_id: str, failure: str, *, restored: bool | None) -> None:
         result = (await self._unsuccessful(optimization_id, failure)).model_copy(

@@ -79,8 +79,8 @@ async def pending(platform: Platform, customer_id: str, runtime_id: str, wait_se
 async def order(platform: Platform, customer_id: str, key: str, kind: CommandKind, payload: Wire) -> dict[str, Any]:
     """Have the customer's runtime carry out an order once, however often it is given under this key.
 
-    One that was taken back is given anew. Returns its output; raises CommandError when it failed or nobody answered
-    before the deadline.
+    One that was taken back is given anew, as it is now. Returns its output; raises CommandError when it failed or
+    nobody answered before the deadline.
     """
     table = models.Command
     statement = insert(table).values(
@@ -93,7 +93,13 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
     )
     given = statement.on_conflict_do_update(
         index_elements=["customer_id", "idempotency_key"],
-        set_={"status": "pending", "error": None, "completed_at": None, "delivered_to": None},
+        set_={
+            "payload": statement.excluded.payload,
+            "status": "pending",
+            "error": None,
+            "completed_at": None,
+            "delivered_to": None,
+        },
         where=table.error == _TAKEN_BACK,
     )
 

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from optiinfra.api.common import now
 from optiinfra.api.telemetry import MetricPoint, MetricType, TelemetryBatch
+from optiinfra.kit.waiting import report_failure
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 
@@ -63,9 +64,11 @@ async def append(
     inserting = asyncio.ensure_future(insert())
     try:
         await asyncio.shield(inserting)
+    except asyncio.CancelledError:
+        inserting.add_done_callback(report_failure)
+        raise
     finally:
         await asyncio.wait((inserting,))  # its thread goes on when we are cancelled
-        inserting.exception()  # looked at here, or asyncio calls it unnoticed when we were cancelled
         there = select(models.Customer.id).where(models.Customer.id == customer_id)
         async with platform.database.transaction() as session:
             left = await session.scalar(there) is None
