@@ -44,9 +44,7 @@ class Connection(redis.Connection):
     async def _send_packed_command(self, command: Iterable[bytes]) -> None:
         try:
             await super()._send_packed_command(command)
-        except (
-            RuntimeError
-        ) as error:  # uvloop's, of a transport that is closed; the client takes an OSError for its own
+        except RuntimeError as error:  # uvloop's word for a closed transport; the client knows OSErrors only
             raise ConnectionResetError(str(error)) from error
 
 
