@@ -4,9 +4,13 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
+from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 from tests.contract.engine import Engine, running
+
+CUSTOMER = "cust_1"
 
 
 @pytest.fixture(scope="module", params=["asyncio"])
@@ -32,3 +36,13 @@ async def database(postgresql: Engine) -> AsyncIterator[Database]:
     await opened.migrate()
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def customer(database: Database) -> AsyncIterator[None]:
+    """The one customer that there is."""
+    async with database.transaction() as session:
+        session.add(models.Customer(id=CUSTOMER, company_name="x", plan="pro", preferences={}))
+    yield
+    async with database.transaction() as session:
+        await session.execute(delete(models.Customer))

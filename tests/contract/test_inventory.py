@@ -1,12 +1,12 @@
 """Looking into clouds that answer late, differently or not at all: what PostgreSQL holds in the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import delete, select, text
+from sqlalchemy import select, text
 
 from optiinfra.api.customers import Onboard
 from optiinfra.clouds.price_book import PriceBook
@@ -18,20 +18,11 @@ from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
+from tests.contract.conftest import CUSTOMER
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("customer")]
 
-CUSTOMER = "cust_1"
 ROLE = "arn:aws:iam::111122223333:role/optiinfra"
-
-
-@pytest.fixture(autouse=True)
-async def customer(database: Database) -> AsyncIterator[None]:
-    async with database.transaction() as session:
-        session.add(models.Customer(id=CUSTOMER, company_name="x", plan="pro", preferences={}))
-    yield
-    async with database.transaction() as session:
-        await session.execute(delete(models.Customer))
 
 
 class Clouds:

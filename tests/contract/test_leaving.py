@@ -17,10 +17,9 @@ from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
+from tests.contract.conftest import CUSTOMER
 
 pytestmark = pytest.mark.anyio
-
-CUSTOMER = "cust_1"
 
 
 class Copies:
@@ -63,13 +62,11 @@ class Stores:
 
 
 @pytest.fixture
-async def stores(database: Database, monkeypatch: pytest.MonkeyPatch) -> Stores:
+async def stores(database: Database, customer: None, monkeypatch: pytest.MonkeyPatch) -> Stores:
     async def forget(_customer_id: str) -> None:
         """There is no workflow."""
 
     monkeypatch.setattr(customers, "forget", forget)
-    async with database.transaction() as session:
-        session.add(models.Customer(id=CUSTOMER, company_name="x", plan="pro", preferences={}))
     return Stores(database)
 
 

@@ -2,31 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import delete
 
 from optiinfra.api.runtimes import Command, CommandResult, Measure
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes import service
-from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
+from tests.contract.conftest import CUSTOMER
 
-pytestmark = pytest.mark.anyio
-
-CUSTOMER = "cust_1"
-
-
-@pytest.fixture(autouse=True)
-async def customer(database: Database) -> AsyncIterator[None]:
-    async with database.transaction() as session:
-        session.add(models.Customer(id=CUSTOMER, company_name="x", plan="pro", preferences={}))
-    yield
-    async with database.transaction() as session:
-        await session.execute(delete(models.Customer))
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("customer")]
 
 
 async def until(_channel: str, fetch: Callable[[], Awaitable[Any]], seconds: float) -> Any:

@@ -104,8 +104,8 @@ def create(settings: Settings) -> FastAPI:
 async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncIterator[Platform]:
     """Connections to all stores, waited for at most the start deadline, with their schemas up to date."""
     # Two clients: however many readers wait, agents' signs of life are noted.
-    waking, presence = redis.connect(settings.redis_url), redis.connect(settings.redis_url)
-    wake = redis.WakeUp(waking, settings.redis_prefix)
+    wake_client, presence_client = redis.connect(settings.redis_url), redis.connect(settings.redis_url)
+    wake = redis.WakeUp(wake_client, settings.redis_prefix)
     database = Database(settings.postgresql_url, wake.ring)
     memory = OutcomeMemory(settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection)
     deadline = settings.start_deadline_seconds
@@ -128,7 +128,7 @@ async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncItera
         prepare_telemetry(),
         until_answers(database.migrate, "PostgreSQL", deadline),
         until_answers(memory.create_schema, "Qdrant", deadline),
-        until_answers(waking.ping, "Redis", deadline),
+        until_answers(wake_client.ping, "Redis", deadline),
     )
     checks |= {
         "postgresql": database.ping,
@@ -144,13 +144,14 @@ async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncItera
             memory=memory,
             wake=wake,
             presence=redis.Presence(
-                presence, settings.redis_prefix, agent_registry.presence_seconds(settings.heartbeat_seconds)
+                presence_client, settings.redis_prefix, agent_registry.presence_seconds(settings.heartbeat_seconds)
             ),
             agents_http=agents_http,
             prices=PriceBook.load(),
         )
-    closing = telemetry.close(), memory.close(), database.close(), redis.close(waking), redis.close(presence)
-    await asyncio.gather(*closing)
+    await asyncio.gather(
+        telemetry.close(), memory.close(), database.close(), redis.close(wake_client), redis.close(presence_client)
+    )
 
 
 async def _authenticate(connection: HTTPConnection) -> Principal | None:

@@ -12,9 +12,12 @@ from sqlalchemy.exc import NoResultFound
 
 from optiinfra.api.common import now
 from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
+from optiinfra.kit import waiting
 from optiinfra.orchestrator import durable
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.telemetry import service as telemetry
+from optiinfra.stores.errors import StoreUnavailable
+from tests.unit.logs import logged
 
 pytestmark = pytest.mark.anyio
 
@@ -164,3 +167,26 @@ def test_a_row_that_is_gone_is_not_waited_for() -> None:
     assert should_retry is not None
     assert not should_retry(NoResultFound())
     assert should_retry(ConnectionError())
+
+
+@pytest.mark.parametrize(
+    ("failure", "logged_at"), [(RuntimeError("a defect"), ["error"]), (StoreUnavailable("ClickHouse is away"), [])]
+)
+async def test_a_defect_is_logged_though_its_caller_is_gone(failure: Exception, logged_at: list[str]) -> None:
+    stores, begun, goes_on = Stores(leaves=None), asyncio.Event(), asyncio.Event()
+
+    async def insert(rows: list[Any], _token: str | None = None) -> None:
+        begun.set()
+        await goes_on.wait()
+        raise failure
+
+    stores.insert_samples = insert  # type: ignore[method-assign]
+    with logged(waiting) as logs:
+        figure = asyncio.create_task(telemetry.store_figure(stores.platform, "cust_1", "dep_1", "quality_score", 0.9))
+        async with asyncio.timeout(5):
+            await begun.wait()
+        figure.cancel()
+        asyncio.get_running_loop().call_soon(goes_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await figure
+    assert [entry["log_level"] for entry in logs] == logged_at

@@ -218,7 +218,7 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
             return None, None
 
         async def looked() -> bool:
-            return await is_restored(await load(self._platform, optimization_id, "finish"))
+            return await is_restored(await load(self._platform, optimization_id, "look"))
 
         try:
             restored = await going_back(looked, self._platform.settings)
