@@ -84,7 +84,8 @@ class Draft(Wire):
 
     `modelled` are the figures of the agent's model that an outcome can be held against, before past ones corrected
     them (`savings` in the price of what runs, `p95_latency_ms`), `features` the change as a vector; both are kept with
-    the outcome.
+    the outcome. `deployment_id` is None for a change of instances that serve no deployment; `parameters` are one of
+    `api.parameters`, by type.
     """
 
     type: RecommendationType
@@ -95,25 +96,11 @@ class Draft(Wire):
     estimated_savings: float
     predicted: Prediction
     affected_resources: list[str]
-    deployment_id: str
+    deployment_id: str | None
     parameters: dict[str, Any]
     modelled: dict[str, float]
     features: list[float]
     similar_outcomes: list[str]
-
-
-class SpotParameters(Wire):
-    """What a spot migration changes: `count` instances of one type; prices in dollars an hour."""
-
-    deployment: str
-    provider: str
-    region: str
-    instance_type: str
-    count: int
-    source_instance_ids: list[str]
-    spot_price: float
-    ondemand_price: float
-    interruptions_per_month: float
 
 
 class AnalyzeTask(Body):

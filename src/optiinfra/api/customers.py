@@ -54,7 +54,10 @@ class InstallCommand(Wire):
 
 
 class Instance(Wire):
-    """One cloud instance. `monthly_cost` is 0 unless it runs."""
+    """One cloud instance. `monthly_cost` is 0 unless it runs.
+
+    `idle_since` is when it was first seen to run and serve no deployment; None while it serves one or does not run.
+    """
 
     instance_id: str
     provider: str
@@ -65,6 +68,8 @@ class Instance(Wire):
     gpu_count: int
     monthly_cost: float
     state: InstanceState
+    account_id: str | None = None
+    idle_since: Moment | None = None
 
 
 class Slo(Wire):
@@ -121,7 +126,7 @@ class Infrastructure(Wire):
     instances: list[Instance]
     vllm_deployments: list[Deployment]
 
-    def deployment(self, deployment_id: str) -> Deployment:
+    def deployment(self, deployment_id: str | None) -> Deployment:
         """The deployment of that id; KeyError names it when there is none."""
         for deployment in self.vllm_deployments:
             if deployment.deployment_id == deployment_id:

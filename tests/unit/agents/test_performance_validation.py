@@ -8,14 +8,14 @@ import pytest
 from optiinfra.agents.base.observed import Load, load_of
 from optiinfra.agents.base.prediction import fit
 from optiinfra.agents.perf_agent.validation import survives_interruption
-from optiinfra.api.agents import SpotParameters
 from optiinfra.api.customers import Slo
+from optiinfra.api.parameters import SpotMigrationParameters
 from tests.unit.agents.estate import HEAVY_LOAD, LOAD, deployment, instances
 
 
 def judged(load: Load, instance_type: str = "p4de.24xlarge", count: int = 2, slo: float = 10_000) -> tuple[bool, str]:
     owned = instances(count, instance_type)
-    parameters = SpotParameters(
+    parameters = SpotMigrationParameters(
         deployment="vllm-prod-1",
         provider="aws",
         region="us-east-1",

@@ -9,8 +9,9 @@ import pytest
 from optiinfra.agents.base.observed import Load
 from optiinfra.agents.cost_agent import spot
 from optiinfra.agents.cost_agent.analysis import Candidate, change_of, consider, draft, modelled_p95
-from optiinfra.api.agents import Draft, SpotParameters
+from optiinfra.api.agents import Draft
 from optiinfra.api.customers import Preferences
+from optiinfra.api.parameters import SpotMigrationParameters
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.domain.outcomes import DIMENSIONS, Outcome, features
 from tests.unit.agents.estate import LOAD, deployment, instances
@@ -46,7 +47,7 @@ def test_the_sample_deployment_saves_about_eighteen_thousand_dollars_a_month() -
     assert found.estimated_savings == pytest.approx(18_000, rel=0.04)
     assert found.predicted.monthly_cost == pytest.approx(40_072.69 - found.estimated_savings, abs=0.02)
     assert found.affected_resources == ["dep_1", "i-0", "i-1"]
-    parameters = SpotParameters.model_validate(found.parameters)
+    parameters = SpotMigrationParameters.model_validate(found.parameters)
     assert (parameters.count, parameters.spot_price, parameters.region) == (2, 14.84, "us-east-1")
     assert len(found.features) == DIMENSIONS
     assert "$40,073" in found.explanation

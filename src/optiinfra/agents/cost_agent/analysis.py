@@ -10,8 +10,9 @@ from optiinfra.agents.base.prediction import fit
 from optiinfra.agents.base.serving import ModelError
 from optiinfra.agents.cost_agent import spot
 from optiinfra.agents.cost_agent.spot import SpotPlan
-from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask, Draft, Prediction, SpotParameters
+from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask, Draft, Prediction
 from optiinfra.api.customers import Deployment, Instance, Preferences
+from optiinfra.api.parameters import SpotMigrationParameters
 from optiinfra.clouds.price_book import PriceBook, UnknownPriceError
 from optiinfra.domain.hardware import MODELS
 from optiinfra.domain.outcomes import Change, Outcome, correction, features
@@ -97,7 +98,7 @@ def draft(candidate: Candidate, vector: list[float], p95: float | None, outcomes
         ),
         affected_resources=[deployment.deployment_id, *(instance.instance_id for instance in candidate.instances)],
         deployment_id=deployment.deployment_id,
-        parameters=SpotParameters(
+        parameters=SpotMigrationParameters(
             deployment=deployment.name,
             provider=deployment.provider,
             region=deployment.region,

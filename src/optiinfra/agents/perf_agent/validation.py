@@ -5,15 +5,16 @@ from optiinfra.agents.base.deployments import running_instances
 from optiinfra.agents.base.observed import Load, observe
 from optiinfra.agents.base.prediction import fit
 from optiinfra.agents.base.serving import ModelError
-from optiinfra.api.agents import JudgeAnswer, JudgeTask, SpotParameters, ValidateTask, Validation
+from optiinfra.api.agents import JudgeAnswer, JudgeTask, ValidateTask, Validation
 from optiinfra.api.customers import Deployment
+from optiinfra.api.parameters import SpotMigrationParameters
 from optiinfra.domain import latency
 
 HEADROOM = 0.9
 """Share of an engine's capacity that may be planned for; above it queues grow faster than any model tells."""
 
 
-def survives_interruption(deployment: Deployment, parameters: SpotParameters, load: Load) -> tuple[bool, str]:
+def survives_interruption(deployment: Deployment, parameters: SpotMigrationParameters, load: Load) -> tuple[bool, str]:
     """Whether what is left after the cloud took one spot instance still holds the objective; and why, in words.
 
     The load is that of the busiest hour known, for interruptions choose their own time.
@@ -46,7 +47,7 @@ async def validate(task: ValidateTask, sources: Sources) -> Validation:
             agent_type="performance", approved=False, reason=f"there is no rule to judge a {task.draft.type} by"
         )
     deployment = task.infrastructure.deployment(task.draft.deployment_id)
-    parameters = SpotParameters.model_validate(task.draft.parameters)
+    parameters = SpotMigrationParameters.model_validate(task.draft.parameters)
     running = running_instances(task.infrastructure, deployment)
     if len(running) != parameters.count:
         reason = f"{deployment.name} runs on {len(running)} instances now, the recommendation is for {parameters.count}"

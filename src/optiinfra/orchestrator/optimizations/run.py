@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from optiinfra.api.agents import Draft, SpotParameters
+from optiinfra.api.agents import Draft
 from optiinfra.api.common import Wire, now
 from optiinfra.api.customers import Deployment, Infrastructure, Instance
+from optiinfra.api.parameters import SpotMigrationParameters
 from optiinfra.api.runtimes import CommandKind, Discover, GoldenAnswer, Measure, MeasureOutput
 from optiinfra.clouds.protocol import Cloud
 from optiinfra.domain.latency import quantile
@@ -46,7 +47,7 @@ class Run:
     customer_id: str
     step: str
     draft: Draft
-    parameters: SpotParameters
+    parameters: SpotMigrationParameters
     baseline_quality: float
     snapshot: Snapshot
     cloud: Cloud
@@ -99,7 +100,7 @@ async def load(platform: Platform, optimization_id: str, step: str) -> Run:
     if optimization.snapshot is None:
         raise StepError("nothing is known of how the deployment was before")
     draft = Draft.model_validate(recommendation.draft)
-    parameters = SpotParameters.model_validate(draft.parameters)
+    parameters = SpotMigrationParameters.model_validate(draft.parameters)
     here = [a for a in accounts if (a.provider, a.region) == (parameters.provider, parameters.region)]
     if not here:
         raise StepError(f"no account of {parameters.provider} {parameters.region} is connected any more")
@@ -129,7 +130,7 @@ async def take_snapshot(
 ) -> Snapshot:
     """Read and measure the deployment as it is. Raises StepError when it is not any more what was recommended for."""
     draft = Draft.model_validate(recommendation.draft)
-    parameters = SpotParameters.model_validate(draft.parameters)
+    parameters = SpotMigrationParameters.model_validate(draft.parameters)
     estate = await inventory.refresh(platform, recommendation.customer_id)
     deployment = deployment_in(estate, draft)
     instances = [instance for instance in estate.instances_of(deployment) if instance.state == "running"]
@@ -139,7 +140,7 @@ async def take_snapshot(
     measured = MeasureOutput.model_validate(await order(platform, recommendation.customer_id, key, "measure", payload))
     since = now() - timedelta(seconds=platform.settings.measuring_window_seconds)
     serving = [replica for replica, weight in deployment.weights.items() if weight > 0]
-    counts = await platform.telemetry.latencies(recommendation.customer_id, draft.deployment_id, since, serving)
+    counts = await platform.telemetry.latencies(recommendation.customer_id, deployment.deployment_id, since, serving)
     return Snapshot(
         deployment=deployment,
         instances=instances,
