@@ -147,11 +147,11 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def breakages(session: nox.Session) -> None:
-    """Break the platform line by line, each in a worktree of its own: the test named for it must go red."""
+def mutants(session: nox.Session) -> None:
+    """Mutation testing: each mutant of tests/mutants.toml must fail its test. `-- -k WORD`, `-- --changed [BASE]`."""
     install(session, "system,unit")
-    # Interrupted, it takes a moment to remove its worktrees.
-    session.run("python", "-m", "testbed.breakages", *session.posargs, interrupt_timeout=30, terminate_timeout=30)
+    # When interrupted it removes its worktrees, which takes a moment.
+    session.run("python", "-m", "testbed.mutants", *session.posargs, interrupt_timeout=30, terminate_timeout=30)
 
 
 @nox.session

@@ -32,7 +32,7 @@ def folder_for(root: Path) -> Iterator[Path]:
 
 
 def _prefix(root: Path) -> str:
-    return f"optiinfra-breakages-{hashlib.sha256(str(root).encode()).hexdigest()[:10]}-"
+    return f"optiinfra-mutants-{hashlib.sha256(str(root).encode()).hexdigest()[:10]}-"
 
 
 @contextmanager

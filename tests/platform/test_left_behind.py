@@ -197,14 +197,14 @@ def test_two_starts_at_once_make_one_environment_that_goes_without_the_other(
     assert traces(living.name) != []
 
 
-def test_breakages_that_were_killed_leave_no_worktree(own: OwnEnvironment, log: Path) -> None:
+def test_killed_mutants_session_leaves_no_worktree(own: OwnEnvironment, log: Path) -> None:
     def trees() -> list[str]:
         return [str(tree) for tree in worktrees.listed(paths.ROOT) if f"-{run.pid}-" in tree.parent.name]
 
     def tests() -> list[psutil.Process]:
         return [process for process in working_for(run.pid) if runs(process, "pytest")]
 
-    run = begin(log, sys.executable, "-m", "testbed.breakages", "-k", "month_of_720_hours")
+    run = begin(log, sys.executable, "-m", "testbed.mutants", "-k", "month-720-hours")
     try:
         until(run, lambda: bool(tests()), "its pytest runs")
         started = tests()
