@@ -1,5 +1,7 @@
 """Parameters of each type of recommendation: what exactly it would change. Prices in dollars an hour."""
 
+from pydantic import Field
+
 from optiinfra.api.common import Moment, Wire
 
 
@@ -25,6 +27,6 @@ class IdleShutdownParameters(Wire):
 
     provider: str
     region: str
-    instance_ids: list[str]
+    instance_ids: list[str] = Field(min_length=1)
     idle_since: Moment
     hourly_cost: float

@@ -1,12 +1,14 @@
 """A deployment as the agents are handed it, and the load that it is under."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from optiinfra.agents.base.observed import Load
 from optiinfra.api.customers import Deployment, Infrastructure, Instance, Replica, Slo
 
 ENGINE_ARGS: dict[str, Any] = {"tensor_parallel_size": 8, "gpu_memory_utilization": 0.9, "max_num_seqs": 256}
+NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 LOAD = Load(
     requests_per_second=2.0,
     busiest=2.3,
@@ -68,6 +70,20 @@ def deployment(owned: list[Instance], **changes: Any) -> Deployment:
         "engines": engines,
     }
     return Deployment.model_validate(described | changes)
+
+
+def idle_instance(instance_id: str = "i-9", **changes: Any) -> Instance:
+    """A running instance without an engine, at ten dollars an hour, first seen idle two days before `NOW`."""
+    described: dict[str, Any] = {
+        "instance_id": instance_id,
+        "instance_type": "g5.12xlarge",
+        "gpu_type": "A10G",
+        "gpu_count": 4,
+        "monthly_cost": 7300.0,
+        "account_id": "111122223333",
+        "idle_since": NOW - timedelta(days=2),
+    }
+    return Instance.model_validate(instances(1)[0].model_dump() | described | changes)
 
 
 def infrastructure(owned: list[Instance], *deployments: Deployment) -> Infrastructure:

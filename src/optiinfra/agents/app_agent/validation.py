@@ -1,12 +1,15 @@
-"""The quality that a deployment has before a change, and whether a canary stage kept it."""
+"""The application agent's validation rules, and its judgement of canary stages: is the answer quality kept?"""
 
 from optiinfra.agents.app_agent.scoring import correct, lost_answers
 from optiinfra.agents.base.agent import Sources
+from optiinfra.agents.base.deployments import why_not_idle
+from optiinfra.agents.base.validation import Rules, apply
 from optiinfra.api.agents import JudgeAnswer, JudgeTask, ValidateTask, Validation
+from optiinfra.api.parameters import IdleShutdownParameters
 from optiinfra.domain import quality
 
 
-async def validate(task: ValidateTask, _sources: Sources) -> Validation:
+async def _validate_spot_migration(task: ValidateTask, _sources: Sources) -> Validation:
     """Establish the baseline from fresh answers; refuse where there is none, or it already misses the objective."""
     deployment = task.infrastructure.deployment(task.draft.deployment_id)
     answered, objective = len(task.golden_answers), deployment.slo.quality
@@ -32,6 +35,21 @@ async def validate(task: ValidateTask, _sources: Sources) -> Validation:
         baseline_established=True,
         baseline_quality=baseline,
     )
+
+
+async def _validate_idle_shutdown(task: ValidateTask, _sources: Sources) -> Validation:
+    parameters = IdleShutdownParameters.model_validate(task.draft.parameters)
+    refusal = why_not_idle(task.infrastructure, parameters.instance_ids)
+    reason = refusal or "no deployment answers from these instances, so no quality baseline is needed"
+    return Validation(agent_type="application", approved=refusal is None, reason=reason)
+
+
+RULES: Rules = {"spot_migration": _validate_spot_migration, "idle_shutdown": _validate_idle_shutdown}
+
+
+async def validate(task: ValidateTask, sources: Sources) -> Validation:
+    """Validate a recommendation by its effect on answer quality."""
+    return await apply("application", RULES, task, sources)
 
 
 async def judge(task: JudgeTask, _sources: Sources) -> JudgeAnswer:

@@ -1,23 +1,24 @@
-"""Whether a deployment keeps its latency objective under a change, and whether a canary stage kept it."""
+"""The performance agent's validation rules, and its judgement of canary stages: is the latency objective met?"""
 
 from optiinfra.agents.base.agent import Sources
-from optiinfra.agents.base.deployments import running_instances
+from optiinfra.agents.base.deployments import running_instances, why_not_idle
 from optiinfra.agents.base.observed import Load, observe
 from optiinfra.agents.base.prediction import fit
 from optiinfra.agents.base.serving import ModelError
+from optiinfra.agents.base.validation import Rules, apply
 from optiinfra.api.agents import JudgeAnswer, JudgeTask, ValidateTask, Validation
 from optiinfra.api.customers import Deployment
-from optiinfra.api.parameters import SpotMigrationParameters
+from optiinfra.api.parameters import IdleShutdownParameters, SpotMigrationParameters
 from optiinfra.domain import latency
 
 HEADROOM = 0.9
-"""Share of an engine's capacity that may be planned for; above it queues grow faster than any model tells."""
+"""Share of an engine's capacity that may be planned for; above it, queues grow faster than the model can predict."""
 
 
 def survives_interruption(deployment: Deployment, parameters: SpotMigrationParameters, load: Load) -> tuple[bool, str]:
-    """Whether what is left after the cloud took one spot instance still holds the objective; and why, in words.
+    """Whether the deployment still meets its latency objective after a spot interruption took one replica; and why.
 
-    The load is that of the busiest hour known, for interruptions choose their own time.
+    The load is that of the busiest hour known, because an interruption may come at any time.
     """
     left = parameters.count - 1
     if left < 1:
@@ -25,7 +26,7 @@ def survives_interruption(deployment: Deployment, parameters: SpotMigrationParam
     try:
         serving = fit(deployment, parameters.instance_type, parameters.count, load)
     except ModelError as error:
-        return False, f"cannot be judged: {error}"
+        return False, f"the latency after an interruption cannot be predicted: {error}"
     busiest = max(load.requests_per_second or 0.0, load.busiest or 0.0)
     forecast, objective = serving.at(busiest, left), deployment.slo.p95_latency_ms
     scene = (
@@ -40,20 +41,38 @@ def survives_interruption(deployment: Deployment, parameters: SpotMigrationParam
     return True, f"{scene}: {expected}"
 
 
-async def validate(task: ValidateTask, sources: Sources) -> Validation:
-    """Judge another agent's recommendation by what it does to latency."""
-    if task.draft.type != "spot_migration":
-        return Validation(
-            agent_type="performance", approved=False, reason=f"there is no rule to judge a {task.draft.type} by"
-        )
+async def _validate_spot_migration(task: ValidateTask, sources: Sources) -> Validation:
     deployment = task.infrastructure.deployment(task.draft.deployment_id)
     parameters = SpotMigrationParameters.model_validate(task.draft.parameters)
     running = running_instances(task.infrastructure, deployment)
     if len(running) != parameters.count:
-        reason = f"{deployment.name} runs on {len(running)} instances now, the recommendation is for {parameters.count}"
-        return Validation(agent_type="performance", approved=False, reason=reason)
+        return _validation(
+            approved=False,
+            reason=f"{deployment.name} runs on {len(running)} instances now, "
+            f"the recommendation is for {parameters.count}",
+        )
     load = await observe(sources.telemetry, task.customer_id, deployment.deployment_id)
     approved, reason = survives_interruption(deployment, parameters, load)
+    return _validation(approved=approved, reason=reason)
+
+
+async def _validate_idle_shutdown(task: ValidateTask, _sources: Sources) -> Validation:
+    parameters = IdleShutdownParameters.model_validate(task.draft.parameters)
+    if refusal := why_not_idle(task.infrastructure, parameters.instance_ids):
+        return _validation(approved=False, reason=refusal)
+    hosting = f"none of the {len(parameters.instance_ids)} instances hosts an engine of any deployment"
+    return _validation(approved=True, reason=f"{hosting}, so no latency depends on them")
+
+
+RULES: Rules = {"spot_migration": _validate_spot_migration, "idle_shutdown": _validate_idle_shutdown}
+
+
+async def validate(task: ValidateTask, sources: Sources) -> Validation:
+    """Validate a recommendation by its effect on latency."""
+    return await apply("performance", RULES, task, sources)
+
+
+def _validation(*, approved: bool, reason: str) -> Validation:
     return Validation(agent_type="performance", approved=approved, reason=reason)
 
 

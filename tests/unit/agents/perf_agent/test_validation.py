@@ -1,16 +1,20 @@
 """The performance agent: what an interruption would do to latency."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from optiinfra.agents.base.agent import Sources
 from optiinfra.agents.base.observed import Load, load_of
 from optiinfra.agents.base.prediction import fit
-from optiinfra.agents.perf_agent.validation import survives_interruption
+from optiinfra.agents.perf_agent.validation import survives_interruption, validate
 from optiinfra.api.customers import Slo
 from optiinfra.api.parameters import SpotMigrationParameters
-from tests.unit.agents.estate import HEAVY_LOAD, LOAD, deployment, instances
+from tests.unit.agents.estate import HEAVY_LOAD, LOAD, deployment, idle_instance, infrastructure, instances
+from tests.unit.agents.tasks import idle_shutdown_task, validation_task
+
+NO_SOURCES = cast("Sources", None)
 
 
 def judged(load: Load, instance_type: str = "p4de.24xlarge", count: int = 2, slo: float = 10_000) -> tuple[bool, str]:
@@ -84,3 +88,47 @@ def test_the_measured_mean_counts_for_more_than_what_runs_at_the_moment() -> Non
     estate = deployment(instances())
     patient, quick = (fit(estate, "p4de.24xlarge", 2, load).engine.slowness for load in (slow, fast))
     assert patient > 1.5 * quick
+
+
+@pytest.mark.anyio
+async def test_idle_shutdown_is_approved_when_no_instance_hosts_an_engine() -> None:
+    found = await validate(idle_shutdown_task(idle_instance("i-8"), idle_instance("i-9")), NO_SOURCES)
+    assert (found.agent_type, found.approved) == ("performance", True)
+    assert "none of the 2 instances hosts an engine of any deployment" in found.reason
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("state", ["starting", "ready", "draining"])
+async def test_idle_shutdown_is_refused_when_an_instance_hosts_an_engine(state: str) -> None:
+    found = await validate(idle_shutdown_task(idle_instance(), engine_state=state), NO_SOURCES)
+    assert not found.approved
+    assert found.reason == f"i-9 hosts replica r-i-9 of vllm-prod-1 ({state})"
+
+
+@pytest.mark.anyio
+async def test_idle_shutdown_is_approved_when_the_hosted_engine_is_dead() -> None:
+    assert (await validate(idle_shutdown_task(idle_instance(), engine_state="dead"), NO_SOURCES)).approved
+
+
+@pytest.mark.anyio
+async def test_idle_shutdown_is_refused_when_an_instance_does_not_run() -> None:
+    stopped = idle_instance(state="stopped")
+    found = await validate(idle_shutdown_task(stopped), NO_SOURCES)
+    assert (found.approved, found.reason) == (False, "i-9 is stopped, not running")
+
+
+@pytest.mark.anyio
+async def test_idle_shutdown_is_refused_when_an_instance_is_gone() -> None:
+    task = idle_shutdown_task(idle_instance())
+    gone = task.model_copy(update={"infrastructure": infrastructure([])})
+    found = await validate(gone, NO_SOURCES)
+    assert (found.approved, found.reason) == (False, "i-9 is missing from the inventory, not running")
+
+
+@pytest.mark.anyio
+async def test_unknown_recommendation_type_is_refused_with_the_types_that_have_rules() -> None:
+    found = await validate(validation_task("quantization"), NO_SOURCES)
+    assert not found.approved
+    assert found.reason == (
+        "the performance agent has no validation rule for quantization; it has rules for: idle_shutdown, spot_migration"
+    )

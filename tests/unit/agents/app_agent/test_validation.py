@@ -7,10 +7,11 @@ import pytest
 from optiinfra.agents.app_agent.scoring import is_right
 from optiinfra.agents.app_agent.validation import judge, validate
 from optiinfra.agents.base.agent import Sources
-from optiinfra.api.agents import Draft, JudgeTask, Prediction, ValidateTask
+from optiinfra.api.agents import JudgeTask, ValidateTask
 from optiinfra.api.common import now
 from optiinfra.api.runtimes import GoldenAnswer
-from tests.unit.agents.estate import deployment, infrastructure, instances
+from tests.unit.agents.estate import idle_instance
+from tests.unit.agents.tasks import idle_shutdown_task, validation_task
 
 NO_SOURCES = cast("Sources", None)
 pytestmark = pytest.mark.anyio
@@ -22,24 +23,7 @@ def answers(right: int, wrong: int) -> list[GoldenAnswer]:
 
 
 def validation(golden: list[GoldenAnswer]) -> ValidateTask:
-    owned = instances()
-    draft = Draft(
-        type="spot_migration",
-        title="t",
-        explanation="e",
-        risk_level="low",
-        confidence=0.5,
-        estimated_savings=1,
-        predicted=Prediction(monthly_cost=1, p95_latency_ms=1, quality_score=None),
-        affected_resources=[],
-        deployment_id="dep_1",
-        parameters={},
-        modelled={},
-        features=[],
-        similar_outcomes=[],
-    )
-    estate = infrastructure(owned, deployment(owned))
-    return ValidateTask(task_id="t1", customer_id="c", draft=draft, infrastructure=estate, golden_answers=golden)
+    return validation_task("spot_migration", deployment_id="dep_1", golden_answers=golden)
 
 
 def stage(golden: list[GoldenAnswer], baseline: float = 0.95, lost: int = 0) -> JudgeTask:
@@ -113,3 +97,21 @@ async def test_answers_to_other_prompts_are_no_baseline() -> None:
     task = stage(answers(114, 6))
     with pytest.raises(ValueError, match="not to the 120 prompts"):
         await judge(task.model_copy(update={"baseline_answers": task.baseline_answers[1:]}), NO_SOURCES)
+
+
+async def test_idle_shutdown_is_approved_without_a_quality_baseline() -> None:
+    found = await validate(idle_shutdown_task(idle_instance()), NO_SOURCES)
+    assert (found.agent_type, found.approved) == ("application", True)
+    assert (found.baseline_established, found.baseline_quality) == (None, None)
+    assert "no deployment answers from these instances" in found.reason
+
+
+async def test_idle_shutdown_is_refused_when_an_instance_hosts_an_engine() -> None:
+    found = await validate(idle_shutdown_task(idle_instance(), engine_state="ready"), NO_SOURCES)
+    assert (found.approved, found.reason) == (False, "i-9 hosts replica r-i-9 of vllm-prod-1 (ready)")
+
+
+async def test_unknown_recommendation_type_is_refused() -> None:
+    found = await validate(validation_task("quantization", golden_answers=answers(60, 0)), NO_SOURCES)
+    assert not found.approved
+    assert "no validation rule for quantization" in found.reason
