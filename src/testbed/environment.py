@@ -175,6 +175,8 @@ class Environment:
             "REDIS_URL": {"REDIS_URL": urls["redis"], "REDIS_PREFIX": self.namespace},
             "AWS_ENDPOINT_URL": {"AWS_ENDPOINT_URL": urls["cloud-front"]},
             "LOCALSTACK_URL": {"LOCALSTACK_URL": urls["localstack"]},
+            # Instances are minutes old here: none would reach the platform's default of a day.
+            "IDLE_GRACE_SECONDS": {"IDLE_GRACE_SECONDS": "2"},
         }
         for name in part.variables:
             common |= groups[name] if name in groups else {name: words[name.lower()]}

@@ -76,7 +76,7 @@ def _engine(name: str, kind: Kind, port: int, variables: tuple[str, ...], wheel:
     )
 
 
-def _agent(name: str, package: str, agent_type: str, port: int) -> Part:
+def _agent(name: str, package: str, agent_type: str, port: int, *variables: str) -> Part:
     return Part(
         name=name,
         kind="agent",
@@ -84,7 +84,7 @@ def _agent(name: str, package: str, agent_type: str, port: int) -> Part:
         port=port,
         program=name,
         wave=1,
-        variables=("ENROLMENT_SECRET", "CLICKHOUSE_READER", "QDRANT_READER"),
+        variables=("ENROLMENT_SECRET", "CLICKHOUSE_READER", "QDRANT_READER", *variables),
         agent_type=agent_type,
     )
 
@@ -157,7 +157,7 @@ PARTS: tuple[Part, ...] = (
         variables=("PORTAL_SESSION_KEY",),
         health_path="/api/health",
     ),
-    _agent("cost-agent", "cost_agent", "cost", 8011),
+    _agent("cost-agent", "cost_agent", "cost", 8011, "IDLE_GRACE_SECONDS"),
     _agent("performance-agent", "perf_agent", "performance", 8012),
     _agent("resource-agent", "resource_agent", "resource", 8013),
     _agent("application-agent", "app_agent", "application", 8014),

@@ -1,20 +1,32 @@
 """The cost agent as a service."""
 
+from datetime import timedelta
+from functools import partial
+
+from pydantic import Field
+
 from optiinfra.agents.base.agent import AgentKind
 from optiinfra.agents.base.app import run
 from optiinfra.agents.base.settings import AgentSettings
+from optiinfra.agents.cost_agent import idle_shutdown, spot_migration
 from optiinfra.agents.cost_agent.analysis import analyze
-
-KIND = AgentKind("cost", "cost-agent", {"analyze": analyze}, remembers=True)
 
 
 class Settings(AgentSettings):
-    """Its own port."""
+    """The agent's port, and how long an instance must have been idle before its shutdown is recommended."""
 
     cost_agent_port: int = 8011
+    idle_grace_seconds: float = Field(default=24 * 3600.0, gt=0, le=365 * 24 * 3600.0)
+
+
+def kind(settings: Settings) -> AgentKind:
+    """The cost agent with the rules of all its recommendation types."""
+    grace = timedelta(seconds=settings.idle_grace_seconds)
+    rules = (spot_migration.find, partial(idle_shutdown.find, grace=grace))
+    return AgentKind("cost", "cost-agent", {"analyze": partial(analyze, rules=rules)}, remembers=True)
 
 
 def main() -> None:
     """Serve the cost agent."""
     settings = Settings()
-    run(KIND, settings, settings.cost_agent_port)
+    run(kind(settings), settings, settings.cost_agent_port)

@@ -1,4 +1,4 @@
-"""The cost agent's rules: what may go to spot, what that saves, and why nothing may."""
+"""The rule for spot migrations: which deployments can move, what that saves, and why others cannot."""
 
 import math
 from dataclasses import replace
@@ -8,9 +8,9 @@ import pytest
 
 from optiinfra.agents.base.observed import Load
 from optiinfra.agents.cost_agent import spot
-from optiinfra.agents.cost_agent.analysis import Candidate, change_of, consider, draft, modelled_p95
+from optiinfra.agents.cost_agent.spot_migration import Candidate, change_of, consider, draft, modelled_p95
 from optiinfra.api.agents import Draft
-from optiinfra.api.customers import Preferences
+from optiinfra.api.customers import Instance, Preferences
 from optiinfra.api.parameters import SpotMigrationParameters
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.domain.outcomes import DIMENSIONS, Outcome, features
@@ -30,6 +30,14 @@ def candidate(**changes: Any) -> Candidate:
 def drafted(outcomes: list[Outcome]) -> Draft:
     found = candidate()
     return draft(found, features(change_of(found, LOAD)), modelled_p95(found, LOAD), outcomes)
+
+
+def in_two_accounts() -> list[Instance]:
+    accounts = ("111111111111", "222222222222")
+    return [
+        instance.model_copy(update={"account_id": account})
+        for instance, account in zip(instances(), accounts, strict=True)
+    ]
 
 
 def outcome(found: Draft, share: float, similarity: float = 0.99) -> Outcome:
@@ -68,6 +76,7 @@ def test_an_implausible_quote_is_not_believed(quoted: float) -> None:
         ("1 of its 2 instances are on spot", [*instances(1), *instances(2, lifecycle="spot")[1:]], {}, {}, {}),
         ("do not allow spot", instances(), {}, {"spot_allowed": False}, {}),
         ("do not list aws", instances(), {}, {"providers": ["gcp"]}, {}),
+        ("several cloud accounts (111111111111, 222222222222)", in_two_accounts(), {}, {}, {}),
         ("several instance types", [*instances(1), *instances(2, "p5.48xlarge")[1:]], {}, {}, {}),
         ("no price of p4de.24xlarge in aws mars-1", instances(region="mars-1"), {}, {}, {}),
         ("risk is high, above your limit (medium)", instances(1), {}, {}, {}),
