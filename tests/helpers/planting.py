@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from qdrant_client import models
 
-from fixtures.aws import Accounts
-from fixtures.provision import IMAGE
+from fixtures.aws import IMAGE, Accounts
 from optiinfra.api.consistency import Dangling, StoreName
 from optiinfra.clouds.protocol import CUSTOMER_TAG, STEP_TAG
 from optiinfra.domain.outcomes import DIMENSIONS
