@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from sqlalchemy import select, text
 
-from optiinfra.api.customers import Onboard
+from optiinfra.api.customers import DiscoveredDeployment, Onboard, Replica, Slo
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.clouds.protocol import CloudError, CloudInstance
+from optiinfra.domain.recommendation import InstanceState
 from optiinfra.kit.problems import Problem
 from optiinfra.orchestrator.customers.service import add_cloud_account
+from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.errors import StoreUnavailable
@@ -22,7 +25,7 @@ from tests.contract.conftest import CUSTOMER
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("customer")]
 
-ROLE = "arn:aws:iam::111122223333:role/optiinfra"
+ACCOUNT, SECOND_ACCOUNT = "111122223333", "444455556666"
 
 
 class Clouds:
@@ -72,15 +75,16 @@ def platform(database: Database, telemetry: Telemetry) -> Platform:
     return cast("Platform", platform)
 
 
-def onboarding(external_id: str = "right") -> Onboard:
-    return Onboard(cloud_provider="aws", region="us-east-1", iam_role_arn=ROLE, external_id=external_id)
+def onboarding(external_id: str = "right", account_id: str = ACCOUNT) -> Onboard:
+    role = f"arn:aws:iam::{account_id}:role/optiinfra"
+    return Onboard(cloud_provider="aws", region="us-east-1", iam_role_arn=role, external_id=external_id)
 
 
-def instance(name: str) -> CloudInstance:
-    return CloudInstance(name, "aws", "us-east-1", "p4d.24xlarge", "on-demand", "running", {})
+def instance(name: str, state: InstanceState = "running") -> CloudInstance:
+    return CloudInstance(name, "aws", "us-east-1", "p4d.24xlarge", "on-demand", state, {})
 
 
-def showing(*names: str, after: asyncio.Event | None = None) -> Any:
+def showing(*names: str, after: asyncio.Event | None = None, state: InstanceState = "running") -> Any:
     """A cloud that has these instances and answers once `after` is set, but refuses a wrong external id."""
 
     async def answer(account: models.CloudAccount) -> list[CloudInstance]:
@@ -88,7 +92,7 @@ def showing(*names: str, after: asyncio.Event | None = None) -> Any:
             await after.wait()
         if account.external_id != "right":
             raise CloudError("AssumeRole: AccessDenied: not with that external id")
-        return [instance(name) for name in names]
+        return [instance(name, state) for name in names]
 
     return answer
 
@@ -184,3 +188,130 @@ async def test_discovery_is_told_once(platform: Platform, clouds: Clouds) -> Non
     await inventory.refresh(platform, CUSTOMER)
     assert await seen(platform) == ("discovered", ["i-2"])
     assert await discoveries(platform) == 1
+
+
+@pytest.fixture
+async def runtime(platform: Platform, customer: None) -> None:
+    """A runtime of the customer that has connected."""
+    async with platform.database.transaction() as session:
+        session.add(models.Runtime(id="runtime_1", customer_id=CUSTOMER, hostname="h", version="1"))
+
+
+async def report(platform: Platform, *replicas: tuple[str, Any]) -> None:
+    """Have the runtime report one deployment with replicas on these instances, in these states."""
+    deployment = DiscoveredDeployment(
+        name="chat",
+        model="m",
+        provider="aws",
+        region="us-east-1",
+        engine_args={},
+        weights={},
+        slo=Slo(p95_latency_ms=1000, quality=0.9),
+        interruptible=True,
+        replicas=[
+            Replica(replica_id=f"rep_{instance_id}", instance_id=instance_id, instance_type="p4d.24xlarge", state=state)
+            for instance_id, state in replicas
+        ],
+    )
+    async with platform.database.transaction() as session:
+        await inventory.store_deployments(session, CUSTOMER, [deployment])
+
+
+async def idle(platform: Platform) -> dict[str, datetime | None]:
+    """Since when each instance is idle."""
+    async with platform.database.transaction() as session:
+        estate = await inventory.describe(session, CUSTOMER)
+    return {each.instance_id: each.idle_since for each in estate.instances}
+
+
+@pytest.mark.usefixtures("runtime")
+async def test_refresh_keeps_idle_since_of_an_instance_that_stays_idle(platform: Platform, clouds: Clouds) -> None:
+    clouds.answers = [showing("i-1", "i-2"), showing("i-1", "i-2")]
+    await add_cloud_account(platform, CUSTOMER, onboarding())
+    await report(platform, ("i-1", "ready"), ("i-2", "dead"))
+    await inventory.refresh(platform, CUSTOMER)
+    first = await idle(platform)
+    assert first["i-1"] is None
+    assert first["i-2"] is not None, "a dead engine does not use its instance"
+    await inventory.refresh(platform, CUSTOMER)
+    assert await idle(platform) == first
+
+
+@pytest.mark.usefixtures("runtime")
+async def test_report_of_use_between_two_refreshes_restarts_idle_since(platform: Platform, clouds: Clouds) -> None:
+    clouds.answers = [showing("i-1")]
+    await add_cloud_account(platform, CUSTOMER, onboarding())
+    await inventory.refresh(platform, CUSTOMER)
+    before = (await idle(platform))["i-1"]
+    await report(platform, ("i-1", "starting"))
+    assert await idle(platform) == {"i-1": None}
+    await report(platform)
+    after = (await idle(platform))["i-1"]
+    assert before is not None
+    assert after is not None
+    assert after > before
+
+
+@pytest.mark.usefixtures("runtime")
+async def test_report_without_a_deployment_makes_its_instances_idle(platform: Platform, clouds: Clouds) -> None:
+    clouds.answers = [showing("i-1")]
+    await add_cloud_account(platform, CUSTOMER, onboarding())
+    await report(platform, ("i-1", "ready"))
+    await inventory.refresh(platform, CUSTOMER)
+    async with platform.database.transaction() as session:
+        await inventory.store_deployments(session, CUSTOMER, [])
+    assert (await idle(platform))["i-1"] is not None
+
+
+@pytest.mark.usefixtures("runtime")
+async def test_refresh_clears_idle_since_of_a_stopped_instance(platform: Platform, clouds: Clouds) -> None:
+    clouds.answers = [showing("i-1"), showing("i-1", state="stopped")]
+    await add_cloud_account(platform, CUSTOMER, onboarding())
+    await inventory.refresh(platform, CUSTOMER)
+    await inventory.refresh(platform, CUSTOMER)
+    assert await idle(platform) == {"i-1": None}
+
+
+async def test_no_instance_is_idle_before_a_runtime_has_connected(platform: Platform, clouds: Clouds) -> None:
+    clouds.answers = [showing("i-1")]
+    await add_cloud_account(platform, CUSTOMER, onboarding())
+    await inventory.refresh(platform, CUSTOMER)
+    assert await idle(platform) == {"i-1": None}
+
+
+async def test_store_deployments_of_a_deleted_customer_is_refused(platform: Platform) -> None:
+    async with platform.database.transaction() as session:
+        with pytest.raises(NotFound, match="no such customer"):
+            await inventory.store_deployments(session, "cust_gone", [])
+
+
+def listing_of(**instances: list[str]) -> Any:
+    """A cloud whose instances depend on the account, by account number."""
+
+    async def answer(account: models.CloudAccount) -> list[CloudInstance]:
+        return [instance(name) for name in instances[f"a{account.account_id}"]]
+
+    return answer
+
+
+async def test_account_of_is_the_account_that_holds_the_instances(platform: Platform, clouds: Clouds) -> None:
+    answer = listing_of(**{f"a{ACCOUNT}": ["i-1"], f"a{SECOND_ACCOUNT}": ["i-2", "i-3"]})
+    clouds.answers = [answer, answer]
+    for account_id in (ACCOUNT, SECOND_ACCOUNT):  # both in one region
+        await add_cloud_account(platform, CUSTOMER, onboarding(account_id=account_id))
+    estate = await inventory.refresh(platform, CUSTOMER)
+    accounts = {each.instance_id: each.account_id for each in estate.instances}
+    assert accounts == {"i-1": ACCOUNT, "i-2": SECOND_ACCOUNT, "i-3": SECOND_ACCOUNT}
+    async with platform.database.transaction() as session:
+        held = await inventory.account_of(session, CUSTOMER, ["i-2", "i-3"])
+        assert (held.account_id, held.role_arn) == (SECOND_ACCOUNT, f"arn:aws:iam::{SECOND_ACCOUNT}:role/optiinfra")
+        with pytest.raises(Conflict, match=f"{ACCOUNT} us-east-1 has i-1") as several:
+            await inventory.account_of(session, CUSTOMER, ["i-1", "i-2"])
+        with pytest.raises(Conflict, match="no connected cloud account has i-9") as unknown:
+            await inventory.account_of(session, CUSTOMER, ["i-1", "i-9"])
+        with pytest.raises(Conflict, match="no connected cloud account has i-1"):
+            await inventory.account_of(session, "cust_other", ["i-1"])
+        with pytest.raises(Conflict, match="no instance is named"):
+            await inventory.account_of(session, CUSTOMER, [])
+    assert several.value.code == "instances_in_several_accounts"
+    assert unknown.value.code == "instances_unknown"

@@ -38,6 +38,11 @@ class Onboard(Body):
     iam_role_arn: str = Field(max_length=600, pattern=r"^arn:aws:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]+$")
     external_id: Text | None = None
 
+    @property
+    def account_id(self) -> str:
+        """The number of the AWS account that the role belongs to."""
+        return self.iam_role_arn.split(":")[4]
+
 
 class Started(Wire):
     """Answer to what goes on in the background."""

@@ -17,6 +17,7 @@ from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.http import client
 from optiinfra.kit.problems import problem_response
 from optiinfra.kit.waiting import until_answers
+from optiinfra.orchestrator import errors
 from optiinfra.orchestrator.accounts import endpoints as accounts
 from optiinfra.orchestrator.accounts.tokens import read_access_token
 from optiinfra.orchestrator.agents import endpoints as agents
@@ -88,6 +89,8 @@ def create(settings: Settings) -> FastAPI:
     )
     for concept in _CONCEPTS:
         app.include_router(concept.router)
+
+    errors.install(app)
 
     @app.exception_handler(DataError)
     async def _not_storable(_request: Request, error: DataError) -> JSONResponse:

@@ -41,7 +41,12 @@ async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard)
     """
     account = {"provider": body.cloud_provider, "region": body.region, "role_arn": body.iam_role_arn}
     statement = insert(models.CloudAccount).values(
-        id=new_id("acct"), customer_id=customer_id, external_id=body.external_id, status="discovering", **account
+        id=new_id("acct"),
+        customer_id=customer_id,
+        account_id=body.account_id,
+        external_id=body.external_id,
+        status="discovering",
+        **account,
     )
     statement = statement.on_conflict_do_update(
         index_elements=["customer_id", "provider", "region", "role_arn"],

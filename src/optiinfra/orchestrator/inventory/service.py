@@ -1,11 +1,11 @@
 """What a customer owns: instances from the clouds, deployments from the runtime, costs from the price book."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import datetime
 
 import structlog
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import func, select
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,11 +15,14 @@ from optiinfra.clouds.price_book import UnknownPriceError
 from optiinfra.clouds.protocol import Cloud, CloudError, CloudInstance
 from optiinfra.domain.hardware import INSTANCE_TYPES
 from optiinfra.domain.savings import monthly, total
-from optiinfra.kit.ids import new_id
 from optiinfra.kit.waiting import DeadlineError, until_answers
 from optiinfra.orchestrator.background import under_way
+from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.inventory import repository
 from optiinfra.orchestrator.inventory.clouds import cloud_of
+from optiinfra.orchestrator.inventory.idle import idle_changes
+from optiinfra.orchestrator.inventory.repository import accounts as accounts
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.telemetry import service as telemetry
 from optiinfra.stores.postgres import models
@@ -39,28 +42,39 @@ ESTATE = ""
 """Resource id under which figures of a whole estate are kept."""
 
 
-async def accounts(session: AsyncSession, customer_id: str) -> list[models.CloudAccount]:
-    """The customer's cloud accounts, oldest first."""
-    mine = select(models.CloudAccount).where(models.CloudAccount.customer_id == customer_id)
-    return list(await session.scalars(mine.order_by(models.CloudAccount.created_at)))
+async def account_of(session: AsyncSession, customer_id: str, instance_ids: Collection[str]) -> models.CloudAccount:
+    """The one cloud account that holds these instances.
+
+    Raises Conflict when an instance is in no listing of the customer's accounts, or when several accounts hold them.
+    """
+    found = await repository.accounts_of_instances(session, customer_id, instance_ids)
+    if unknown := sorted(set(instance_ids) - found.keys()):
+        raise Conflict("instances_unknown", f"no connected cloud account has {', '.join(unknown)}")
+    holders = {account.id: account for account in found.values()}
+    if not holders:
+        raise Conflict("instances_unknown", "no instance is named, so no cloud account follows")
+    if len(holders) > 1:
+        places = "; ".join(
+            f"{account.provider} {account.account_id or account.id} {account.region} has "
+            + ", ".join(sorted(instance for instance, holder in found.items() if holder.id == account.id))
+            for account in sorted(holders.values(), key=lambda account: account.id)
+        )
+        raise Conflict("instances_in_several_accounts", f"the instances are in several cloud accounts: {places}")
+    (account,) = holders.values()
+    return account
 
 
 async def describe(session: AsyncSession, customer_id: str) -> Infrastructure:
-    """All that is known of the customer's estate, without asking anybody."""
+    """All that is stored of the customer's estate; asks no cloud."""
     clouds = await accounts(session, customer_id)
-    instances = await session.scalars(
-        select(models.Instance).where(models.Instance.customer_id == customer_id).order_by(models.Instance.instance_id)
-    )
-    there = models.Deployment.customer_id == customer_id, models.Deployment.gone_at.is_(None)
-    deployments = await session.scalars(select(models.Deployment).where(*there).order_by(models.Deployment.name))
     failed = next((cloud for cloud in clouds if cloud.status == "failed"), None)
     known = {cloud.status for cloud in clouds}
     status = "failed" if failed else "discovering" if "discovering" in known else "discovered" if known else "pending"
     return Infrastructure(
         status=status,
         error=failed.error if failed else None,
-        instances=[_instance(row) for row in instances],
-        vllm_deployments=[_deployment(row) for row in deployments],
+        instances=[_instance(*row) for row in await repository.instances(session, customer_id)],
+        vllm_deployments=[_deployment(row) for row in await repository.present_deployments(session, customer_id)],
     )
 
 
@@ -109,7 +123,11 @@ async def spot_quotes(platform: Platform, customer_id: str, infrastructure: Infr
     quotes: dict[str, float] = {}
     for account in clouds:
         cloud = await cloud_of(platform.settings, account)
-        types = {instance.instance_type for instance in infrastructure.instances if instance.region == account.region}
+        types = {
+            instance.instance_type
+            for instance in infrastructure.instances
+            if (instance.provider, instance.region) == (account.provider, account.region)
+        }
         quotes |= {f"{account.region}/{kind}": quote for kind, quote in (await _quotes(cloud, types)).items()}
     return quotes
 
@@ -117,22 +135,30 @@ async def spot_quotes(platform: Platform, customer_id: str, infrastructure: Infr
 async def store_deployments(
     session: AsyncSession, customer_id: str, deployments: list[DiscoveredDeployment]
 ) -> dict[str, str]:
-    """Keep what the runtime reports; what it no longer does is gone, though its past stays. Our id of each, by name."""
-    table = models.Deployment
-    names = [deployment.name for deployment in deployments]
-    missing = table.customer_id == customer_id, table.name.not_in(names), table.gone_at.is_(None)
-    await session.execute(update(table).where(*missing).values(gone_at=now()))
-    ids: dict[str, str] = {}
-    for deployment in deployments:
-        described = deployment.model_dump(mode="json")
-        statement = insert(table).values(
-            id=new_id("dep"), customer_id=customer_id, name=deployment.name, described=described, seen_at=now()
-        )
-        statement = statement.on_conflict_do_update(
-            index_elements=["customer_id", "name"], set_={"described": described, "seen_at": now(), "gone_at": None}
-        )
-        ids[deployment.name] = (await session.execute(statement.returning(table.id))).scalar_one()
+    """Store what the runtime reports; a deployment that it no longer reports is gone, though its past stays.
+
+    Returns our id of each, by name. Raises NotFound when the customer is deleted.
+    """
+    ids = await repository.store_deployments(session, customer_id, deployments)
+    # After the deployments, as in a deletion of the customer: the same order of locks everywhere excludes a deadlock.
+    if await session.get(models.Customer, customer_id, with_for_update={"key_share": True}) is None:
+        raise NotFound("customer")
+    await _update_idle(session, customer_id)
     return ids
+
+
+async def _update_idle(session: AsyncSession, customer_id: str) -> None:
+    """Bring `idle_since` up to date. The caller holds the lock on the customer's row.
+
+    Before a runtime has connected nobody knows what an instance hosts, so none counts as idle.
+    """
+    hosting: set[str] = set()
+    for row in await repository.present_deployments(session, customer_id):
+        replicas = DiscoveredDeployment.model_validate(row.described).replicas
+        hosting |= {replica.instance_id for replica in replicas if replica.state != "dead"}
+    if await repository.runtime_connected(session, customer_id):
+        changes = idle_changes(await repository.instances_to_compare(session, customer_id), hosting)
+        await repository.store_idle_changes(session, customer_id, changes)
 
 
 async def _look(platform: Platform, customer_id: str) -> Infrastructure:
@@ -154,6 +180,7 @@ async def _look(platform: Platform, customer_id: str) -> Infrastructure:
         for account in newest:
             account.as_of = began
             await _store(session, platform, account, listed[account.id])
+        await _update_idle(session, customer_id)
         await session.flush()
         infrastructure = await describe(session, customer_id)
         if any(account.status == "discovered" for account in unseen):
@@ -196,15 +223,9 @@ async def _store_instances(
     listing: list[CloudInstance],
     quotes: dict[str, float],
 ) -> None:
-    table = models.Instance
-    await session.execute(
-        delete(table).where(
-            table.cloud_account_id == account.id, table.instance_id.not_in([seen.instance_id for seen in listing])
-        )
-    )
-    for seen in listing:
-        columns = {
-            "cloud_account_id": account.id,
+    rows = [
+        {
+            "instance_id": seen.instance_id,
             "provider": seen.provider,
             "region": seen.region,
             "instance_type": seen.instance_type,
@@ -213,10 +234,9 @@ async def _store_instances(
             "monthly_cost": _monthly_cost(platform, seen, quotes.get(seen.instance_type)),
             "seen_at": account.as_of,
         }
-        statement = insert(table).values(customer_id=account.customer_id, instance_id=seen.instance_id, **columns)
-        await session.execute(
-            statement.on_conflict_do_update(index_elements=["customer_id", "instance_id"], set_=columns)
-        )
+        for seen in listing
+    ]
+    await repository.store_instances(session, account, rows)
 
 
 def _monthly_cost(platform: Platform, seen: CloudInstance, quoted: float | None) -> float:
@@ -242,7 +262,7 @@ def _costs(customer_id: str, infrastructure: Infrastructure) -> telemetry.Sample
     return [(customer_id, resource, "", "monthly_cost", moment, cost) for resource, cost in costs.items()]
 
 
-def _instance(row: models.Instance) -> Instance:
+def _instance(row: models.Instance, account_id: str | None) -> Instance:
     known = INSTANCE_TYPES.get(row.instance_type)
     return Instance(
         instance_id=row.instance_id,
@@ -254,6 +274,8 @@ def _instance(row: models.Instance) -> Instance:
         gpu_count=known.gpu_count if known else 0,
         monthly_cost=row.monthly_cost,
         state=row.state,
+        account_id=account_id,
+        idle_since=row.idle_since,
     )
 
 

@@ -25,7 +25,7 @@ CONNECT_ARGUMENTS = {
 # Longer than any statement of ours takes, and than a cloud may keep its reader waiting in a transaction.
 _PATIENCE = "-c statement_timeout=120s -c idle_in_transaction_session_timeout=600s"
 
-_MIGRATIONS = Path(__file__).with_name("migrations")
+MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = 7_203_517_001  # any number that nothing else takes an advisory lock on
 
 
@@ -95,6 +95,6 @@ def _away(error: Exception) -> str | None:
 
 def _upgrade(connection: Connection) -> None:
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -3,9 +3,11 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, MetaData, UniqueConstraint, false, func
+from sqlalchemy import BigInteger, DateTime, ForeignKey, MetaData, String, UniqueConstraint, false, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from optiinfra.domain.recommendation import InstanceState, Lifecycle
 
 Json = dict[str, Any]
 
@@ -28,6 +30,9 @@ class Base(DeclarativeBase):
         list[str]: JSONB,
         list[float]: JSONB,
         dict[str, float]: JSONB,
+        # Plain text in the database, not an enum type of PostgreSQL's: a new value needs no migration.
+        Lifecycle: String(),
+        InstanceState: String(),
     }
 
 
@@ -88,9 +93,9 @@ class RefreshToken(Base):
 
 
 class CloudAccount(Base):
-    """A cloud account that we reach through a role.
+    """A cloud account in one region, reached through a role. `account_id` is the cloud's own number of the account.
 
-    `as_of` is when it was onboarded last, or when the newest kept look at it began: an older look counts no more.
+    `as_of` is when it was onboarded last, or when the newest stored listing of it began: older listings are dropped.
     """
 
     __tablename__ = "cloud_accounts"
@@ -101,6 +106,7 @@ class CloudAccount(Base):
     provider: Mapped[str]
     region: Mapped[str]
     role_arn: Mapped[str]
+    account_id: Mapped[str | None]
     external_id: Mapped[str | None]
     status: Mapped[str]
     error: Mapped[str | None]
@@ -109,7 +115,7 @@ class CloudAccount(Base):
 
 
 class Instance(Base):
-    """A cloud instance as last seen."""
+    """A cloud instance as last seen; `idle_since` follows `orchestrator.inventory.idle`."""
 
     __tablename__ = "instances"
 
@@ -119,10 +125,11 @@ class Instance(Base):
     provider: Mapped[str]
     region: Mapped[str]
     instance_type: Mapped[str]
-    lifecycle: Mapped[str]
-    state: Mapped[str]
+    lifecycle: Mapped[Lifecycle]
+    state: Mapped[InstanceState]
     monthly_cost: Mapped[float]
     seen_at: Mapped[datetime]
+    idle_since: Mapped[datetime | None]
 
 
 class Deployment(Base):
@@ -221,14 +228,17 @@ class Analysis(Base):
 
 
 class Recommendation(Base):
-    """A recommendation: the agent's draft, and the other agents' judgement of it."""
+    """A recommendation: the agent's draft, and the other agents' judgement of it.
+
+    `deployment_id` is None when it is about instances that serve no deployment.
+    """
 
     __tablename__ = "recommendations"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     customer_id: Mapped[str] = _owner()
     analysis_id: Mapped[str] = mapped_column(ForeignKey("analyses.id", ondelete="CASCADE"), index=True)
-    deployment_id: Mapped[str] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"), index=True)
+    deployment_id: Mapped[str | None] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"), index=True)
     agent_type: Mapped[str]
     status: Mapped[str]
     draft: Mapped[Json]

@@ -1,0 +1,51 @@
+"""Requests that a service refuses, and the problem details that a caller gets for each.
+
+Services and workflows raise these; only the handlers below know of HTTP.
+"""
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from optiinfra.kit.problems import problem_response
+
+
+class DomainError(Exception):
+    """A request that one of our rules refuses; `code` is a stable name for programs, `detail` is for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code, self.detail = code, detail
+
+
+class Unauthenticated(DomainError):  # noqa: N818  named after the condition, as its siblings
+    """The credential is wrong, used up or revoked."""
+
+
+class Forbidden(DomainError):  # noqa: N818
+    """The caller's kind or role does not allow it."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("forbidden", detail)
+
+
+class NotFound(DomainError):  # noqa: N818
+    """There is none; the same for an unknown id, a malformed one and another customer's."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__("not_found", f"no such {what}")
+
+
+class Conflict(DomainError):  # noqa: N818
+    """The present state does not allow it."""
+
+
+_STATUS: dict[type[DomainError], int] = {Unauthenticated: 401, Forbidden: 403, NotFound: 404, Conflict: 409}
+
+
+def install(app: FastAPI) -> None:
+    """Answer domain errors with problem details."""
+
+    @app.exception_handler(DomainError)
+    async def _refused(_request: Request, error: DomainError) -> JSONResponse:
+        status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+        return problem_response(status, error.code, error.detail)

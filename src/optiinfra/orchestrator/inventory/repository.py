@@ -1,0 +1,111 @@
+"""SQL of the inventory: cloud accounts, instances and deployments of one customer."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from optiinfra.api.common import now
+from optiinfra.api.customers import DiscoveredDeployment
+from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.inventory.idle import IdleChanges, KnownInstance
+from optiinfra.stores.postgres import models
+
+
+async def accounts(session: AsyncSession, customer_id: str) -> list[models.CloudAccount]:
+    """The customer's cloud accounts, oldest first."""
+    table = models.CloudAccount
+    query = select(table).where(table.customer_id == customer_id).order_by(table.created_at, table.id)
+    return list(await session.scalars(query))
+
+
+async def accounts_of_instances(
+    session: AsyncSession, customer_id: str, instance_ids: Collection[str]
+) -> dict[str, models.CloudAccount]:
+    """The account of each instance, by instance id; unknown instances are left out."""
+    instance, account = models.Instance, models.CloudAccount
+    query = (
+        select(instance.instance_id, account)
+        .join(account, account.id == instance.cloud_account_id)
+        .where(instance.customer_id == customer_id, instance.instance_id.in_(instance_ids))
+    )
+    return {found[0]: found[1] for found in await session.execute(query)}
+
+
+async def instances(session: AsyncSession, customer_id: str) -> list[tuple[models.Instance, str | None]]:
+    """The customer's instances, each with the cloud's number of its account, ordered by id."""
+    instance, account = models.Instance, models.CloudAccount
+    query = (
+        select(instance, account.account_id)
+        .join(account, account.id == instance.cloud_account_id)
+        .where(instance.customer_id == customer_id)
+        .order_by(instance.instance_id)
+    )
+    return [(found[0], found[1]) for found in await session.execute(query)]
+
+
+async def store_instances(session: AsyncSession, account: models.CloudAccount, rows: list[dict[str, Any]]) -> None:
+    """Replace what is stored of an account by what its newest listing shows; `rows` are columns by name."""
+    table = models.Instance
+    missing = table.cloud_account_id == account.id, table.instance_id.not_in([row["instance_id"] for row in rows])
+    await session.execute(delete(table).where(*missing))
+    for row in rows:
+        columns = row | {"cloud_account_id": account.id}
+        statement = insert(table).values(customer_id=account.customer_id, **columns)
+        await session.execute(
+            statement.on_conflict_do_update(index_elements=["customer_id", "instance_id"], set_=columns)
+        )
+
+
+async def present_deployments(session: AsyncSession, customer_id: str) -> list[models.Deployment]:
+    """The deployments that the customer's runtime still reports, by name."""
+    table = models.Deployment
+    present = table.customer_id == customer_id, table.gone_at.is_(None)
+    return list(await session.scalars(select(table).where(*present).order_by(table.name)))
+
+
+async def store_deployments(
+    session: AsyncSession, customer_id: str, deployments: list[DiscoveredDeployment]
+) -> dict[str, str]:
+    """Store what a runtime reports, and mark the customer's other deployments as gone. Their ids by name."""
+    table = models.Deployment
+    names = [deployment.name for deployment in deployments]
+    missing = table.customer_id == customer_id, table.name.not_in(names), table.gone_at.is_(None)
+    await session.execute(update(table).where(*missing).values(gone_at=now()))
+    ids: dict[str, str] = {}
+    for deployment in deployments:
+        described = deployment.model_dump(mode="json")
+        statement = insert(table).values(
+            id=new_id("dep"), customer_id=customer_id, name=deployment.name, described=described, seen_at=now()
+        )
+        statement = statement.on_conflict_do_update(
+            index_elements=["customer_id", "name"], set_={"described": described, "seen_at": now(), "gone_at": None}
+        )
+        ids[deployment.name] = (await session.execute(statement.returning(table.id))).scalar_one()
+    return ids
+
+
+async def instances_to_compare(session: AsyncSession, customer_id: str) -> list[KnownInstance]:
+    """The instances whose idleness may change: those that run, and those that are stored as idle."""
+    table = models.Instance
+    query = select(table.instance_id, table.state, table.idle_since.is_not(None)).where(
+        table.customer_id == customer_id, or_(table.state == "running", table.idle_since.is_not(None))
+    )
+    return [KnownInstance(*row) for row in await session.execute(query)]
+
+
+async def store_idle_changes(session: AsyncSession, customer_id: str, changes: IdleChanges) -> None:
+    """Start or clear `idle_since` of the instances that changed."""
+    table = models.Instance
+    for ids, since in ((changes.began, now()), (changes.ended, None)):
+        if ids:
+            mine = table.customer_id == customer_id, table.instance_id.in_(ids)
+            await session.execute(update(table).where(*mine).values(idle_since=since))
+
+
+async def runtime_connected(session: AsyncSession, customer_id: str) -> bool:
+    """Whether a runtime of the customer has ever connected."""
+    query = select(models.Runtime.id).where(models.Runtime.customer_id == customer_id).limit(1)
+    return await session.scalar(query) is not None
