@@ -1,7 +1,7 @@
-"""Who may do what: first the caller's kind and role (403), then whose thing it is (404, as if there were none)."""
+"""Authorization: first the caller's kind and role (403), then whose resource it is (404, as if there were none)."""
 
 from optiinfra.kit.auth import Principal
-from optiinfra.kit.problems import Problem, not_found
+from optiinfra.orchestrator.errors import Forbidden, NotFound
 
 ALL_ROLES = ("owner", "approver", "viewer")
 APPROVERS = ("owner", "approver")
@@ -9,18 +9,18 @@ OWNERS = ("owner",)
 
 
 def require_user(principal: Principal, roles: tuple[str, ...] = ALL_ROLES) -> str:
-    """The customer whose user is calling, in one of these roles."""
+    """The customer whose user is calling. Raises Forbidden unless the user has one of these roles."""
     if principal.kind != "user" or principal.customer_id is None:
-        raise Problem(403, "forbidden", "only a customer's user may do this")
+        raise Forbidden("only a customer's user may do this")
     if principal.role not in roles:
-        raise Problem(403, "forbidden", f"this needs the role {' or '.join(roles)}; yours is {principal.role}")
+        raise Forbidden(f"this needs the role {' or '.join(roles)}; yours is {principal.role}")
     return principal.customer_id
 
 
 def require_tenant(principal: Principal, customer_id: str, roles: tuple[str, ...] = ALL_ROLES) -> str:
-    """As `require_user`, and only for the caller's own customer."""
+    """As `require_user`, and only for the caller's own customer: NotFound for any other."""
     if require_user(principal, roles) != customer_id:
-        raise not_found("customer")
+        raise NotFound("customer")
     return customer_id
 
 
@@ -31,6 +31,6 @@ def require_tenant_or_admin(principal: Principal, customer_id: str, roles: tuple
 
 
 def require_kind(principal: Principal, *kinds: str) -> None:
-    """Let only callers of these kinds pass."""
+    """Raises Forbidden for callers of other kinds."""
     if principal.kind not in kinds:
-        raise Problem(403, "forbidden", f"only {' or '.join(kinds)} may do this")
+        raise Forbidden(f"only {' or '.join(kinds)} may do this")

@@ -6,16 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DataError, IntegrityError
+from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.kit.app import Check, create_app
 from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.http import client
-from optiinfra.kit.problems import problem_response
 from optiinfra.kit.waiting import until_answers
 from optiinfra.orchestrator import errors
 from optiinfra.orchestrator.accounts import endpoints as accounts
@@ -91,14 +88,6 @@ def create(settings: Settings) -> FastAPI:
         app.include_router(concept.router)
 
     errors.install(app)
-
-    @app.exception_handler(DataError)
-    async def _not_storable(_request: Request, error: DataError) -> JSONResponse:
-        return problem_response(422, "invalid", f"a value cannot be stored: {error.orig}")
-
-    @app.exception_handler(IntegrityError)
-    async def _not_there(_request: Request, _error: IntegrityError) -> JSONResponse:
-        return problem_response(404, "not_found", "what this belongs to is gone")
 
     return app
 
@@ -177,9 +166,10 @@ def _dbos_config(settings: Settings) -> DBOSConfig:
     return {
         "name": "optiinfra",
         "system_database_url": settings.postgresql_url,
-        # Both by hand: a version computed from the source would strand the work of the one before.
         "db_engine_kwargs": {"connect_args": CONNECT_ARGUMENTS},
         "executor_id": settings.executor_id,
+        # Constant: DBOS resumes only workflows of its own version, and one computed from the source would leave
+        # pending workflows behind with every release.
         "application_version": "1",
         "serializer": DBOSPortableJSONSerializer(),
         "console_log_level": "WARNING",

@@ -5,8 +5,10 @@ Services and workflows raise these; only the handlers below know of HTTP.
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError, IntegrityError
 
 from optiinfra.kit.problems import problem_response
+from optiinfra.stores.postgres.violations import is_foreign_key_violation
 
 
 class DomainError(Exception):
@@ -43,9 +45,20 @@ _STATUS: dict[type[DomainError], int] = {Unauthenticated: 401, Forbidden: 403, N
 
 
 def install(app: FastAPI) -> None:
-    """Answer domain errors with problem details."""
+    """Answer domain errors, and what PostgreSQL refuses of a request's values, with problem details."""
 
     @app.exception_handler(DomainError)
     async def _refused(_request: Request, error: DomainError) -> JSONResponse:
         status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
         return problem_response(status, error.code, error.detail)
+
+    @app.exception_handler(DataError)
+    async def _not_storable(_request: Request, error: DataError) -> JSONResponse:
+        return problem_response(422, "invalid", f"a value cannot be stored: {error.orig}")
+
+    @app.exception_handler(IntegrityError)
+    async def _violated(_request: Request, error: IntegrityError) -> JSONResponse:
+        if is_foreign_key_violation(error):  # deleted between the request's own check and its insert
+            return problem_response(404, "not_found", "what this belongs to is gone")
+        # A service maps the unique violations that it expects. Any other is a defect: logged, answered with 500.
+        raise error

@@ -19,7 +19,7 @@ _AUDIENCE = "optiinfra"
 
 
 def read_access_token(settings: Settings, token: str) -> Principal | None:
-    """Who a valid access token belongs to, None for any other text."""
+    """The user that a valid access token belongs to; None for any other text."""
     try:
         claims = jwt.decode(
             token,
@@ -70,6 +70,12 @@ async def rotate(session: AsyncSession, settings: Settings, refresh: str) -> Tok
 
 
 async def revoke_family(session: AsyncSession, family: str) -> None:
-    """End a sign-in: none of its refresh tokens works any more."""
-    tokens = models.RefreshToken
-    await session.execute(update(tokens).where(tokens.family == family).values(revoked_at=now()))
+    """End one sign-in: none of its refresh tokens works any more."""
+    table = models.RefreshToken
+    await session.execute(update(table).where(table.family == family).values(revoked_at=now()))
+
+
+async def revoke_all(session: AsyncSession, user_id: str) -> None:
+    """End every sign-in of a user: none of their refresh tokens works any more."""
+    table = models.RefreshToken
+    await session.execute(update(table).where(table.user_id == user_id).values(revoked_at=now()))

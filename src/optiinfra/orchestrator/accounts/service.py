@@ -1,0 +1,70 @@
+"""Sign-up, sign-in, refresh and sign-out."""
+
+from optiinfra.api.accounts import Identity, Login, Signup, Tokens
+from optiinfra.api.customers import Preferences
+from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.accounts import passwords, repository, tokens
+from optiinfra.orchestrator.errors import Conflict, Unauthenticated
+from optiinfra.orchestrator.platform import Platform
+from optiinfra.stores.postgres import models
+
+
+async def sign_up(platform: Platform, body: Signup) -> str:
+    """Create a customer and its owner; the customer's id. Raises Conflict when the address has an account already."""
+    password_hash = await passwords.hash_password(body.password)
+    customer = models.Customer(
+        id=new_id("cust"),
+        company_name=body.company_name,
+        plan=body.plan,
+        preferences=Preferences().model_dump(mode="json"),
+    )
+    owner = models.User(
+        id=new_id("user"),
+        customer_id=customer.id,
+        email=body.email.lower(),
+        password_hash=password_hash,
+        role="owner",
+    )
+    async with platform.database.transaction() as session:
+        added = await repository.add_customer(session, customer, owner)
+    if not added:
+        raise Conflict("email_taken", f"{body.email} has an account already: sign in instead")
+    return customer.id
+
+
+async def sign_in(platform: Platform, body: Login) -> Tokens:
+    """New tokens. Raises Unauthenticated for a wrong address or password, without telling which."""
+    async with platform.database.transaction() as session:
+        user = await repository.user_by_email(session, body.username)
+    # Between transactions: verifying takes long on purpose, and connections are few.
+    right = await passwords.verify(user.password_hash if user else None, body.password)
+    if user is None or not right:
+        raise Unauthenticated("wrong_credentials", "wrong e-mail address or password")
+    async with platform.database.transaction() as session:
+        return await tokens.issue(session, platform.settings, user)
+
+
+async def refresh(platform: Platform, refresh_token: str) -> Tokens:
+    """New tokens for a refresh token, which can be used once. Raises Unauthenticated for any other."""
+    async with platform.database.transaction() as session:
+        renewed = await tokens.rotate(session, platform.settings, refresh_token)
+    if renewed is None:
+        raise Unauthenticated(
+            "refresh_refused", "this refresh token is unknown, used, revoked or expired: sign in again"
+        )
+    return renewed
+
+
+async def sign_out(platform: Platform, user_id: str) -> None:
+    """Revoke every refresh token of the user."""
+    async with platform.database.transaction() as session:
+        await tokens.revoke_all(session, user_id)
+
+
+async def identify(platform: Platform, user_id: str) -> Identity:
+    """The user's name and role. Raises Unauthenticated when the account is deleted."""
+    async with platform.database.transaction() as session:
+        user = await repository.user_by_id(session, user_id)
+    if user is None:
+        raise Unauthenticated("unauthenticated", "this account is gone")
+    return Identity.model_validate(user, from_attributes=True)
