@@ -1,8 +1,7 @@
-"""build-all: what there is to build on the embedded backend.
+"""`invoke build-all` on the embedded backend: compile every package and import every module.
 
-There is no compiler and no image here, so building means proving that each service could start: its package is compiled
-to bytecode, and every module of it is imported in a process of its own. It also leaves the bytecode that makes the
-start fast, which a dozen processes would otherwise each produce.
+There is no image to build, so a build proves that each service can start. It also leaves bytecode behind, which a dozen
+starting processes would otherwise each produce.
 """
 
 import compileall
@@ -12,59 +11,57 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from testbed import paths
 from testbed.environment import scrubbed
 
 IMPORT_ALL = """\
 import importlib, pkgutil, sys
-count = 0
 for name in sys.argv[1:]:
     package = importlib.import_module(name)
-    found = [each.name for each in pkgutil.walk_packages(getattr(package, "__path__", []), name + ".")]
-    for module in found:
-        if not module.endswith("__main__"):
-            importlib.import_module(module)
-    count += 1 + len(found)
-print(count)
+    for module in pkgutil.walk_packages(getattr(package, "__path__", []), name + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 """
 
 
 class BuildError(Exception):
-    """A package does not compile or import; the message holds the reason."""
+    """A package does not compile or cannot be imported; the message says why."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one line of build-all builds: packages of ours, and modules of others that its process loads."""
+    """One line of build-all: our packages, and modules of other distributions that the process loads at its start."""
 
     name: str
     packages: tuple[str, ...]
     loads: tuple[str, ...] = ()
 
 
-# The first six in the order that the guide shows; the helpers follow.
-TARGETS = (
+SERVICES = (
     Target("orchestrator", ("optiinfra.orchestrator",)),
     Target("cost-agent", ("optiinfra.agents.cost_agent",)),
     Target("performance-agent", ("optiinfra.agents.perf_agent",)),
     Target("resource-agent", ("optiinfra.agents.resource_agent",)),
     Target("application-agent", ("optiinfra.agents.app_agent",)),
     Target("portal", ("optiinfra.portal",)),
+)
+"""The six services, in the order that the contract fixes."""
+HELPERS = (
     Target("runtime", ("optiinfra.runtime",)),
     Target("sandbox", ("fixtures",)),
     Target(
         "engines", ("testbed.engines",), ("moto.moto_server.werkzeug_app", "moto.ec2.responses", "moto.sts.responses")
     ),
 )
+"""The other parts of the environment, which follow the services."""
+TARGETS = (*SERVICES, *HELPERS)
 
 
-def build(target: Target) -> str:
-    """Build one target; what was done, in words. Raises BuildError."""
-    folders = [paths.ROOT / "src" / package.replace(".", "/") for package in target.packages]
-    for folder in (each if each.exists() else paths.ROOT / each.relative_to(paths.ROOT / "src") for each in folders):
-        if not folder.exists():
-            raise BuildError(f"{folder} does not exist")
+def build(target: Target) -> None:
+    """Compile and import one target. Raises BuildError."""
+    for folder in map(_folder, target.packages):
         if not compileall.compile_dir(folder, quiet=2, workers=1):
             raise BuildError(f"{folder} does not compile: `python -m compileall {folder}` shows where")
     done = subprocess.run(
@@ -77,23 +74,34 @@ def build(target: Target) -> str:
     )
     if done.returncode != 0:
         raise BuildError(f"{', '.join(target.packages)} cannot be imported:\n{done.stderr.strip()}")
-    return f"{done.stdout.strip()} modules compiled and imported"
 
 
-def build_all(say: Callable[[str], None]) -> None:
-    """Build every target, printing a line each in their order; raises BuildError for the first that fails."""
-    for target, result in _results():
+def _folder(package: str) -> Path:
+    """The folder of a package, which lies under `src` or, like `fixtures`, at the root."""
+    relative = package.replace(".", "/")
+    found = next((folder for folder in (paths.ROOT / "src" / relative, paths.ROOT / relative) if folder.exists()), None)
+    if found is None:
+        raise BuildError(f"package {package} does not exist")
+    return found
+
+
+def build_all(say: Callable[[str], None], targets: tuple[Target, ...] = TARGETS) -> None:
+    """Build the targets, with one line for each in their order. Raises BuildError for the first that fails."""
+    for target, wait in _started(targets):
         try:
-            say(f"Building {target.name}... ✓ ({result()})")
+            wait()
         except BuildError:
             say(f"Building {target.name}... ✗")
             raise
+        say(f"Building {target.name}... ✓")
 
 
-def _results() -> Iterator[tuple[Target, Callable[[], str]]]:
-    # The first one alone: it loads most of what the others share, so that they find it compiled.
-    yield TARGETS[0], lambda: build(TARGETS[0])
+def _started(targets: tuple[Target, ...]) -> Iterator[tuple[Target, Callable[[], None]]]:
+    """Each target with a function that waits for its build."""
+    # The first is built alone: it compiles most of what the others share.
+    first, *others = targets
+    yield first, lambda: build(first)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        futures = [(target, pool.submit(build, target)) for target in TARGETS[1:]]
+        futures = [(target, pool.submit(build, target)) for target in others]
         for target, future in futures:
             yield target, future.result

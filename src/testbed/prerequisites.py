@@ -1,10 +1,9 @@
-"""verify-prerequisites: what the machine needs, what it has, and how to get the rest."""
+"""`invoke verify-prerequisites`: what the machine needs, what it has, and how to get the rest."""
 
 import platform
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -18,22 +17,36 @@ from testbed.environment import Environment, is_free
 from testbed.parts import PARTS
 from testbed.startup import holder
 
-GIGABYTE = 1024**3
-# Memory and disk in GB; the embedded figures are measured: everything started, with its data and the virtualenv.
-NEEDS = {"embedded": (2.0, 3.0), "compose": (8.0, 20.0)}
+GIGABYTE = 10**9
+BACKENDS = ("embedded", "compose")
+SYSTEM_PACKAGES = "your system's package manager"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Total memory and free disk space in GB."""
+
+    memory: float
+    disk: float
+
+
+GUIDE = Resources(memory=8, disk=20)
+# Embedded, measured: a started environment uses 1.1 GB of memory; virtualenv, data and logs take 1.7 GB.
+NEEDED = {"embedded": Resources(memory=2, disk=3), "compose": GUIDE}
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """A row: ``backends`` are those that need it, ``ok`` whether what was found suffices."""
+    """One row: the guide's minimum and ours, what was found, and whether that suffices for the `backends`."""
 
     name: str
-    needed: str
+    guide: str
+    ours: str
     found: str
     ok: bool
     purpose: str
     how: str
-    backends: tuple[str, ...] = ("embedded", "compose")
+    backends: tuple[str, ...] = BACKENDS
 
 
 def parse_version(text: str) -> tuple[int, ...]:
@@ -42,81 +55,94 @@ def parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
-def _tool(name: str, command: list[str], needed: str, purpose: str, how: str, backends: tuple[str, ...]) -> Requirement:
-    found = ""
-    if shutil.which(command[0]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = ".".join(map(str, parse_version(done.stdout))) if done.returncode == 0 else ""
-    ok = bool(found) and parse_version(found) >= parse_version(needed)
-    return Requirement(name, f"{needed}+", found or "-", ok, purpose, how, backends)
+def _versioned(
+    name: str,
+    found: str,
+    guide: str,
+    purpose: str,
+    how: str,
+    *,
+    ours: str | None = None,
+    backends: tuple[str, ...] = BACKENDS,
+) -> Requirement:
+    """A row that compares versions with our minimum, which is the guide's unless given."""
+    version_found = parse_version(found)
+    ok = bool(version_found) and version_found >= parse_version(ours or guide)
+    shown = ".".join(map(str, version_found)) or "-"
+    return Requirement(name, f"{guide}+", f"{ours or guide}+", shown, ok, purpose, how, backends)
 
 
-def _package(name: str, needed: str, purpose: str) -> Requirement:
+def output_of(*command: str) -> str:
+    """What a command prints; empty when it is missing or fails."""
+    if not shutil.which(command[0]):
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _installed(distribution: str) -> str:
     try:
-        found = version(name)
+        return version(distribution)
     except PackageNotFoundError:
-        found = ""
-    ok = bool(found) and parse_version(found) >= parse_version(needed)
-    how = "pip install -e '.[dev]' -c constraints.txt"
-    return Requirement(name, f"{needed}+", found or "-", ok, purpose, how)
+        return ""
 
 
-def _amount(name: str, needed: float, found: float, purpose: str, how: str, backend: str) -> Requirement:
-    return Requirement(name, f"{needed:g} GB", f"{found:.1f} GB", found >= needed, purpose, how, (backend,))
+def _tools() -> list[Requirement]:
+    pip = "pip install -r requirements-test.txt"
+    docker = "https://docs.docker.com/engine/install"
+    compose = ("compose",)
+    git = output_of("git", "--version")
+    docker_found, compose_found = output_of("docker", "--version"), output_of("docker", "compose", "version")
+    return [
+        _versioned("Docker", docker_found, "20.10", "containers", docker, backends=compose),
+        _versioned("Docker Compose", compose_found, "2.0", "orchestration", docker, backends=compose),
+        _versioned("Python", platform.python_version(), "3.11", "everything", SYSTEM_PACKAGES),
+        _versioned("pytest", _installed("pytest"), "7.0", "tests", pip, ours="9.0"),
+        _versioned("Git", git, "2.30", "versions, evidence", SYSTEM_PACKAGES),
+        _versioned("nox", _installed("nox"), "Make 4.0", "test sessions", pip, ours="2025.10"),
+        _versioned("invoke", _installed("invoke"), "Make 4.0", "the environment's commands", pip, ours="3.0"),
+    ]
+
+
+def _resources(backend: str) -> list[Requirement]:
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(paths.ROOT)
+    needed = NEEDED[backend]
+    total, available, free = memory.total / GIGABYTE, memory.available / GIGABYTE, disk.free / GIGABYTE
+    return [
+        Requirement(
+            "memory",
+            f"{GUIDE.memory:g} GB",
+            f"{needed.memory:g} GB",
+            f"{total:.1f} GB in total ({available:.1f} GB available)",
+            total >= needed.memory,
+            "the environment",
+            "a larger machine",
+        ),
+        Requirement(
+            "disk",
+            f"{GUIDE.disk:g} GB",
+            f"{needed.disk:g} GB",
+            f"{free:.1f} GB free",
+            free >= needed.disk,
+            "packages, data, logs",
+            "delete what is not needed",
+        ),
+    ]
 
 
 def _ports(running: Environment | None) -> Requirement:
     own = set(running.ports.values()) if running else set()
-    taken = [(part, part.port) for part in PARTS if part.port and part.port not in own and not is_free(part.port)]
-    found = "; ".join(f"{part.name} {port}: {holder(port)}" for part, port in taken)
-    count = sum(1 for part in PARTS if part.port)
+    fixed = [(part.name, part.port) for part in PARTS if part.port is not None]
+    taken = [(name, port) for name, port in fixed if port not in own and not is_free(port)]
+    found = "; ".join(f"{name} {port}: {holder(port)}" for name, port in taken) or "all free"
+    needed = f"{len(fixed)} free"
     how = "stop the process, or set OPTIINFRA_<NAME>_PORT"
-    return Requirement("free ports", f"{count} free", found or "all free", not taken, "the default environment", how)
+    return Requirement("ports", needed, needed, found, not taken, "the default environment", how)
 
 
 def requirements(backend: str, running: Environment | None) -> list[Requirement]:
-    """Every requirement; those of other backends are shown but not needed; ``running``'s ports count as free."""
-    compose = ("compose",)
-    memory, disk = NEEDS[backend]
-    return [
-        Requirement(
-            "Python",
-            "3.11+",
-            platform.python_version(),
-            sys.version_info >= (3, 11),
-            "everything",
-            "your system's package manager, or pyenv",
-        ),
-        _tool(
-            "Git",
-            ["git", "--version"],
-            "2.30",
-            "versions, evidence",
-            "your system's package manager",
-            ("embedded", "compose"),
-        ),
-        _package("pytest", "7.0", "tests"),
-        _package("nox", "2025.10", "sessions"),
-        _package("invoke", "2.0", "the environment's verbs"),
-        _tool(
-            "Docker", ["docker", "--version"], "20.10", "the compose backend", "docs.docker.com/engine/install", compose
-        ),
-        _tool(
-            "Compose",
-            ["docker", "compose", "version"],
-            "2.0",
-            "the compose backend",
-            "docs.docker.com/compose/install",
-            compose,
-        ),
-        _amount(
-            "memory", memory, psutil.virtual_memory().available / GIGABYTE, "the environment", "close programs", backend
-        ),
-        _amount(
-            "disk", disk, shutil.disk_usage(paths.ROOT).free / GIGABYTE, "packages, data, logs", "free space", backend
-        ),
-        _ports(running),
-    ]
+    """Every requirement, those of the other backend included. Ports of `running` count as free."""
+    return [*_tools(), *_resources(backend), _ports(running)]
 
 
 def missing(rows: list[Requirement], backend: str) -> list[Requirement]:
@@ -125,15 +151,16 @@ def missing(rows: list[Requirement], backend: str) -> list[Requirement]:
 
 
 def table(rows: list[Requirement], backend: str) -> Table:
-    """The rows for people."""
+    """The rows as a table; our minimum is shown where it differs from the guide's."""
     made = Table(
         title=f"prerequisites of the {backend} backend", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    for heading in ("", "tool", "needed", "found", "for", "how to get it"):
+    for heading in ("", "tool", "guide", "ours", "found", "needed for", "how to get it"):
         made.add_column(heading)
     for row in rows:
         needed = backend in row.backends
         mark = "[green]✓[/]" if row.ok else ("[red]✗[/]" if needed else "-")
-        purpose = row.purpose if needed else f"{row.purpose} only"
-        made.add_row(mark, row.name, row.needed, escape(row.found), purpose, "" if row.ok else escape(row.how))
+        ours = "" if row.ours == row.guide else row.ours
+        purpose = row.purpose if needed else f"{row.purpose} ({' and '.join(row.backends)} only)"
+        made.add_row(mark, row.name, row.guide, ours, escape(row.found), purpose, escape(row.how))
     return made
