@@ -107,6 +107,15 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session
+def fast(session: nox.Session) -> None:
+    """Unit and contract tests, and the short integration and security tests, on a live environment."""
+    folders = [*existing("tests/contract", "tests/integration", "tests/security"), "tests/unit"]
+    marks = "not slow and not e2e and not performance"
+    suite(session, "-m", marks, *chosen(session, *folders), extra="system,unit")
+    session.log("e2e and performance tests were left out: `nox -s test` runs everything")
+
+
+@nox.session
 def test(session: nox.Session) -> None:
     """All system tests in a fresh environment, with coverage and reports."""
     folders = existing(*SYSTEM_FOLDERS)
@@ -121,15 +130,6 @@ def unit(session: nox.Session) -> None:
     """Tests that need nothing but the code."""
     install(session, "unit")
     session.run("pytest", *chosen(session, "tests/unit"))
-
-
-@nox.session
-def fast(session: nox.Session) -> None:
-    """Unit and contract tests, and the short integration and security tests, on a live environment."""
-    folders = [*existing("tests/contract", "tests/integration", "tests/security"), "tests/unit"]
-    marks = "not slow and not e2e and not performance"
-    suite(session, "-m", marks, *chosen(session, *folders), extra="system,unit")
-    session.log("e2e and performance tests were left out: `nox -s test` runs everything")
 
 
 @nox.session

@@ -1,6 +1,6 @@
 """The environment's verbs: `invoke --list`. Each is a thin call into src/testbed."""
 
-import shutil
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from testbed import (
     build,
     consistency,
     demo,
+    evidence,
     guard,
     health,
     leftovers,
@@ -68,25 +69,24 @@ def started(name: str, settings: Settings) -> Environment:
     return made
 
 
-@task(help={"name": NAME_HELP, "backend": "embedded (default) or compose"})
+@task(help={"name": NAME_HELP, "backend": "embedded or compose; default $OPTIINFRA_BACKEND, else embedded"})
 def verify_prerequisites(_context: Context, name: str = DEFAULT_NAME, backend: str | None = None) -> None:
     """Show what the machine needs and has; exit 1 if something needed is missing."""
+    chosen = backend or os.environ.get("OPTIINFRA_BACKEND") or "embedded"
     with user_errors():
-        chosen = backend or "embedded"
-        if chosen not in prerequisites.NEEDS:
-            raise ValueError(f"no backend is called {chosen!r}: use {' or '.join(prerequisites.NEEDS)}")
-        own = startup.running(name)
-        rows = prerequisites.requirements(chosen, own)
-        console().print(prerequisites.table(rows, chosen))
-        lacking = prerequisites.missing(rows, chosen)
-    if lacking:
-        raise Exit(f"missing: {', '.join(row.name for row in lacking)}", code=1)
+        if chosen not in prerequisites.BACKENDS:
+            raise ValueError(f"no backend is called {chosen!r}: use {' or '.join(prerequisites.BACKENDS)}")
+        rows = prerequisites.requirements(chosen, startup.running(name))
+    console().print(prerequisites.table(rows, chosen))
+    if missing := prerequisites.missing(rows, chosen):
+        raise Exit(f"missing: {', '.join(row.name for row in missing)}", code=1)
 
 
 @task(help={"name": "unused: every environment runs the same build"})
 def build_all(_context: Context, name: str = DEFAULT_NAME) -> None:
     """Build every service; on the embedded backend: compile it and import every module of it."""
     with user_errors():
+        Settings.chosen(None, coverage=False, fleet_speed=None)  # refuses a backend that cannot be built
         build.build_all(lambda line: print(line, flush=True))
 
 
@@ -111,6 +111,7 @@ def start_test_env(
         # Invoke knows a word's type by its default alone: what stands after --speed is text.
         number = None if speed is None else float(speed)
         started(name, Settings.chosen(backend, coverage=coverage, fleet_speed=number))
+    console().print("■ Environment Ready! Proceed to test execution.")
 
 
 @task(help={"name": NAME_HELP})
@@ -181,7 +182,7 @@ def show_logs(_context: Context, service: str, name: str = DEFAULT_NAME, follow:
         logs.show(logs.files(name, service), lambda line: print(line, flush=True), follow=follow)
 
 
-@task(help={"name": NAME_HELP, "reports": "remove reports/, htmlcov/ and test-results.xml as well"})
+@task(help={"name": NAME_HELP, "reports": "also remove reports/, htmlcov/, screenshots/ and test-results.xml"})
 def clean(_context: Context, name: str = DEFAULT_NAME, reports: bool = False) -> None:
     """Stop and remove everything of the environment, and what sessions that were killed left of theirs."""
     out = console()
@@ -190,9 +191,7 @@ def clean(_context: Context, name: str = DEFAULT_NAME, reports: bool = False) ->
         leftovers.clear(out.print)
     out.print(f"environment {name!r} is gone")
     if reports:
-        for folder in ("reports", "htmlcov"):
-            shutil.rmtree(paths.ROOT / folder, ignore_errors=True)
-        (paths.ROOT / "test-results.xml").unlink(missing_ok=True)
+        evidence.remove_reports(paths.ROOT)
         out.print("reports are gone")
 
 

@@ -29,9 +29,9 @@ class Counts:
         return Counts(self.statements + other.statements, self.covered + other.covered)
 
     @property
-    def percent(self) -> float:
-        """0 to 100; a component without statements is fully covered."""
-        return 100.0 * self.covered / self.statements if self.statements else 100.0
+    def percent(self) -> int:
+        """0 to 100, rounded down so that 100 means every statement; without statements 100."""
+        return 100 * self.covered // self.statements if self.statements else 100
 
 
 def component(path: str) -> str:
@@ -55,9 +55,9 @@ def rows(files: Iterable[tuple[str, Counts]]) -> list[tuple[str, Counts]]:
 
 
 def render(listed: list[tuple[str, Counts]]) -> str:
-    """The block that the terminal shows."""
-    lines = [f"  {name:<28} {counts.statements:>6} {counts.percent:>6.1f}%" for name, counts in listed]
-    return "\n".join(["Coverage Summary:", *lines])
+    """The block that the terminal shows: a line for each component, and the total under a rule."""
+    *components, total = [f"{name} {counts.percent}%" for name, counts in listed]
+    return "\n".join(["Coverage Summary:", *components, "-----", total])
 
 
 def combine(data_dir: Path, target: Path) -> list[tuple[str, Counts]]:

@@ -23,6 +23,13 @@ def folder_of(session: str) -> Path:
     return folder
 
 
+def remove_reports(root: Path) -> None:
+    """Remove every report of a checkout: evidence, coverage, screenshots, and the latest results."""
+    for folder in ("reports", "htmlcov", "screenshots"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+    (root / "test-results.xml").unlink(missing_ok=True)
+
+
 def keep_logs(name: str, target: Path) -> None:
     """Copy an environment's logs to ``target``, replacing what an earlier run left there."""
     shutil.rmtree(target, ignore_errors=True)

@@ -28,10 +28,25 @@ def test_the_contracts_rows_come_first_also_when_empty_and_the_total_last() -> N
     assert dict(listed)["TOTAL"] == Counts(50, 25)
 
 
-def test_the_block_reads_as_the_contract_says() -> None:
-    lines = render(rows([("src/optiinfra/portal/app.py", Counts(8, 6))])).splitlines()
-    assert lines[0] == "Coverage Summary:"
-    assert lines[-1].split() == ["TOTAL", "8", "75.0%"]
+def test_render_prints_a_line_for_each_component_and_the_total() -> None:
+    files = [("src/optiinfra/portal/app.py", Counts(8, 6)), ("src/optiinfra/domain/savings.py", Counts(8, 3))]
+    assert render(rows(files)).splitlines() == [
+        "Coverage Summary:",
+        "orchestrator/ 100%",
+        "agents/cost_agent/ 100%",
+        "agents/perf_agent/ 100%",
+        "agents/resource_agent/ 100%",
+        "agents/app_agent/ 100%",
+        "portal/ 75%",
+        "domain/ 37%",
+        "-----",
+        "TOTAL 56%",
+    ]
+
+
+def test_percent_is_100_only_if_every_statement_ran() -> None:
+    assert Counts(1000, 999).percent == 99
+    assert Counts(1000, 1000).percent == 100
 
 
 def test_the_processes_data_are_combined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
