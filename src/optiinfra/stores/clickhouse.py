@@ -13,20 +13,20 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from urllib3.exceptions import HTTPError
 
-from optiinfra.stores.errors import named
+from optiinfra.stores.errors import translate_errors
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _ANSWER_SECONDS = 10
 
-_FOR_NOW = {
+_TEMPORARY_CODES = {
     159: "TIMEOUT_EXCEEDED",
     173: "CANNOT_ALLOCATE_MEMORY",
     202: "TOO_MANY_SIMULTANEOUS_QUERIES",
     209: "SOCKET_TIMEOUT",
     210: "NETWORK_ERROR",
-    236: "ABORTED",  # it shuts down
+    236: "ABORTED",  # the server is shutting down
     241: "MEMORY_LIMIT_EXCEEDED",
     242: "TABLE_IS_READ_ONLY",
     243: "NOT_ENOUGH_SPACE",
@@ -35,9 +35,9 @@ _FOR_NOW = {
     439: "CANNOT_SCHEDULE_TASK",
     745: "SERVER_OVERLOADED",
 }
-"""ClickHouse's codes for what passes by itself. Its HTTP status tells little: a mistake in a query is a 500 as well."""
-_PROXYS_WORD = re.compile(r"HTTP status (5\d\d)")
-"""How the client puts an answer that is not the server's own."""
+"""ClickHouse's codes for temporary errors. The HTTP status does not tell: a mistake in a query is a 500 as well."""
+_PROXY_ERROR = re.compile(r"HTTP status (5\d\d)")
+"""How the client reports an error response that a proxy gave instead of the server."""
 
 TableName = Literal["samples", "latency_counts"]
 
@@ -58,7 +58,7 @@ _SCHEMA = (
 class Telemetry:
     """The two telemetry tables of one database. Calls block a worker thread, never the event loop.
 
-    They raise StoreUnavailable when the server does not answer, or cannot for now.
+    They raise StoreUnavailable when the server does not answer or reports a temporary error.
     """
 
     def __init__(self, client: Client, database: str) -> None:
@@ -78,7 +78,7 @@ class Telemetry:
             connect_timeout=5,
             send_receive_timeout=_ANSWER_SECONDS,
         )
-        client.database = database  # set afterwards: at first there is none
+        client.database = database  # set after connecting: it may not exist yet
         return cls(client, database)
 
     async def ping(self) -> None:
@@ -86,7 +86,7 @@ class Telemetry:
         await self._query("SELECT 1")
 
     async def create_schema(self) -> None:
-        """Create database and tables where they are missing. Users are the server's own configuration."""
+        """Create the database and its tables if they are missing. Users belong to the server's configuration."""
         create = f"CREATE DATABASE IF NOT EXISTS {self._database}"
         await self._call(self._client.command, create, use_database=False)
         for statement in _SCHEMA:
@@ -97,7 +97,7 @@ class Telemetry:
     ) -> None:
         """Append rows of (customer, deployment, replica or '', metric, timestamp, value).
 
-        Rows that come again under the same token, within the last thousand inserts, are dropped.
+        `token` is an idempotency key: an insert whose token is among those of the last thousand inserts is dropped.
         """
         columns = ["customer_id", "deployment_id", "replica_id", "metric", "timestamp", "value"]
         await self._insert("samples", rows, columns, token)
@@ -107,7 +107,7 @@ class Telemetry:
     ) -> None:
         """Append rows of (customer, deployment, replica, timestamp, bucket's upper edge in seconds, count).
 
-        As `insert_samples`, once under a token.
+        `token` is an idempotency key, as for `insert_samples`.
         """
         columns = ["customer_id", "deployment_id", "replica_id", "timestamp", "le", "count"]
         await self._insert("latency_counts", rows, columns, token)
@@ -115,7 +115,7 @@ class Telemetry:
     async def latencies(
         self, customer_id: str, deployment_id: str, since: datetime, replica_ids: Sequence[str] | None = None
     ) -> dict[float, float]:
-        """Histogram of end-to-end latency since a moment: `{upper edge in seconds: requests in that bucket}`."""
+        """Histogram of end-to-end latency since a time: `{upper edge in seconds: requests in that bucket}`."""
         rows = await self._query(
             """SELECT le, sum(count) FROM latency_counts
                 WHERE customer_id = %(customer)s AND deployment_id = %(deployment)s
@@ -130,7 +130,7 @@ class Telemetry:
         return {math.inf if edge >= 1e300 else edge: float(count) for edge, count in rows}
 
     async def means(self, customer_id: str, deployment_id: str, since: datetime) -> Mapping[str, float]:
-        """Mean of each metric of the deployment since a moment; replicas' values are averaged."""
+        """Mean of each metric of the deployment since a time; replicas' values are averaged."""
         rows = await self._query(
             """SELECT metric, avg(value) FROM samples
                 WHERE customer_id = %(customer)s AND deployment_id = %(deployment)s
@@ -143,7 +143,7 @@ class Telemetry:
         return dict(rows)
 
     async def known_deployments(self, customer_id: str) -> set[str]:
-        """The deployments of which there is any throughput."""
+        """Ids of the deployments that have at least one throughput sample."""
         rows = await self._query(
             "SELECT DISTINCT deployment_id FROM samples WHERE customer_id = %(customer)s AND metric = 'throughput'",
             customer=customer_id,
@@ -151,7 +151,7 @@ class Telemetry:
         return {deployment for (deployment,) in rows}
 
     async def busiest_hour(self, customer_id: str, deployment_id: str, since: datetime) -> float | None:
-        """Mean throughput of the deployment's busiest hour since a moment, requests a second; None if none was seen."""
+        """Mean throughput of the deployment's busiest hour since a time, requests a second; None without samples."""
         rows = await self._query(
             """SELECT max(hourly), count() FROM (
                 SELECT avg(value) AS hourly FROM samples
@@ -186,12 +186,12 @@ class Telemetry:
         return [(timestamp, deployment, value) for timestamp, deployment, value in reversed(rows)]
 
     async def owners(self, table: TableName) -> set[tuple[str, str]]:
-        """Whose rows a table holds: (customer, deployment or '')."""
+        """Distinct (customer, deployment or '') of a table's rows."""
         rows = await self._query(f"SELECT customer_id, deployment_id FROM {table} GROUP BY ALL")  # noqa: S608
         return {(customer, deployment) for customer, deployment in rows}
 
     async def delete_customer(self, customer_id: str) -> None:
-        """Delete every row of a customer, now."""
+        """Delete every row of a customer; returns when they are gone."""
         for statement in (
             "DELETE FROM samples WHERE customer_id = %(customer)s",
             "DELETE FROM latency_counts WHERE customer_id = %(customer)s",
@@ -199,7 +199,7 @@ class Telemetry:
             await self._call(self._client.command, statement, parameters={"customer": customer_id})
 
     async def close(self) -> None:
-        """Close the connections. Not in a thread: DBOS, stopping first, takes the event loop's own along."""
+        """Close the connections. Not in a worker thread: DBOS stops first and shuts the event loop's executor down."""
         self._client.close()
 
     async def _insert(self, table: str, rows: Sequence[Sequence[Any]], columns: list[str], token: str | None) -> None:
@@ -212,20 +212,20 @@ class Telemetry:
         return [tuple(row) for row in result.result_rows]
 
     async def _call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with named("ClickHouse", _away):
+        with translate_errors("ClickHouse", outage_reason):
             return await asyncio.to_thread(operation, *args, **kwargs)
 
 
-def _away(error: Exception) -> str | None:
+def outage_reason(error: Exception) -> str | None:
     if isinstance(error, OperationalError | HTTPError | OSError):
         return type(error).__name__
     if not isinstance(error, DatabaseError):
         return None
-    if error.code is None and (status := _PROXYS_WORD.search(str(error))):
+    if error.code is None and (status := _PROXY_ERROR.search(str(error))):
         return f"HTTP {status[1]}"
-    return _FOR_NOW.get(error.code or 0)
+    return _TEMPORARY_CODES.get(error.code or 0)
 
 
 def _milliseconds(moment: datetime) -> str:
-    """As ClickHouse reads it; left to the driver, a parameter would lose its fraction of a second."""
+    """A timestamp in ClickHouse's format; the driver would drop the fraction of a second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]

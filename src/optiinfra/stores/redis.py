@@ -13,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from optiinfra.stores.errors import named
+from optiinfra.stores.errors import translate_errors
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class WakeUp:
 
     async def ping(self) -> None:
         """Raises StoreUnavailable when the server does not answer."""
-        with named("Redis", _away):
+        with translate_errors("Redis", outage_reason):
             await self._client.ping()
 
     async def ring(self, channel: str) -> None:
@@ -164,14 +164,14 @@ class Presence:
     async def everyone(self) -> set[str]:
         """The agents that have a key, registered or not; raises StoreUnavailable when Redis cannot tell."""
         prefix = self._key("")
-        with named("Redis", _away):
+        with translate_errors("Redis", outage_reason):
             return {key.decode().removeprefix(prefix) async for key in self._client.scan_iter(f"{prefix}*", count=1000)}
 
     def _key(self, agent_id: str) -> str:
         return f"{self._prefix}:agent:{agent_id}"
 
 
-def _away(error: Exception) -> str | None:
+def outage_reason(error: Exception) -> str | None:
     return type(error).__name__ if isinstance(error, RedisError) else None
 
 

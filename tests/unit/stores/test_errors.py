@@ -1,4 +1,4 @@
-"""Which errors of their clients mean that a store is away, and what strangers are told of them."""
+"""Which client errors mean that a store is unavailable, and what API callers are told of them."""
 
 import re
 from collections.abc import Callable
@@ -15,83 +15,88 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from optiinfra.stores import clickhouse, qdrant, redis
-from optiinfra.stores.errors import Reason, StoreUnavailable, named
+from optiinfra.stores.errors import OutageReason, StoreUnavailable, translate_errors
 from optiinfra.stores.postgres import database
 
 SECRET = "10.1.2.3 user optiinfra SELECT secret"
 
 
-def sql(kind: type[DBAPIError], cause: Exception, *, ended: bool = False) -> DBAPIError:
-    return kind(SECRET, {"secret": 1}, cause, connection_invalidated=ended)
+def sql_error(kind: type[DBAPIError], cause: Exception, *, disconnected: bool = False) -> DBAPIError:
+    return kind(SECRET, {"secret": 1}, cause, connection_invalidated=disconnected)
 
 
-def http(status: int) -> httpx.HTTPStatusError:
+def http_error(status: int) -> httpx.HTTPStatusError:
     request = httpx.Request("GET", "http://10.1.2.3/secret")
     return httpx.HTTPStatusError(SECRET, request=request, response=httpx.Response(status, request=request))
 
 
-def unexpected(status: int) -> UnexpectedResponse:
+def qdrant_response(status: int) -> UnexpectedResponse:
     return UnexpectedResponse(status, SECRET, SECRET.encode(), Headers())
 
 
-def clickhouse_says(text: str, code: int | None = None) -> Exception:
+def clickhouse_error(text: str, code: int | None = None) -> Exception:
     return clickhouse_errors.DatabaseError(f"{text} {SECRET}", code=code)
 
 
-def of_qdrants_client(error: Exception) -> Callable[[], Any]:
+def raise_in_qdrant_client(error: Exception) -> Callable[[], Any]:
     def raise_it() -> None:
-        with qdrant._away():
+        with qdrant.translate_client_errors():
             raise error
 
     return raise_it
 
 
-def of(reason: Reason, error: Exception) -> Callable[[], Any]:
+def raise_in(reason: OutageReason, error: Exception) -> Callable[[], Any]:
     def raise_it() -> None:
-        with named("It", reason):
+        with translate_errors("Store", reason):
             raise error
 
     return raise_it
 
 
-AWAY = {
-    "OperationalError": of(database._away, sql(OperationalError, psycopg_errors.OperationalError(SECRET))),
-    "AdminShutdown": of(database._away, sql(OperationalError, psycopg_errors.AdminShutdown(SECRET))),
-    "IdleInTransactionSessionTimeout": of(
-        database._away, sql(DBAPIError, psycopg_errors.IdleInTransactionSessionTimeout(SECRET), ended=True)
+OUTAGES = {
+    "OperationalError": raise_in(
+        database.outage_reason, sql_error(OperationalError, psycopg_errors.OperationalError(SECRET))
     ),
-    "no connection is free": of(database._away, PoolTimeout(SECRET)),
-    "StreamFailureError": of(clickhouse._away, clickhouse_errors.StreamFailureError(SECRET)),
-    "MEMORY_LIMIT_EXCEEDED": of(clickhouse._away, clickhouse_says("code: 241", 241)),
-    "ABORTED": of(clickhouse._away, clickhouse_says("code: 236", 236)),
-    "HTTP 502": of(clickhouse._away, clickhouse_says("HTTP driver received HTTP status 502")),
-    "ConnectError": of_qdrants_client(ResponseHandlingException(httpx.ConnectError(SECRET))),
-    "HTTP 500": of_qdrants_client(unexpected(500)),
-    "HTTP 429": of(qdrant._no_answer, http(429)),
-    "HTTP 503": of(qdrant._no_answer, http(503)),
-    "ConnectionError": of(redis._away, RedisConnectionError(SECRET)),
+    "AdminShutdown": raise_in(
+        database.outage_reason, sql_error(OperationalError, psycopg_errors.AdminShutdown(SECRET))
+    ),
+    "IdleInTransactionSessionTimeout": raise_in(
+        database.outage_reason,
+        sql_error(DBAPIError, psycopg_errors.IdleInTransactionSessionTimeout(SECRET), disconnected=True),
+    ),
+    "no connection is free": raise_in(database.outage_reason, PoolTimeout(SECRET)),
+    "StreamFailureError": raise_in(clickhouse.outage_reason, clickhouse_errors.StreamFailureError(SECRET)),
+    "MEMORY_LIMIT_EXCEEDED": raise_in(clickhouse.outage_reason, clickhouse_error("code: 241", 241)),
+    "ABORTED": raise_in(clickhouse.outage_reason, clickhouse_error("code: 236", 236)),
+    "HTTP 502": raise_in(clickhouse.outage_reason, clickhouse_error("HTTP driver received HTTP status 502")),
+    "ConnectError": raise_in_qdrant_client(ResponseHandlingException(httpx.ConnectError(SECRET))),
+    "HTTP 500": raise_in_qdrant_client(qdrant_response(500)),
+    "HTTP 429": raise_in(qdrant.http_outage_reason, http_error(429)),
+    "HTTP 503": raise_in(qdrant.http_outage_reason, http_error(503)),
+    "ConnectionError": raise_in(redis.outage_reason, RedisConnectionError(SECRET)),
 }
-WRONG = {
-    "a statement": of(database._away, sql(DBAPIError, psycopg_errors.SyntaxError(SECRET))),
-    "a query": of(clickhouse._away, clickhouse_says("code: 62", 62)),
-    "no privilege": of(clickhouse._away, clickhouse_says("code: 497", 497)),
-    "no such page": of(clickhouse._away, clickhouse_says("HTTP driver received HTTP status 404")),
-    "a key": of_qdrants_client(unexpected(401)),
-    "a vector": of_qdrants_client(unexpected(400)),
-    "a question": of_qdrants_client(unexpected(501)),
-    "the key of the plain way": of(qdrant._no_answer, http(403)),
-    "an answer": of_qdrants_client(ResponseHandlingException(ValueError(SECRET))),
+PERMANENT = {
+    "SQL syntax error": raise_in(database.outage_reason, sql_error(DBAPIError, psycopg_errors.SyntaxError(SECRET))),
+    "ClickHouse syntax error": raise_in(clickhouse.outage_reason, clickhouse_error("code: 62", 62)),
+    "ClickHouse privilege missing": raise_in(clickhouse.outage_reason, clickhouse_error("code: 497", 497)),
+    "ClickHouse HTTP 404": raise_in(clickhouse.outage_reason, clickhouse_error("HTTP driver received HTTP status 404")),
+    "Qdrant HTTP 401": raise_in_qdrant_client(qdrant_response(401)),
+    "Qdrant HTTP 400": raise_in_qdrant_client(qdrant_response(400)),
+    "Qdrant HTTP 501": raise_in_qdrant_client(qdrant_response(501)),
+    "Qdrant REST HTTP 403": raise_in(qdrant.http_outage_reason, http_error(403)),
+    "Qdrant answer unreadable": raise_in_qdrant_client(ResponseHandlingException(ValueError(SECRET))),
 }
 
 
-@pytest.mark.parametrize("why", AWAY)
-def test_a_store_that_is_away_is_named_to_strangers_with_no_more_than_the_kind_of_error(why: str) -> None:
-    with pytest.raises(StoreUnavailable, match=rf"^\w+ does not answer \({re.escape(why)}\)$"):
-        AWAY[why]()
+@pytest.mark.parametrize("reason", OUTAGES)
+def test_translate_errors_on_outage_names_store_and_reason_only(reason: str) -> None:
+    with pytest.raises(StoreUnavailable, match=rf"^\w+ does not answer \({re.escape(reason)}\)$"):
+        OUTAGES[reason]()
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_and_stays_so_is_no_outage(what: str) -> None:
+@pytest.mark.parametrize("case", PERMANENT)
+def test_translate_errors_on_permanent_error_lets_it_through(case: str) -> None:
     with pytest.raises(Exception, match=re.escape(SECRET)) as raised:
-        WRONG[what]()
+        PERMANENT[case]()
     assert not isinstance(raised.value, StoreUnavailable)

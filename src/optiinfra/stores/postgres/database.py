@@ -1,4 +1,4 @@
-"""Sessions, and bringing the schema up to date."""
+"""Database sessions, and migration to the newest schema."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,21 +12,21 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from optiinfra.stores.errors import named
+from optiinfra.stores.errors import translate_errors
 
 CONNECT_ARGUMENTS = {
     "connect_timeout": 5,
-    # A server that vanished without a word is noticed within half a minute, not within hours.
+    # A dead connection is detected within half a minute, not within hours.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
-# Longer than any statement of ours takes, and than a cloud may keep its reader waiting in a transaction.
-_PATIENCE = "-c statement_timeout=120s -c idle_in_transaction_session_timeout=600s"
+# Longer than any statement of ours takes, and longer than a transaction waits for a cloud.
+_TIMEOUTS = "-c statement_timeout=120s -c idle_in_transaction_session_timeout=600s"
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-_MIGRATION_LOCK = 7_203_517_001  # any number that nothing else takes an advisory lock on
+_MIGRATION_LOCK = 7_203_517_001  # any number that no other advisory lock uses
 
 
 class Database:
@@ -40,7 +40,7 @@ class Database:
             pool_timeout=5,
             pool_pre_ping=True,
             hide_parameters=True,  # customers' values have no place in a log
-            connect_args=CONNECT_ARGUMENTS | {"options": _PATIENCE},
+            connect_args=CONNECT_ARGUMENTS | {"options": _TIMEOUTS},
         )
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._ring = ring
@@ -54,7 +54,7 @@ class Database:
         Nobody waits until they have rung: they only save time, and whoever rings them may be away.
         """
         async with self._sessions() as session:
-            with named("PostgreSQL", _away):
+            with translate_errors("PostgreSQL", outage_reason):
                 async with session.begin():
                     yield session
             for channel in sorted(session.info.get("channels", ())):
@@ -63,13 +63,13 @@ class Database:
                 ringing.add_done_callback(self._ringing.discard)
 
     async def ping(self) -> None:
-        """Raises StoreUnavailable when the server does not answer a query."""
-        with named("PostgreSQL", _away):
+        """Raise StoreUnavailable if the server does not answer a query."""
+        with translate_errors("PostgreSQL", outage_reason):
             async with self._engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
 
     async def migrate(self) -> None:
-        """Bring the schema to the newest revision; of several starting processes one does it, the others wait."""
+        """Migrate the schema to the newest revision. Of several starting processes one migrates, the others wait."""
         async with self._engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             await connection.run_sync(_upgrade)
@@ -85,11 +85,11 @@ def wake_after_commit(session: AsyncSession, channel: str) -> None:
     session.info.setdefault("channels", set()).add(channel)
 
 
-def _away(error: Exception) -> str | None:
-    """A server that refuses or ends connections, whatever class of error it says that with, or that is too busy."""
+def outage_reason(error: Exception) -> str | None:
+    """The server refuses or ends connections, whatever the class of the error, or all connections are in use."""
     if isinstance(error, DBAPIError):
-        ended = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-        return type(error.orig).__name__ if ended else None
+        disconnected = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+        return type(error.orig).__name__ if disconnected else None
     return "no connection is free" if isinstance(error, PoolTimeout) else None
 
 
