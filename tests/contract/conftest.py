@@ -25,14 +25,14 @@ def postgresql() -> Iterator[Engine]:
         yield engine
 
 
+async def notify_nobody(_channel: str) -> None:
+    """There is no reader."""
+
+
 @pytest.fixture
 async def database(postgresql: Engine) -> AsyncIterator[Database]:
-    """The platform's tables, with no reader to wake."""
-
-    async def ring_nobody(_channel: str) -> None:
-        """Nobody waits."""
-
-    opened = Database(postgresql.environment.urls()["postgresql"], ring_nobody)
+    """The platform's tables, without readers to notify."""
+    opened = Database(postgresql.environment.urls()["postgresql"], notify_nobody)
     await opened.migrate()
     yield opened
     await opened.close()

@@ -17,8 +17,8 @@ from tests.contract.conftest import CUSTOMER
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("customer")]
 
 
-async def until(_channel: str, fetch: Callable[[], Awaitable[Any]], seconds: float) -> Any:
-    """Looks again and again, woken by nobody."""
+async def wait_for(_channel: str, fetch: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+    """Polls, without notifications."""
     ends = time.monotonic() + seconds
     while (found := await fetch()) is None and time.monotonic() < ends:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
@@ -28,7 +28,9 @@ async def until(_channel: str, fetch: Callable[[], Awaitable[Any]], seconds: flo
 @pytest.fixture
 def platform(database: Database) -> Platform:
     settings = SimpleNamespace(command_seconds=20.0, command_redelivery_seconds=30.0)
-    return cast("Platform", SimpleNamespace(database=database, settings=settings, wake=SimpleNamespace(until=until)))
+    return cast(
+        "Platform", SimpleNamespace(database=database, settings=settings, wake=SimpleNamespace(wait_for=wait_for))
+    )
 
 
 def ordered(platform: Platform, deployment: str = "chat") -> "asyncio.Task[dict[str, Any]]":

@@ -22,8 +22,9 @@ from optiinfra.stores import redis
 from optiinfra.stores.clickhouse import Telemetry
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
-from optiinfra.stores.postgres.database import Database, wake_after_commit
+from optiinfra.stores.postgres.database import Database, notify_after_commit
 from optiinfra.stores.qdrant import OutcomeMemory
+from tests.contract.conftest import notify_nobody
 from tests.contract.engine import Engine, running
 
 pytestmark = pytest.mark.anyio
@@ -79,18 +80,18 @@ async def test_migrations_make_what_the_models_say(database: Database) -> None:
 
 
 async def test_a_failed_transaction_leaves_nothing_and_wakes_nobody(postgresql: Engine) -> None:
-    rung: list[str] = []
+    notified: list[str] = []
 
-    async def ring(channel: str) -> None:
-        rung.append(channel)
+    async def notify(channel: str) -> None:
+        notified.append(channel)
 
-    database = Database(postgresql.environment.urls()["postgresql"], ring)
+    database = Database(postgresql.environment.urls()["postgresql"], notify)
     await database.migrate()
 
     async def fail_on_the_way() -> None:
         async with database.transaction() as session:
             session.add(models.Customer(id="cust_lost", company_name="x", plan="pro", preferences={}))
-            wake_after_commit(session, "lost")
+            notify_after_commit(session, "lost")
             await session.flush()
             raise RuntimeError("on the way")
 
@@ -99,15 +100,15 @@ async def test_a_failed_transaction_leaves_nothing_and_wakes_nobody(postgresql: 
     async with database.transaction() as session:
         await session.execute(delete(models.Customer))  # the engine is this module's own
         session.add(models.Customer(id="cust_kept", company_name="x", plan="pro", preferences={}))
-        wake_after_commit(session, "kept")
+        notify_after_commit(session, "kept")
     async with database.transaction() as session:
         assert list(await session.scalars(select(models.Customer.id))) == ["cust_kept"]
-    assert rung == ["kept"]
+    assert notified == ["kept"]
     await database.close()
 
 
 async def test_a_server_that_ends_an_idle_transaction_is_away(postgresql: Engine, database: Database) -> None:
-    other = Database(postgresql.environment.urls()["postgresql"], database._ring)
+    other = Database(postgresql.environment.urls()["postgresql"], notify_nobody)
 
     async def ended(process: int) -> None:
         async with other.transaction() as session:
@@ -255,7 +256,7 @@ async def test_every_point_is_listed_page_after_page(memory: OutcomeMemory, monk
     assert await memory.points() == {}
 
 
-async def test_a_ring_wakes_who_waits_at_once(valkey: Engine) -> None:
+async def test_wake_up_notify_wakes_waiting_reader_at_once(valkey: Engine) -> None:
     client = redis.connect(valkey.environment.urls()["redis"])
     wake, found, looks = redis.WakeUp(client, "optiinfra"), None, 0
 
@@ -273,27 +274,27 @@ async def test_a_ring_wakes_who_waits_at_once(valkey: Engine) -> None:
             nonlocal found
             await until_answers(looked_after_subscribing, "the reader to wait", 5.0, interval=0.01)
             found = "news"
-            await wake.ring("channel")
+            await wake.notify("channel")
 
         group.start_soon(publish)
         with anyio.fail_after(1.5):  # sooner than a reader looks by itself
-            assert await wake.until("channel", fetch, 30.0) == "news"
-    assert await wake.until("other", fetch, 0.0) == "news"
+            assert await wake.wait_for("channel", fetch, 30.0) == "news"
+    assert await wake.wait_for("other", fetch, 0.0) == "news"
     await redis.close(client)
 
 
 async def test_presence_expires_by_itself(valkey: Engine) -> None:
     client = redis.connect(valkey.environment.urls()["redis"])
     presence, brief = redis.Presence(client, "optiinfra", 60.0), redis.Presence(client, "optiinfra", 0.05)
-    await presence.seen("agent_1")
-    await presence.seen("agent_2")
-    await brief.seen("agent_3")
-    await presence.gone("agent_2")
+    await presence.refresh("agent_1")
+    await presence.refresh("agent_2")
+    await brief.refresh("agent_3")
+    await presence.remove("agent_2")
 
     async def only_the_first() -> None:
         assert await presence.alive(["agent_1", "agent_2", "agent_3"]) == {"agent_1"}
 
     await until_answers(only_the_first, "presence to expire", 5.0, interval=0.02)
     assert await presence.alive([]) == set()
-    assert await presence.everyone() == {"agent_1"}
+    assert await presence.agent_ids() == {"agent_1"}
     await redis.close(client)

@@ -98,7 +98,7 @@ async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncItera
     # Two clients: however many readers wait, agents' signs of life are noted.
     wake_client, presence_client = redis.connect(settings.redis_url), redis.connect(settings.redis_url)
     wake = redis.WakeUp(wake_client, settings.redis_prefix)
-    database = Database(settings.postgresql_url, wake.ring)
+    database = Database(settings.postgresql_url, wake.notify)
     memory = OutcomeMemory(settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection)
     deadline = settings.start_deadline_seconds
 

@@ -1,4 +1,4 @@
-"""Presence and wake-up in Redis. Nothing here is the truth: what is lost only delays, it never misleads."""
+"""Agent presence and change notifications in Redis. PostgreSQL holds the truth: losing Redis only adds delay."""
 
 import asyncio
 import contextlib
@@ -21,30 +21,30 @@ T = TypeVar("T")
 
 _ANSWER_SECONDS = 1.0
 _CONNECTIONS = 400
-"""Every reader that waits holds one: a runtime, a live stream, a step that has ordered something.
+"""Each waiting reader holds one: a runtime's long poll, an event stream, a step that waits for a command.
 
-Readers beyond them look by themselves now and then. Those that call us hold as many descriptors, of often 1024.
+Further readers poll. Their own connections to us take as many file descriptors, of which there are often 1024.
 """
-_RECHECK_SECONDS = 2.0
-"""How often a waiting reader looks by itself, in case a wake-up was lost with Redis."""
+_POLL_SECONDS = 2.0
+"""How often a waiting reader polls, in case a notification was lost."""
 
 
 class Connection(redis.Connection):
-    """One that loses no cancellation of the task that sends, and raises RedisError when it died unnoticed."""
+    """A connection that never swallows a cancellation, and raises RedisError if its transport was closed."""
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
-        """Send; raises RedisError when that fails."""
+        """Send; raises RedisError on failure."""
         try:
-            with _cancellations_kept():
+            with _preserve_cancellation():
                 await super().send_packed_command(command, check_health)
         except asyncio.CancelledError:
-            await self.disconnect(nowait=True)  # nobody reads the answer
+            await self.disconnect(nowait=True)  # nobody will read the answer
             raise
 
     async def _send_packed_command(self, command: Iterable[bytes]) -> None:
         try:
             await super()._send_packed_command(command)
-        except RuntimeError as error:  # uvloop's word for a closed transport; the client knows OSErrors only
+        except RuntimeError as error:  # uvloop's error for a closed transport; the client handles OSError only
             raise ConnectionResetError(str(error)) from error
 
 
@@ -53,11 +53,11 @@ class SSLConnection(Connection, redis.SSLConnection):
 
 
 @contextmanager
-def _cancellations_kept() -> Iterator[None]:
-    """Raises CancelledError when the running task was cancelled meanwhile and that was swallowed.
+def _preserve_cancellation() -> Iterator[None]:
+    """Raise CancelledError if the running task was cancelled in this context and the cancellation was swallowed.
 
-    The client sends by `asyncio.wait_for`. Before Python 3.12 that drops a cancellation that comes just as it ends, and
-    what was to stop would go on.
+    The client sends with `asyncio.wait_for`. Before Python 3.12 that drops a cancellation that arrives just as it ends,
+    and the task would carry on.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -73,29 +73,29 @@ def _cancellations_kept() -> Iterator[None]:
 
 
 class WakeUp:
-    """Tells waiting readers, in any process, that there is something new to fetch from PostgreSQL."""
+    """Notifies waiting readers in any process that PostgreSQL holds something new."""
 
     def __init__(self, client: "redis.Redis", prefix: str) -> None:
         self._client, self._prefix = client, prefix
 
     async def ping(self) -> None:
-        """Raises StoreUnavailable when the server does not answer."""
+        """Raise StoreUnavailable if the server does not answer."""
         with translate_errors("Redis", outage_reason):
             await self._client.ping()
 
-    async def ring(self, channel: str) -> None:
-        """Wake everyone who waits on a channel; without Redis they look by themselves within seconds."""
+    async def notify(self, channel: str) -> None:
+        """Wake every reader of a channel. While Redis is unavailable readers poll every few seconds."""
         try:
             await self._client.publish(f"{self._prefix}:wake:{channel}", b"")
         except RedisError as error:
-            log.warning("nobody was woken", channel=channel, error=str(error))
+            log.warning("notification failed", channel=channel, error=str(error))
 
     @asynccontextmanager
-    async def listening(self, channel: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
-        """Subscribe, and yield a function that waits until the channel rings, at most so many seconds.
+    async def subscribe(self, channel: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
+        """Subscribe, and yield a function that waits for a notification, for at most the given seconds.
 
-        What rings between two waits is not lost: the next wait returns at once. While Redis is away, a wait ends
-        after `_RECHECK_SECONDS`, for the reader to look by itself.
+        A notification between two waits is kept: the next wait returns at once. While Redis is unavailable, a wait
+        ends after `_POLL_SECONDS`, so that the reader polls.
         """
         async with self._client.pubsub() as subscription:
 
@@ -109,60 +109,60 @@ class WakeUp:
                         if message is not None and message["type"] == "message":
                             return
                 except RedisError as error:
-                    log.warning("waiting without being woken", channel=channel, error=str(error))
-                    await asyncio.sleep(min(max(0.0, ends - time.monotonic()), _RECHECK_SECONDS))
+                    log.warning("subscription failed, polling instead", channel=channel, error=str(error))
+                    await asyncio.sleep(min(max(0.0, ends - time.monotonic()), _POLL_SECONDS))
 
             name = f"{self._prefix}:wake:{channel}"
-            with contextlib.suppress(RedisError):  # the first wait tries again, and says so
+            with contextlib.suppress(RedisError):  # the first wait tries again, and logs
                 await subscription.subscribe(name)
             yield wait
 
-    async def until(self, channel: str, fetch: Callable[[], Awaitable[T | None]], seconds: float) -> T | None:
-        """Fetch again whenever the channel rings until there is something, at most so many seconds (then None)."""
+    async def wait_for(self, channel: str, fetch: Callable[[], Awaitable[T | None]], seconds: float) -> T | None:
+        """Call `fetch` at each notification until it returns a value; None if it has none within `seconds`."""
         found = await fetch()
         if found is not None or seconds <= 0:
             return found
         ends = time.monotonic() + seconds
-        async with self.listening(channel) as wait:
-            # Looked at once more after subscribing, or what came in between would be missed.
+        async with self.subscribe(channel) as wait:
+            # Fetch again after subscribing: a notification in between would be missed.
             while (found := await fetch()) is None and (left := ends - time.monotonic()) > 0:
-                await wait(min(left, _RECHECK_SECONDS))
+                await wait(min(left, _POLL_SECONDS))
         return found
 
 
 class Presence:
-    """Which agents have been heard of lately: one key an agent that expires by itself."""
+    """Which agents are alive: one key per agent that expires unless it is refreshed."""
 
     def __init__(self, client: "redis.Redis", prefix: str, seconds: float) -> None:
         self._client, self._prefix, self._milliseconds = client, prefix, int(seconds * 1000)
 
-    async def seen(self, agent_id: str) -> None:
-        """Note a sign of life."""
+    async def refresh(self, agent_id: str) -> None:
+        """Mark an agent as alive for another period."""
         try:
             await self._client.set(self._key(agent_id), b"1", px=self._milliseconds)
         except RedisError as error:
-            log.warning("presence not noted", agent_id=agent_id, error=str(error))
+            log.warning("presence refresh failed", agent_id=agent_id, error=str(error))
 
-    async def gone(self, agent_id: str) -> None:
-        """Note that the agent left."""
+    async def remove(self, agent_id: str) -> None:
+        """Mark an agent as gone at once."""
         try:
             await self._client.delete(self._key(agent_id))
         except RedisError as error:
-            log.warning("absence not noted", agent_id=agent_id, error=str(error))
+            log.warning("presence removal failed", agent_id=agent_id, error=str(error))
 
     async def alive(self, agent_ids: list[str]) -> set[str] | None:
-        """Those of the agents that were heard of lately; None when Redis cannot tell."""
+        """The agents among these that are alive; None while Redis is unavailable."""
         if not agent_ids:
             return set()
         try:
             values = await self._client.mget([self._key(agent_id) for agent_id in agent_ids])
         except RedisError as error:
-            log.warning("presence unknown", error=str(error))
+            log.warning("presence lookup failed", error=str(error))
             return None
         return {agent_id for agent_id, value in zip(agent_ids, values, strict=True) if value is not None}
 
-    async def everyone(self) -> set[str]:
-        """The agents that have a key, registered or not; raises StoreUnavailable when Redis cannot tell."""
+    async def agent_ids(self) -> set[str]:
+        """Every agent that has a key, registered or not; raises StoreUnavailable while Redis is unavailable."""
         prefix = self._key("")
         with translate_errors("Redis", outage_reason):
             return {key.decode().removeprefix(prefix) async for key in self._client.scan_iter(f"{prefix}*", count=1000)}
@@ -178,17 +178,17 @@ def outage_reason(error: Exception) -> str | None:
 def connect(url: str) -> "redis.Redis":
     """A client of the server at a `redis://` or `rediss://` URL; nothing is sent yet.
 
-    It gives up soon: everybody who waits for Redis can do without it.
+    Timeouts are short: every caller can do without Redis.
     """
     client = redis.Redis.from_url(
         url,
         max_connections=_CONNECTIONS,
         socket_connect_timeout=_ANSWER_SECONDS,
         socket_timeout=_ANSWER_SECONDS,
-        retry=Retry(NoBackoff(), 1),  # a connection that the server closed is made anew
+        retry=Retry(NoBackoff(), 1),  # reconnects once, when the server has closed the connection
         health_check_interval=30,
     )
-    # Not an argument above: the one that the URL asks for goes before it.
+    # Not an argument above: `from_url` would override it with the class of the URL's scheme.
     client.connection_pool.connection_class = SSLConnection if url.startswith("rediss:") else Connection
     return client
 

@@ -79,7 +79,7 @@ class Asked:
                 settings=SimpleNamespace(
                     enrolment_secret="s" * 32, agent_task_seconds=5.0, agent_wait_seconds=20.0, agent_pool="default"
                 ),
-                wake=SimpleNamespace(until=look_once),
+                wake=SimpleNamespace(wait_for=look_once),
                 agents_http=httpx.AsyncClient(transport=httpx.MockTransport(handle)),
             ),
         )

@@ -71,7 +71,7 @@ async def test_what_cannot_be_asked_dangles() -> None:
 
 async def test_a_platform_without_its_stores_is_not_consistent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "_SETTLING_SECONDS", 0.0)
-    away = SimpleNamespace(owners=refused, points=refused, everyone=refused)
+    away = SimpleNamespace(owners=refused, points=refused, agent_ids=refused)
     platform = cast("Platform", SimpleNamespace(telemetry=away, memory=away, presence=away, database=None))
     seen = await service.check(platform)
     assert not seen.consistent
@@ -104,13 +104,13 @@ class Clouds:
         monkeypatch.setattr(service, "_SETTLING_SECONDS", 0.0)
         monkeypatch.setattr(service, "_ANSWER_SECONDS", 0.1)
         monkeypatch.setattr(service, "_ALL_ACCOUNTS_SECONDS", 0.3)
-        present = SimpleNamespace(everyone=self._everyone)
+        present = SimpleNamespace(agent_ids=self._agent_ids)
         stores = SimpleNamespace(owners=nothing, points=nothing)
         self.platform = cast(
             "Platform", SimpleNamespace(telemetry=stores, memory=stores, presence=present, settings=None)
         )
 
-    async def _everyone(self) -> set[str]:
+    async def _agent_ids(self) -> set[str]:
         return {"agent_1"}  # dangles, so that there is a second look
 
     async def _cloud_of(self, _settings: Any, row: Any) -> Any:

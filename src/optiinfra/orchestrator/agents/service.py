@@ -17,7 +17,7 @@ from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
-from optiinfra.stores.postgres.database import wake_after_commit
+from optiinfra.stores.postgres.database import notify_after_commit
 
 log = structlog.get_logger(__name__)
 
@@ -47,12 +47,12 @@ async def register(platform: Platform, body: Register) -> Registered:
     """Take a starting agent in. Whoever held its address before is gone."""
     agent_id, secret = new_id("agent"), new_secret("agsec")
     table = models.Agent
-    await platform.presence.seen(agent_id)  # before anybody is woken to look for it
+    await platform.presence.refresh(agent_id)  # before anybody is woken to look for it
     async with platform.database.transaction() as session:
         former = table.base_url == body.base_url, table.deregistered_at.is_(None)
         await session.execute(update(table).where(*former).values(deregistered_at=now()))
         session.add(table(id=agent_id, secret_hash=secret_hash(secret), **body.model_dump()))
-        wake_after_commit(session, _CHANNEL)
+        notify_after_commit(session, _CHANNEL)
     log.info("agent registered", agent_id=agent_id, type=body.agent_type, base_url=body.base_url)
     return Registered(agent_id=agent_id, agent_secret=secret, heartbeat_seconds=platform.settings.heartbeat_seconds)
 
@@ -75,14 +75,14 @@ async def heartbeat(platform: Platform, agent_id: str, body: Heartbeat) -> None:
     }
     async with platform.database.transaction() as session:
         await session.execute(update(models.Agent).where(models.Agent.id == agent_id).values(**columns))
-    await platform.presence.seen(agent_id)
+    await platform.presence.refresh(agent_id)
 
 
 async def deregister(platform: Platform, agent_id: str) -> None:
     """Let an agent go; it gets no task any more."""
     async with platform.database.transaction() as session:
         await session.execute(update(models.Agent).where(models.Agent.id == agent_id).values(deregistered_at=now()))
-    await platform.presence.gone(agent_id)
+    await platform.presence.remove(agent_id)
 
 
 async def listing(platform: Platform) -> list[Agent]:
@@ -144,7 +144,7 @@ async def ask(
     ends, awaited = time.monotonic() + allowed, False
     # One that crashed is started again and registers under another id: worth waiting for. One that failed at the task
     # would fail again.
-    while found := await platform.wake.until(
+    while found := await platform.wake.wait_for(
         _CHANNEL, candidates, ends - time.monotonic() if awaited or not refused else 0.0
     ):
         agent = found[0]

@@ -102,7 +102,7 @@ async def _look(platform: Platform, given_up: list[Dangling]) -> _Look:
     series, points, present, placed, _ = await asyncio.gather(
         asyncio.gather(*(_series(platform, look, table) for table in _TABLES)),
         look.asked("qdrant", "outcomes", platform.memory.points),
-        look.asked("redis", "presence", platform.presence.everyone),
+        look.asked("redis", "presence", platform.presence.agent_ids),
         look.asked("postgresql", "estates", lambda: _estates(platform)),
         look.asked("postgresql", "references", lambda: _soft_references(platform, look)),
     )

@@ -69,7 +69,7 @@ async def _until_closed(websocket: WebSocket) -> None:
 
 
 async def _send_forever(websocket: WebSocket, platform: Platform, customer_id: str, seq: int) -> None:
-    async with platform.wake.listening(service.channel(customer_id)) as wait:
+    async with platform.wake.subscribe(service.channel(customer_id)) as wait:
         while True:
             page = await service.after(platform.database, customer_id, seq, _PAGE)
             for event in page:

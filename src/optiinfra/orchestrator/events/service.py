@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from optiinfra.api.events import Event, EventType
 from optiinfra.kit.ids import new_id
 from optiinfra.stores.postgres import models
-from optiinfra.stores.postgres.database import Database, wake_after_commit
+from optiinfra.stores.postgres.database import Database, notify_after_commit
 
 
 def channel(customer_id: str) -> str:
@@ -51,7 +51,7 @@ async def record(
             progress=progress,
         )
     )
-    wake_after_commit(session, channel(customer_id))
+    notify_after_commit(session, channel(customer_id))
 
 
 async def after(database: Database, customer_id: str, seq: int, limit: int) -> list[Event]:

@@ -18,7 +18,7 @@ from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
-from optiinfra.stores.postgres.database import wake_after_commit
+from optiinfra.stores.postgres.database import notify_after_commit
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +72,7 @@ async def pending(platform: Platform, customer_id: str, runtime_id: str, wait_se
     async def undelivered() -> list[Command] | None:
         return await _take(platform, customer_id, runtime_id) or None
 
-    found = await platform.wake.until(f"commands:{customer_id}", undelivered, wait_seconds)
+    found = await platform.wake.wait_for(f"commands:{customer_id}", undelivered, wait_seconds)
     return found or []
 
 
@@ -114,8 +114,8 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
             await session.execute(given)
             mine = select(table.id).where(table.customer_id == customer_id, table.idempotency_key == key)
             command_id = (await session.scalars(mine)).one()
-            wake_after_commit(session, f"commands:{customer_id}")
-        row = await platform.wake.until(f"command:{command_id}", answered, deadline)
+            notify_after_commit(session, f"commands:{customer_id}")
+        row = await platform.wake.wait_for(f"command:{command_id}", answered, deadline)
     except StoreUnavailable:
         raise  # whoever ordered it tries again, and finds the order as it is
     except asyncio.CancelledError:
@@ -155,7 +155,7 @@ async def answer(platform: Platform, customer_id: str, command_id: str, result: 
         if row.status == "pending":
             row.status = "done" if result.ok else "failed"
             row.output, row.error, row.completed_at = result.output, result.error, now()
-            wake_after_commit(session, f"command:{command_id}")
+            notify_after_commit(session, f"command:{command_id}")
     return True
 
 

@@ -30,9 +30,9 @@ _MIGRATION_LOCK = 7_203_517_001  # any number that no other advisory lock uses
 
 
 class Database:
-    """One PostgreSQL database. `ring` wakes the readers of a channel once a transaction has committed."""
+    """One PostgreSQL database. `notify` is called with each channel of `notify_after_commit` after the commit."""
 
-    def __init__(self, url: str, ring: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, url: str, notify: Callable[[str], Awaitable[None]]) -> None:
         self._engine = create_async_engine(
             url,
             pool_size=20,
@@ -43,24 +43,24 @@ class Database:
             connect_args=CONNECT_ARGUMENTS | {"options": _TIMEOUTS},
         )
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
-        self._ring = ring
-        self._ringing: set[asyncio.Future[None]] = set()
+        self._notify = notify
+        self._notifying: set[asyncio.Future[None]] = set()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """One transaction: committed at the end, rolled back on an exception; StoreUnavailable when it cannot be.
 
-        Channels noted by `wake_after_commit` ring after the commit, so that a reader finds what it was woken for.
-        Nobody waits until they have rung: they only save time, and whoever rings them may be away.
+        Channels registered by `notify_after_commit` are notified after the commit, so that readers find the new rows.
+        Nobody waits for the notifications: they only save polling time, and Redis may be unavailable.
         """
         async with self._sessions() as session:
             with translate_errors("PostgreSQL", outage_reason):
                 async with session.begin():
                     yield session
             for channel in sorted(session.info.get("channels", ())):
-                ringing = asyncio.ensure_future(self._ring(channel))
-                self._ringing.add(ringing)
-                ringing.add_done_callback(self._ringing.discard)
+                notifying = asyncio.ensure_future(self._notify(channel))
+                self._notifying.add(notifying)
+                notifying.add_done_callback(self._notifying.discard)
 
     async def ping(self) -> None:
         """Raise StoreUnavailable if the server does not answer a query."""
@@ -76,12 +76,12 @@ class Database:
 
     async def close(self) -> None:
         """Close the connections."""
-        await asyncio.gather(*self._ringing, return_exceptions=True)
+        await asyncio.gather(*self._notifying, return_exceptions=True)
         await self._engine.dispose()
 
 
-def wake_after_commit(session: AsyncSession, channel: str) -> None:
-    """Wake a channel's readers when this session's transaction has committed."""
+def notify_after_commit(session: AsyncSession, channel: str) -> None:
+    """Notify a channel's readers when this session's transaction has committed."""
     session.info.setdefault("channels", set()).add(channel)
 
 
