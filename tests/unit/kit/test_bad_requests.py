@@ -15,7 +15,7 @@ from optiinfra.api.common import Body, FreeJson, Text
 from optiinfra.kit.app import create_app
 from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.bodies import MAX_BYTES, BodyLimitMiddleware
-from optiinfra.kit.openapi import may_answer
+from optiinfra.kit.openapi import error_responses
 from optiinfra.kit.problems import Problem
 from optiinfra.stores.errors import StoreUnavailable
 
@@ -66,7 +66,7 @@ def client() -> Iterator[TestClient]:
     async def form(text: Annotated[str, Form()]) -> str:
         return text
 
-    @app.put("/notes/{note_id}", responses=may_answer(409))
+    @app.put("/notes/{note_id}", responses=error_responses(409))
     async def put(note_id: str, body: Note) -> Note:
         raise Problem(409, "taken", f"{note_id} is taken")
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from optiinfra.api.accounts import Identity, Login, Refresh, SignedUp, Signup, Tokens
 from optiinfra.kit.auth import CurrentPrincipal
-from optiinfra.kit.openapi import may_answer
+from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import require_user
 from optiinfra.orchestrator.accounts import service
 from optiinfra.orchestrator.platform import CurrentPlatform
@@ -14,19 +14,19 @@ router = APIRouter(prefix="/auth")
 PUBLIC = ("/auth/signup", "/auth/login", "/auth/refresh")
 
 
-@router.post("/signup", status_code=201, responses=may_answer(409))
+@router.post("/signup", status_code=201, responses=error_responses(409))
 async def signup(body: Signup, platform: CurrentPlatform) -> SignedUp:
     """Create a customer and its owner."""
     return SignedUp(customer_id=await service.sign_up(platform, body))
 
 
-@router.post("/login", responses=may_answer(401))
+@router.post("/login", responses=error_responses(401))
 async def login(body: Login, platform: CurrentPlatform) -> Tokens:
     """Sign in with e-mail address and password."""
     return await service.sign_in(platform, body)
 
 
-@router.post("/refresh", responses=may_answer(401))
+@router.post("/refresh", responses=error_responses(401))
 async def refresh(body: Refresh, platform: CurrentPlatform) -> Tokens:
     """Exchange a refresh token, which can be used once, for new tokens."""
     return await service.refresh(platform, body.refresh_token)

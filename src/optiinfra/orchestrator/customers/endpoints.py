@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from optiinfra.api.customers import Customer, InstallCommand, Onboard, Preferences, Started
 from optiinfra.kit.auth import CurrentPrincipal
-from optiinfra.kit.openapi import may_answer
+from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import OWNERS, require_tenant, require_tenant_or_admin
 from optiinfra.orchestrator.background import start_in_background
 from optiinfra.orchestrator.customers import service
@@ -51,7 +51,7 @@ async def agent_install_command(
     return await issue_token(platform, customer_id)
 
 
-@router.delete("", status_code=204, responses=may_answer(409))
+@router.delete("", status_code=204, responses=error_responses(409))
 async def leave(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
     """Delete the customer and everything kept of it."""
     require_tenant_or_admin(principal, customer_id, OWNERS)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from optiinfra.api.recommendations import Optimization, Result, Step
 from optiinfra.domain.optimization import FINAL
 from optiinfra.kit.auth import CurrentPrincipal
-from optiinfra.kit.openapi import may_answer
+from optiinfra.kit.openapi import error_responses
 from optiinfra.kit.problems import Problem, not_found
 from optiinfra.orchestrator.access import APPROVERS, require_tenant, require_user
 from optiinfra.orchestrator.optimizations.journal import ON_REQUEST
@@ -43,7 +43,7 @@ async def optimization(optimization_id: str, principal: CurrentPrincipal, platfo
         return await _to_wire(session, await _get(session, customer_id, optimization_id))
 
 
-@router.post("/optimizations/{optimization_id}/rollback", status_code=202, responses=may_answer(409))
+@router.post("/optimizations/{optimization_id}/rollback", status_code=202, responses=error_responses(409))
 async def rollback(
     optimization_id: str, principal: CurrentPrincipal, platform: CurrentPlatform, workflows: CurrentWorkflows
 ) -> Optimization:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from optiinfra.api.recommendations import Approved, Recommendation, Reject
 from optiinfra.domain.recommendation import RecommendationStatus
 from optiinfra.kit.auth import CurrentPrincipal
-from optiinfra.kit.openapi import may_answer
+from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import APPROVERS, require_tenant, require_user
 from optiinfra.orchestrator.optimizations.workflow import CurrentWorkflows
 from optiinfra.orchestrator.platform import CurrentPlatform
@@ -29,7 +29,7 @@ async def recommendations(
     return await service.listing(platform, customer_id, status, limit)
 
 
-@router.post("/recommendations/{recommendation_id}/approve", responses=may_answer(409))
+@router.post("/recommendations/{recommendation_id}/approve", responses=error_responses(409))
 async def approve(
     recommendation_id: str, principal: CurrentPrincipal, platform: CurrentPlatform, workflows: CurrentWorkflows
 ) -> Approved:
@@ -40,7 +40,7 @@ async def approve(
     return Approved(optimization_id=optimization_id)
 
 
-@router.post("/recommendations/{recommendation_id}/reject", responses=may_answer(409))
+@router.post("/recommendations/{recommendation_id}/reject", responses=error_responses(409))
 async def reject(
     recommendation_id: str, body: Reject, principal: CurrentPrincipal, platform: CurrentPlatform
 ) -> Recommendation:

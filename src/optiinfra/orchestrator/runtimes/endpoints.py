@@ -9,7 +9,7 @@ from optiinfra.api.runtimes import Command, CommandResult, Connect, Connected, I
 from optiinfra.api.telemetry import TelemetryBatch
 from optiinfra.kit.app import unless_stopping
 from optiinfra.kit.auth import CurrentPrincipal, Principal
-from optiinfra.kit.openapi import may_answer
+from optiinfra.kit.openapi import error_responses
 from optiinfra.kit.problems import Problem, not_found
 from optiinfra.orchestrator.access import require_kind
 from optiinfra.orchestrator.inventory.service import store_deployments
@@ -28,7 +28,7 @@ def _customer(principal: Principal) -> str:
     return principal.customer_id or ""
 
 
-@router.post("/connect", responses=may_answer(401))
+@router.post("/connect", responses=error_responses(401))
 async def connect(body: Connect, platform: CurrentPlatform) -> Connected:
     """Connect with a customer's token."""
     principal = await service.authenticate(platform, body.agent_token)
