@@ -15,26 +15,26 @@ MEDIA_TYPE = "application/problem+json"
 _KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
-class Misfit(BaseModel):
-    """One place of a request that has not the right shape, such as `body.email`."""
+class FieldError(BaseModel):
+    """One invalid field of a request: `where` is its path, such as `body.email`, `what` the reason."""
 
     where: str
     what: str
 
 
 class ProblemDetails(BaseModel):
-    """An error, as every route answers it; `trace_id` leads to more in the logs, `errors` comes with 422."""
+    """The body of every error response. `trace_id` finds the logs of the request; `errors` is present with 422."""
 
     type: str
     title: str
     status: int
     detail: str
     trace_id: str
-    errors: list[Misfit] | None = None
+    errors: list[FieldError] | None = None
 
 
-class Problem(Exception):  # noqa: N818  RFC 9457's own word
-    """An error that the caller is told of; `kind` is a stable name for programs, `detail` is for people."""
+class Problem(Exception):  # noqa: N818  RFC 9457's term
+    """An error to return to the caller: `kind` is a stable name for programs, `detail` a text for people."""
 
     def __init__(self, status: int, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -42,14 +42,14 @@ class Problem(Exception):  # noqa: N818  RFC 9457's own word
 
 
 def not_found(what: str) -> Problem:
-    """The one answer for an unknown id, a malformed one and another tenant's."""
+    """The same error for an unknown id, a malformed one and another tenant's."""
     return Problem(404, "not_found", f"no such {what}")
 
 
 def problem_response(
     status: int, kind: str, detail: str, *, extra: dict[str, Any] | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """The response that says so, with the trace id under which the logs tell more."""
+    """A problem details response (RFC 9457) with the current trace id."""
     body = {
         "type": f"urn:optiinfra:problem:{kind}",
         "title": HTTPStatus(status).phrase,
@@ -61,7 +61,7 @@ def problem_response(
 
 
 def install(app: FastAPI) -> None:
-    """Turn everything that a handler raises into problem details."""
+    """Return problem details for every exception that a handler raises."""
 
     @app.exception_handler(Problem)
     async def _problem(_request: Request, error: Problem) -> JSONResponse:
@@ -71,12 +71,12 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
         status, detail = error.status_code, str(error.detail)
-        if status == 400:  # FastAPI's and Starlette's word for what no parser takes, be it JSON or a form
+        if status == 400:  # FastAPI and Starlette answer so if the body is neither JSON nor a form
             status, detail = 422, "body: cannot be read"
         elif status == 404:
             detail = f"no such path: {request.url.path}"
         elif status == 405:
-            detail = f"{request.url.path} takes {(headers or {}).get('Allow')}, not {request.method}"
+            detail = f"{request.url.path} allows {(headers or {}).get('Allow')}, not {request.method}"
         return problem_response(status, _KINDS.get(status, "invalid"), detail, headers=headers)
 
     @app.exception_handler(RequestValidationError)
@@ -87,8 +87,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
-        # Starlette raises it again behind this answer, and uvicorn logs it.
-        # This answer is made outside of what puts the trace id on every other.
+        # Starlette re-raises the exception after this response, and uvicorn logs it.
+        # The middleware that adds the trace id to responses does not see this one.
         return problem_response(
             500,
             "internal",

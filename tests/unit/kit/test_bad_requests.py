@@ -96,7 +96,7 @@ def problem(answer: Any, status: int, kind: str) -> str:
 def test_a_wrong_path_and_a_wrong_method_are_told_what_there_is(client: TestClient) -> None:
     assert problem(client.get("/nothing"), 404, "not_found") == "no such path: /nothing"
     said = problem(client.patch("/notes"), 405, "method_not_allowed")
-    assert said == "/notes takes GET, not PATCH"
+    assert said == "/notes allows GET, not PATCH"
 
 
 def test_nobody_is_led_where_their_own_host_header_says(client: TestClient) -> None:
