@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from optiinfra.kit.problems import Problem
-from optiinfra.kit.waiting import until_answers
+from optiinfra.kit.retries import retry_until_deadline
 from optiinfra.orchestrator import sweep
 from optiinfra.orchestrator.background import is_under_way
 from optiinfra.orchestrator.customers import service as customers
@@ -58,7 +58,7 @@ class Stores:
         nothing: Any = SimpleNamespace(start=None, start_rollback=None)  # there is neither analysis nor optimization
         await sweep._sweep(self.platform, nothing, nothing, timedelta())
         await asyncio.sleep(0)  # lets what was begun take its first step
-        await until_answers(ended, "the deletion to end", 5.0, interval=0.01)
+        await retry_until_deadline(ended, "the deletion to end", 5.0, interval=0.01)
 
 
 @pytest.fixture

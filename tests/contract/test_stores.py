@@ -16,7 +16,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 
 from optiinfra.domain.outcomes import Change, features
 from optiinfra.kit.ids import new_id
-from optiinfra.kit.waiting import until_answers
+from optiinfra.kit.retries import retry_until_deadline
 from optiinfra.stores import qdrant as qdrant_store
 from optiinfra.stores import redis
 from optiinfra.stores.clickhouse import Telemetry
@@ -120,7 +120,7 @@ async def test_a_server_that_ends_an_idle_transaction_is_away(postgresql: Engine
         async with database.transaction() as session:
             await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
             process = await session.scalar(text("SELECT pg_backend_pid()"))
-            await until_answers(lambda: ended(process or 0), "the server to end the session", 10.0)
+            await retry_until_deadline(lambda: ended(process or 0), "the server to end the session", 10.0)
             await session.execute(text("SELECT 1"))
 
     with pytest.raises((StoreUnavailable, DBAPIError)) as failed:
@@ -272,7 +272,7 @@ async def test_wake_up_notify_wakes_waiting_reader_at_once(valkey: Engine) -> No
 
         async def publish() -> None:
             nonlocal found
-            await until_answers(looked_after_subscribing, "the reader to wait", 5.0, interval=0.01)
+            await retry_until_deadline(looked_after_subscribing, "the reader to wait", 5.0, interval=0.01)
             found = "news"
             await wake.notify("channel")
 
@@ -294,7 +294,7 @@ async def test_presence_expires_by_itself(valkey: Engine) -> None:
     async def only_the_first() -> None:
         assert await presence.alive(["agent_1", "agent_2", "agent_3"]) == {"agent_1"}
 
-    await until_answers(only_the_first, "presence to expire", 5.0, interval=0.02)
+    await retry_until_deadline(only_the_first, "presence to expire", 5.0, interval=0.02)
     assert await presence.alive([]) == set()
     assert await presence.agent_ids() == {"agent_1"}
     await redis.close(client)

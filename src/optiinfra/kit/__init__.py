@@ -1,1 +1,1 @@
-"""What every service needs once: application, authentication, problem details, logging, metrics, settings."""
+"""Shared parts of every service: application, authentication, problem details, logging, metrics, settings."""

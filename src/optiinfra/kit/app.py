@@ -1,4 +1,4 @@
-"""The application that every service is: health, readiness, metrics, traces, authentication, problem details."""
+"""Application factory of every service: health, readiness, metrics, traces, authentication, problem details."""
 
 import asyncio
 import secrets
@@ -19,7 +19,7 @@ from optiinfra.kit import logging, openapi, problems
 from optiinfra.kit.auth import PUBLIC_ROUTES, Authenticate, AuthenticationMiddleware
 from optiinfra.kit.bodies import BodyLimitMiddleware
 from optiinfra.kit.deadline import DeadlineMiddleware
-from optiinfra.kit.waiting import give_up
+from optiinfra.kit.tasks import cancel_in_background
 from optiinfra.stores.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -27,10 +27,10 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 Check = Callable[[], Coroutine[Any, Any, None]]
-"""Raises when a dependency does not answer. Everybody may read the kind of exception, and StoreUnavailable's text."""
+"""Raises if a dependency does not answer. `/ready` is public: it shows StoreUnavailable's text, else the type only."""
 
 REQUEST_SECONDS = 8.0
-"""How long a call may wait for the beginning of its answer: less than our own clients wait (`kit.http`)."""
+"""How long a request may wait for the start of its response: less than our own clients wait (`kit.http`)."""
 CHECK_SECONDS = 2.0
 
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -48,11 +48,11 @@ def create_app(
     answer_seconds: float = REQUEST_SECONDS,
     long_calls: Collection[str] = (),
 ) -> FastAPI:
-    """A FastAPI application with what all services share.
+    """A FastAPI application with everything that all services share.
 
-    `public` are the paths that need no credential, besides health and metrics; `checks` are tried by
-    `/ready`; they may be filled in while the service starts. `answer_seconds` is how long a call may
-    wait for the beginning of its answer, and `long_calls` (see `kit.deadline`) are those that may wait longer.
+    `public` paths need no credential, besides health and metrics. `/ready` runs the `checks`; entries may be added
+    while the service starts. A request may wait `answer_seconds` for the start of its response; `long_calls`
+    (see `kit.deadline`) may wait longer.
     """
     logging.configure(service, version)
     app = FastAPI(
@@ -61,25 +61,25 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # it would lead where the caller's own Host header says
+        redirect_slashes=False,  # the redirect would follow the caller's Host header
     )
-    open_to_all = PUBLIC_ROUTES | frozenset(public)
+    public_paths = PUBLIC_ROUTES | frozenset(public)
     app.add_middleware(BodyLimitMiddleware)
-    app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=open_to_all)
+    app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public_paths)
     app.add_middleware(DeadlineMiddleware, seconds=answer_seconds, long_calls=long_calls)
     app.add_middleware(_Observe)
     problems.install(app)
-    openapi.install(app, open_to_all)
-    app.state.stopping = asyncio.Event()
+    openapi.install(app, public_paths)
+    app.state.shutdown = asyncio.Event()
     dependencies: Mapping[str, Check] = {} if checks is None else checks
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
         return {"status": "healthy", "service": service, "version": version, "checks": sorted(dependencies)}
 
-    @app.get("/ready", responses={503: {"description": "A dependency does not answer", "model": dict[str, Any]}})
+    @app.get("/ready", responses={503: {"description": "A dependency is unavailable", "model": dict[str, Any]}})
     async def ready() -> JSONResponse:
-        outcomes = await asyncio.gather(*(_outcome(check) for check in dependencies.values()))
+        outcomes = await asyncio.gather(*(_run_check(check) for check in dependencies.values()))
         results = dict(zip(dependencies, outcomes, strict=True))
         healthy = all(result == "ok" for result in results.values())
         body = {"status": "ready" if healthy else "unavailable", "service": service, "checks": results}
@@ -93,19 +93,19 @@ def create_app(
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; open event streams are cut after a second."""
+    """Serve until SIGTERM or SIGINT; open event streams are closed after a second."""
     config = uvicorn.Config(
         app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=1, timeout_keep_alive=30
     )
-    _Server(config, app.state.stopping).run()
+    _Server(config, app.state.shutdown).run()
 
 
-async def unless_stopping(app: FastAPI, work: Coroutine[Any, Any, T], otherwise: T) -> T:
-    """What the work comes to; or `otherwise`, as soon as the service is asked to stop: for answers that wait long."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(app.state.stopping.wait())
+async def cancel_on_shutdown(app: FastAPI, work: Coroutine[Any, Any, T], default: T) -> T:
+    """The result of `work`; on shutdown cancel it and return `default`. For long polls."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(app.state.shutdown.wait())
     try:
         await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else otherwise
+        return working.result() if working.done() else default
     finally:
         stopping.cancel()
         working.cancel()
@@ -113,36 +113,36 @@ async def unless_stopping(app: FastAPI, work: Coroutine[Any, Any, T], otherwise:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, shutdown: asyncio.Event) -> None:
         super().__init__(config)
-        self._stopping = stopping
+        self._shutdown = shutdown
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._stopping.set()
+        self._shutdown.set()
         await super().shutdown(sockets)
 
 
-async def _outcome(check: Check) -> str:
-    asking = asyncio.ensure_future(check())
+async def _run_check(check: Check) -> str:
+    running = asyncio.ensure_future(check())
     try:
-        await asyncio.wait((asking,), timeout=CHECK_SECONDS)
+        await asyncio.wait((running,), timeout=CHECK_SECONDS)
     finally:
-        if not asking.done():
-            give_up(asking)
-    if not asking.done():
+        if not running.done():
+            cancel_in_background(running)
+    if not running.done():
         return f"no answer within {CHECK_SECONDS:.0f} s"
     try:
-        asking.result()
+        running.result()
     except StoreUnavailable as error:
         return str(error)
-    except Exception as error:  # its text may hold what a stranger, who may ask this, should not read
-        log.warning("a dependency cannot be asked", error=str(error))
+    except Exception as error:  # its text may hold internals, and this route is public
+        log.warning("readiness check failed", error=str(error))
         return type(error).__name__
     return "ok"
 
 
 class _Observe:
-    """Gives each call a trace id, answers with it, and counts its time by route."""
+    """Gives each request a trace id, returns it in a header, and measures latency by route."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -151,8 +151,8 @@ class _Observe:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        offered = dict(scope["headers"]).get(logging.TRACE_HEADER.encode(), b"").decode("latin-1")
-        trace = offered if offered.isascii() and offered.isalnum() and len(offered) <= 64 else secrets.token_hex(16)
+        received = dict(scope["headers"]).get(logging.TRACE_HEADER.encode(), b"").decode("latin-1")
+        trace = received if received.isascii() and received.isalnum() and len(received) <= 64 else secrets.token_hex(16)
         logging.bind_trace(trace)
         started, status = time.perf_counter(), 0
 
@@ -164,7 +164,7 @@ class _Observe:
             await send(message)
 
         try:
-            if "\0" in scope["path"]:  # no id of ours holds one, and PostgreSQL refuses to compare with it
+            if "\0" in scope["path"]:  # no id holds one, and PostgreSQL cannot compare with it
                 await problems.problem_response(404, "not_found", "no such path")(scope, receive, observed_send)
             else:
                 await self.app(scope, receive, observed_send)

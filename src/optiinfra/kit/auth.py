@@ -16,7 +16,7 @@ _NO_CREDENTIAL = "no valid credential: send `Authorization: Bearer TOKEN`, with 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling. `customer_id` and `role` belong to a customer's user; a runtime has a customer only."""
+    """The authenticated caller. A user has `customer_id` and `role`, a runtime `customer_id` only."""
 
     kind: Literal["user", "agent", "enrolment", "runtime", "admin", "orchestrator"]
     subject: str
@@ -39,7 +39,7 @@ def bearer(connection: HTTPConnection) -> str | None:
 
 
 class AuthenticationMiddleware:
-    """Refuses a call without a valid credential before anything else looks at it."""
+    """Rejects a request without a valid credential before any other code sees it."""
 
     def __init__(self, app: ASGIApp, authenticate: Authenticate, public: Collection[str]) -> None:
         self.app, self.authenticate, self.public = app, authenticate, frozenset(public)
@@ -61,7 +61,7 @@ class AuthenticationMiddleware:
 
 
 def current_principal(connection: HTTPConnection) -> Principal:
-    """The caller, as the middleware found it."""
+    """The caller, as authenticated by the middleware."""
     principal: Principal = connection.state.principal
     return principal
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from optiinfra.kit.problems import problem_response
-from optiinfra.kit.waiting import give_up
+from optiinfra.kit.tasks import cancel_in_background
 from optiinfra.stores.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ class DeadlineMiddleware:
         finally:
             beginning.cancel()
         given_up = True
-        give_up(work)
+        cancel_in_background(work)
         log.warning("no answer in time", seconds=allowed)
         detail = f"no answer within {allowed:.0f} s; what was asked for may have been done: look before you ask again"
         await _unavailable("deadline", detail)(scope, receive, send)

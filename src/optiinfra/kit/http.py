@@ -1,4 +1,4 @@
-"""Outgoing HTTP: one client per peer, reused, with deadlines and the caller's trace."""
+"""Outgoing HTTP: one reused client per peer, with timeouts and the caller's trace id."""
 
 import ssl
 from functools import cache
@@ -10,7 +10,7 @@ from optiinfra.kit.logging import TRACE_HEADER, trace_id
 
 @cache
 def _trust() -> ssl.SSLContext:
-    """One for all clients: reading the certificate authorities takes 20 ms."""
+    """One context for all clients: loading the certificate authorities takes 20 ms."""
     return httpx.create_ssl_context(trust_env=False)
 
 
@@ -20,7 +20,7 @@ async def _carry_trace(request: httpx.Request) -> None:
 
 
 def client(base_url: str = "", *, timeout: float = 10.0, connections: int = 100) -> httpx.AsyncClient:
-    """An asynchronous client whose calls end after `timeout` seconds and carry the current trace id."""
+    """An asynchronous client whose requests time out after `timeout` seconds and carry the current trace id."""
     return httpx.AsyncClient(
         base_url=base_url,
         timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),

@@ -1,4 +1,4 @@
-"""Identifiers: a prefix that says what of, and randomness that cannot be guessed."""
+"""Identifiers: a prefix that names the kind, and random bits that cannot be guessed."""
 
 import hashlib
 import secrets
@@ -13,10 +13,10 @@ def new_id(prefix: Prefix) -> str:
 
 
 def new_secret(prefix: str) -> str:
-    """A new secret with 256 random bits; the prefix tells a person and a secret scanner what it opens."""
+    """A new secret with 256 random bits; the prefix tells people and secret scanners what it is for."""
     return f"{prefix}_{secrets.token_urlsafe(32)}"
 
 
 def secret_hash(secret: str) -> str:
-    """What is stored of a random secret. It has too many bits to be guessed, so a fast hash is enough."""
+    """SHA-256 of a random secret, for storage. A fast hash suffices: 256 random bits cannot be guessed."""
     return hashlib.sha256(secret.encode()).hexdigest()

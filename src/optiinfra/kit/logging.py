@@ -1,4 +1,4 @@
-"""JSON logs on stdout, one trace id from the click to the step."""
+"""JSON logs on stdout, with one trace id from the user's click to the workflow's step."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ TRACE_HEADER = "x-trace-id"
 
 
 def configure(service: str, version: str) -> None:
-    """Write every record of this process, ours and the libraries', as one JSON line on stdout."""
+    """Write every log record of this process, including libraries', as one JSON line on stdout."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -43,15 +43,15 @@ def configure(service: str, version: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    for chatty in ("httpx", "httpcore", "botocore", "urllib3", "alembic.runtime.plugins"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for noisy in ("httpx", "httpcore", "botocore", "urllib3", "alembic.runtime.plugins"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def trace_id() -> str:
-    """The trace that the current task belongs to, empty outside any."""
+    """The trace id of the current task, or an empty string."""
     return str(structlog.contextvars.get_contextvars().get("trace_id", ""))
 
 
 def bind_trace(trace: str) -> Mapping[str, Any]:
-    """Let the current task, and what it starts, log and call under this trace."""
+    """Set the trace id of the current task and of the tasks that it starts, for logs and outgoing requests."""
     return structlog.contextvars.bind_contextvars(trace_id=trace)

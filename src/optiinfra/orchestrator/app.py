@@ -13,7 +13,7 @@ from optiinfra.clouds.price_book import PriceBook
 from optiinfra.kit.app import Check, create_app
 from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.http import client
-from optiinfra.kit.waiting import until_answers
+from optiinfra.kit.retries import retry_until_deadline
 from optiinfra.orchestrator import errors
 from optiinfra.orchestrator.accounts import endpoints as accounts
 from optiinfra.orchestrator.accounts.tokens import read_access_token
@@ -112,15 +112,15 @@ async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncItera
         )
 
     async def prepare_telemetry() -> Telemetry:
-        telemetry = await until_answers(connect_telemetry, "ClickHouse", deadline)
+        telemetry = await retry_until_deadline(connect_telemetry, "ClickHouse", deadline)
         await telemetry.create_schema()
         return telemetry
 
     telemetry, *_ = await asyncio.gather(
         prepare_telemetry(),
-        until_answers(database.migrate, "PostgreSQL", deadline),
-        until_answers(memory.create_schema, "Qdrant", deadline),
-        until_answers(wake_client.ping, "Redis", deadline),
+        retry_until_deadline(database.migrate, "PostgreSQL", deadline),
+        retry_until_deadline(memory.create_schema, "Qdrant", deadline),
+        retry_until_deadline(wake_client.ping, "Redis", deadline),
     )
     checks |= {
         "postgresql": database.ping,

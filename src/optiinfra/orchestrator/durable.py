@@ -9,7 +9,7 @@ from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, StepOptions
 from sqlalchemy import select
 from sqlalchemy.exc import NoResultFound
 
-from optiinfra.kit.waiting import DeadlineError, until_answers
+from optiinfra.kit.retries import DeadlineError, retry_until_deadline
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
@@ -78,7 +78,7 @@ async def forget(customer_id: str) -> None:
     can record nothing from then on.
     """
     try:
-        await until_answers(lambda: _must_have_ended(customer_id), "the customer's workflows", _ENDING_SECONDS)
+        await retry_until_deadline(lambda: _must_have_ended(customer_id), "the customer's workflows", _ENDING_SECONDS)
     except DeadlineError as error:
         log.warning("workflows are cancelled, for their customer has left", customer_id=customer_id, error=str(error))
         await DBOS.cancel_workflows_async(await _workflows(customer_id, list(UNDER_WAY)))

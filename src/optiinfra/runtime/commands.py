@@ -21,7 +21,7 @@ from optiinfra.api.runtimes import (
     RetireReplica,
     SetWeights,
 )
-from optiinfra.kit.waiting import DeadlineError, until_answers
+from optiinfra.kit.retries import DeadlineError, retry_until_deadline
 from optiinfra.runtime import golden
 from optiinfra.runtime.collect import Collector
 from optiinfra.runtime.gateway import Gateway, GatewayError
@@ -148,7 +148,7 @@ class Commander:
                 raise GatewayError(f"its health answers {status}")
 
         try:
-            await until_answers(
+            await retry_until_deadline(
                 ready,
                 f"replica {replica_id} on {order.instance_id}",
                 _real(READY_SECONDS, speed),
@@ -188,7 +188,7 @@ class Commander:
                 return ""
 
         deadline = _real(DRAIN_SECONDS, speed)
-        if refusal := await until_answers(
+        if refusal := await retry_until_deadline(
             removed, f"draining replica {order.replica_id}", deadline, interval=_POLL_SECONDS
         ):
             raise CommandError(refusal)

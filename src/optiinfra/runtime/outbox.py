@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import structlog
 
 from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
-from optiinfra.kit.waiting import DeadlineError
+from optiinfra.kit.retries import DeadlineError
 from optiinfra.runtime.platform import Platform, RejectedError
 
 log = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from fastapi import FastAPI
 
-from optiinfra.kit.app import unless_stopping
+from optiinfra.kit.app import cancel_on_shutdown
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +18,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def app() -> FastAPI:
     made = FastAPI()
-    made.state.stopping = asyncio.Event()
+    made.state.shutdown = asyncio.Event()
     return made
 
 
@@ -34,7 +34,7 @@ async def test_what_is_ready_is_answered(app: FastAPI) -> None:
     async def work() -> str:
         return "done"
 
-    assert await unless_stopping(app, work(), otherwise="stopping") == "done"
+    assert await cancel_on_shutdown(app, work(), default="stopping") == "done"
 
 
 async def test_what_fails_fails(app: FastAPI) -> None:
@@ -42,13 +42,13 @@ async def test_what_fails_fails(app: FastAPI) -> None:
         raise ValueError("wrong")
 
     with pytest.raises(ValueError, match="wrong"):
-        await unless_stopping(app, work(), otherwise="stopping")
+        await cancel_on_shutdown(app, work(), default="stopping")
 
 
 async def test_a_stop_ends_the_wait_and_the_work(app: FastAPI) -> None:
     ended: list[str] = []
-    waiting = asyncio.create_task(unless_stopping(app, forever(ended), otherwise="stopping"))
-    asyncio.get_running_loop().call_soon(app.state.stopping.set)
+    waiting = asyncio.create_task(cancel_on_shutdown(app, forever(ended), default="stopping"))
+    asyncio.get_running_loop().call_soon(app.state.shutdown.set)
     assert await asyncio.wait_for(waiting, 5) == "stopping"
     assert ended == ["cancelled"]
 
@@ -56,5 +56,5 @@ async def test_a_stop_ends_the_wait_and_the_work(app: FastAPI) -> None:
 async def test_a_caller_who_gives_up_ends_the_work_too(app: FastAPI) -> None:
     ended: list[str] = []
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(unless_stopping(app, forever(ended), otherwise="stopping"), 0.01)
+        await asyncio.wait_for(cancel_on_shutdown(app, forever(ended), default="stopping"), 0.01)
     assert ended == ["cancelled"]

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from optiinfra.kit.waiting import until_answers
+from optiinfra.kit.retries import retry_until_deadline
 from optiinfra.orchestrator import sweep
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
 from optiinfra.orchestrator.background import is_under_way, under_way
@@ -77,7 +77,7 @@ async def test_a_cloud_that_does_not_answer_is_not_waited_for_and_not_asked_twic
         await asyncio.sleep(0)  # lets what was begun take its first step
     assert begun == ["cust_1"]
     answers.set()
-    await until_answers(over, "the discovery to end", 5.0, interval=0.01)
+    await retry_until_deadline(over, "the discovery to end", 5.0, interval=0.01)
     await Left([], [], [], ["cust_1"], []).sweep()
     await asyncio.sleep(0)
     assert begun == ["cust_1", "cust_1"]

@@ -12,7 +12,7 @@ from sqlalchemy.exc import NoResultFound
 
 from optiinfra.api.common import now
 from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
-from optiinfra.kit import waiting
+from optiinfra.kit import tasks
 from optiinfra.orchestrator import durable
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.telemetry import service as telemetry
@@ -181,7 +181,7 @@ async def test_a_defect_is_logged_though_its_caller_is_gone(failure: Exception, 
         raise failure
 
     stores.insert_samples = insert  # type: ignore[method-assign]
-    with logged(waiting) as logs:
+    with logged(tasks) as logs:
         figure = asyncio.create_task(telemetry.store_figure(stores.platform, "cust_1", "dep_1", "quality_score", 0.9))
         async with asyncio.timeout(5):
             await begun.wait()

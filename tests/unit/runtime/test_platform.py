@@ -13,7 +13,7 @@ import pytest
 from optiinfra.api.common import now
 from optiinfra.api.runtimes import Command
 from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
-from optiinfra.kit.waiting import DeadlineError
+from optiinfra.kit.retries import DeadlineError
 from optiinfra.runtime import customer, outbox, platform
 from optiinfra.runtime.enrolment import Enrolment
 from optiinfra.runtime.gateway import GatewayError

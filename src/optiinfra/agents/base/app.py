@@ -21,7 +21,7 @@ from optiinfra.kit import http
 from optiinfra.kit.app import create_app, serve
 from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.problems import Problem
-from optiinfra.kit.waiting import DeadlineError, until_answers
+from optiinfra.kit.retries import DeadlineError, retry_until_deadline
 from optiinfra.stores.clickhouse import Telemetry
 from optiinfra.stores.qdrant import OutcomeMemory
 
@@ -100,7 +100,7 @@ class AgentApp:
         """Register as soon as tasks can be taken, which is after the start, and stay registered."""
         deadline = self._settings.start_deadline_seconds
         try:
-            await until_answers(self._listening, f"our own port {self._port}", deadline, interval=0.02)
+            await retry_until_deadline(self._listening, f"our own port {self._port}", deadline, interval=0.02)
             await self.registration.register(deadline)
         except DeadlineError as error:
             log.error("cannot start", error=str(error))  # noqa: TRY400  the text says it all
@@ -128,9 +128,9 @@ class AgentApp:
             await telemetry.ping()
             return telemetry
 
-        telemetry = await until_answers(clickhouse, f"ClickHouse at {chosen.clickhouse_url}", deadline)
+        telemetry = await retry_until_deadline(clickhouse, f"ClickHouse at {chosen.clickhouse_url}", deadline)
         if self._kind.remembers:
-            await until_answers(outcomes.ping, f"Qdrant at {chosen.qdrant_url}", deadline)
+            await retry_until_deadline(outcomes.ping, f"Qdrant at {chosen.qdrant_url}", deadline)
         return Sources(telemetry, outcomes)
 
     async def check_telemetry(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from optiinfra.api.common import now
-from optiinfra.kit.waiting import DeadlineError, until_answers
+from optiinfra.kit.retries import DeadlineError, retry_until_deadline
 from optiinfra.stores.clickhouse import Telemetry
 
 RECENT = timedelta(minutes=5)
@@ -68,7 +68,9 @@ async def observe(telemetry: Telemetry, customer_id: str, deployment_id: str) ->
         return means
 
     try:
-        recent = await until_answers(measured, f"telemetry of {deployment_id}", FIRST_MEASUREMENT_SECONDS, interval=0.2)
+        recent = await retry_until_deadline(
+            measured, f"telemetry of {deployment_id}", FIRST_MEASUREMENT_SECONDS, interval=0.2
+        )
     except DeadlineError:
         recent = await telemetry.means(customer_id, deployment_id, now() - RECENT)
     history = await telemetry.means(customer_id, deployment_id, now() - HISTORY)

@@ -8,7 +8,7 @@ import structlog
 from pydantic import ValidationError
 
 from optiinfra.api.agents import Heartbeat, Register, Registered
-from optiinfra.kit.waiting import until_answers
+from optiinfra.kit.retries import retry_until_deadline
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class Registration:
 
     async def register(self, deadline: float) -> None:
         """Register; raises DeadlineError when the orchestrator does not take us in so many seconds."""
-        await until_answers(self._register, "the orchestrator's agent registry", deadline)
+        await retry_until_deadline(self._register, "the orchestrator's agent registry", deadline)
         log.info("registered", agent_id=self.agent_id)
 
     async def keep(self) -> None:

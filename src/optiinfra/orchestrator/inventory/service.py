@@ -15,7 +15,7 @@ from optiinfra.clouds.price_book import UnknownPriceError
 from optiinfra.clouds.protocol import Cloud, CloudError, CloudInstance
 from optiinfra.domain.hardware import INSTANCE_TYPES
 from optiinfra.domain.savings import monthly, total
-from optiinfra.kit.waiting import DeadlineError, until_answers
+from optiinfra.kit.retries import DeadlineError, retry_until_deadline
 from optiinfra.orchestrator.background import under_way
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
@@ -97,7 +97,7 @@ async def discover(platform: Platform, customer_id: str) -> None:
                 infrastructure = await _look(platform, customer_id)
         costs, once = _costs(customer_id, infrastructure), f"{customer_id}:first costs:{now().isoformat()}"
         # The accounts are discovered: nobody would look again for the sake of their first costs.
-        await until_answers(
+        await retry_until_deadline(
             lambda: telemetry.append(platform, customer_id, costs, token=once),
             "ClickHouse",
             _COSTS_SECONDS,

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Request
 from optiinfra.api.customers import Started
 from optiinfra.api.runtimes import Command, CommandResult, Connect, Connected, InventoryAccepted, InventoryReport
 from optiinfra.api.telemetry import TelemetryBatch
-from optiinfra.kit.app import unless_stopping
+from optiinfra.kit.app import cancel_on_shutdown
 from optiinfra.kit.auth import CurrentPrincipal, Principal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.kit.problems import Problem, not_found
@@ -74,7 +74,7 @@ async def commands(
 ) -> list[Command]:
     """Fetch orders; the answer comes as soon as there is one, or empty after `wait` seconds."""
     orders = service.pending(platform, _customer(principal), runtime_id, wait)
-    return await unless_stopping(request.app, orders, otherwise=[])
+    return await cancel_on_shutdown(request.app, orders, default=[])
 
 
 @router.post("/{runtime_id}/commands/{command_id}/result")

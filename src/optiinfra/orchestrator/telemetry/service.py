@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from optiinfra.api.common import now
 from optiinfra.api.telemetry import MetricPoint, MetricType, TelemetryBatch
-from optiinfra.kit.waiting import report_failure
+from optiinfra.kit.tasks import log_failure
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 
@@ -65,7 +65,7 @@ async def append(
     try:
         await asyncio.shield(inserting)
     except asyncio.CancelledError:
-        inserting.add_done_callback(report_failure)
+        inserting.add_done_callback(log_failure)
         raise
     finally:
         await asyncio.wait((inserting,))  # its thread goes on when we are cancelled
