@@ -106,8 +106,8 @@ def test_a_step_is_discarded_whole(engine: Engine) -> None:
     cloud = account_with_two(engine, "121212121212")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
     direct(cloud).delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
-    assert asyncio.run(cloud.discard(KEY)) == made
-    assert asyncio.run(cloud.discard(KEY)) == []
+    assert asyncio.run(cloud.cancel_and_terminate(KEY)) == made
+    assert asyncio.run(cloud.cancel_and_terminate(KEY)) == []
     assert len([one for one in asyncio.run(cloud.instances()) if one.state == "running"]) == 2
 
 

@@ -137,8 +137,8 @@ class AwsCloud:
         taken = {instance_id for instance_id, status in made.items() if status.startswith(_TAKEN_BACK)}
         return sorted(taken | {instance["InstanceId"] for instance in ended})
 
-    async def discard(self, key: str) -> list[str]:
-        """Cancel what is still asked for on behalf of step `key`, then terminate what was made for it."""
+    async def cancel_and_terminate(self, key: str) -> list[str]:
+        """Cancel the open spot requests of step `key`, then terminate its instances."""
 
         async def cancelled() -> None:
             if left := await self._cancel_open(key):
@@ -149,7 +149,7 @@ class AwsCloud:
         await self.terminate(made)
         return made
 
-    async def open_orders(self) -> dict[str, dict[str, str]]:
+    async def open_requests(self) -> dict[str, dict[str, str]]:
         """Tags, by id, of the spot requests without an instance that were made for a step."""
         requests = await self._spot_requests([{"Name": "state", "Values": ["open"]}])
         found = {request["SpotInstanceRequestId"]: _tags(request) for request in requests}

@@ -62,17 +62,17 @@ class Cloud(Protocol):
     async def interrupted(self, key: str) -> list[str]:
         """Ids of the spot instances made for step `key` that the cloud is about to end, or that have ended; sorted."""
 
-    async def discard(self, key: str) -> list[str]:
-        """Withdraw what is still asked for on behalf of step `key` and end what was made for it; the ids of the latter.
+    async def cancel_and_terminate(self, key: str) -> list[str]:
+        """Cancel the open requests of step `key` and terminate its instances; returns the ids of the terminated ones.
 
-        Afterwards nothing of the step runs or will. May be called again, and for a step that made nothing.
+        Afterwards the step has no instance and will get none. Idempotent; a step without instances is no error.
         """
 
-    async def open_orders(self) -> dict[str, dict[str, str]]:
-        """Tags, by the order's id, of what is still asked for on behalf of any step."""
+    async def open_requests(self) -> dict[str, dict[str, str]]:
+        """Tags by request id of every step's requests that have no instance yet."""
 
     async def terminate(self, instance_ids: Sequence[str]) -> None:
-        """End these instances and what asked for them; those that are gone already are no error."""
+        """Terminate these instances and cancel their requests; terminated ones are no error."""
 
     async def spot_quote(self, instance_type: str) -> float | None:
         """The cloud's present spot price in dollars an hour in its cheapest zone, plausible or not."""

@@ -55,10 +55,10 @@ def test_discarding_cancels_what_is_open_and_terminates_what_came(cloud: AwsClou
         interrupted(cloud, ec2)
     assert "could not be cancelled" in error.value.__notes__[0]
     ec2.fill = 1  # one comes at the very moment when the open ones are looked for
-    ended = asyncio.run(cloud.discard(KEY))
+    ended = asyncio.run(cloud.cancel_and_terminate(KEY))
     assert len(ended) == 1
     assert (living(ec2), requests_in(ec2, "open")) == ([], 0)
-    assert asyncio.run(cloud.discard(KEY)) == []
+    assert asyncio.run(cloud.cancel_and_terminate(KEY)) == []
 
 
 def test_discarding_ends_what_was_fulfilled_while_it_was_cancelled(cloud: AwsCloud, ec2: Ec2) -> None:
@@ -71,7 +71,7 @@ def test_discarding_ends_what_was_fulfilled_while_it_was_cancelled(cloud: AwsClo
         cancel(SpotInstanceRequestIds)
 
     ec2.cancel_spot_instance_requests = too_late  # type: ignore[method-assign]
-    assert len(asyncio.run(cloud.discard(KEY))) == 1
+    assert len(asyncio.run(cloud.cancel_and_terminate(KEY))) == 1
     assert living(ec2) == []
 
 
@@ -80,13 +80,13 @@ def test_discarding_does_not_believe_a_cancellation_before_it_shows(cloud: AwsCl
         interrupted(cloud, ec2)
     ec2.cancel_spot_instance_requests = lambda SpotInstanceRequestIds: None  # type: ignore[method-assign]  # noqa: N803
     with pytest.raises(CloudUnavailable, match="still open"):
-        asyncio.run(cloud.discard(KEY))
+        asyncio.run(cloud.cancel_and_terminate(KEY))
 
 
 @pytest.mark.parametrize("lifecycle", ["spot", "on-demand"])
 def test_discarding_ends_all_instances_of_the_step(cloud: AwsCloud, ec2: Ec2, lifecycle: str) -> None:
     made = ensure(cloud, lifecycle)
-    assert asyncio.run(cloud.discard(KEY)) == made
+    assert asyncio.run(cloud.cancel_and_terminate(KEY)) == made
     assert living(ec2) == []
 
 
@@ -182,4 +182,4 @@ def test_open_orders_are_those_of_any_step_that_wait(cloud: AwsCloud, ec2: Ec2) 
     step = [{"Key": STEP_TAG, "Value": "opt_1:targets"}]
     for name, state, tags in (("sir-1", "open", step), ("sir-2", "active", step), ("sir-3", "open", [])):
         ec2.requests[name] = {"SpotInstanceRequestId": name, "State": state, "Tags": tags}
-    assert asyncio.run(cloud.open_orders()) == {"sir-1": {STEP_TAG: "opt_1:targets"}}
+    assert asyncio.run(cloud.open_requests()) == {"sir-1": {STEP_TAG: "opt_1:targets"}}

@@ -120,7 +120,7 @@ class Clouds:
                 await asyncio.Event().wait()
             return {}
 
-        return SimpleNamespace(instances=answer, open_orders=answer)
+        return SimpleNamespace(instances=answer, open_requests=answer)
 
 
 async def test_an_account_that_is_away_is_told_in_time_and_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,7 @@ async def _views(platform: Platform, look: _Look, accounts: Iterable[models.Clou
 
 async def _view(platform: Platform, row: models.CloudAccount) -> CloudView:
     cloud = await cloud_of(platform.settings, row)
-    return CloudView(_account(row), await cloud.instances(), await cloud.open_orders())
+    return CloudView(_account(row), await cloud.instances(), await cloud.open_requests())
 
 
 async def _known(platform: Platform) -> Known:

@@ -53,7 +53,7 @@ async def create_targets(run: Run) -> Detail:
 
 async def remove_targets(run: Run) -> Detail:
     """Terminate what `create_targets` made, and take back what it asked for in vain."""
-    return {"terminated": await run.cloud.discard(_targets_key(run))}
+    return {"terminated": await run.cloud.cancel_and_terminate(_targets_key(run))}
 
 
 async def deploy_canary(run: Run) -> Detail:
