@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from optiinfra.api.recommendations import Optimization
-from optiinfra.domain.optimization import STEPS, undo_name
+from optiinfra.domain.optimization import STEPS, StepStatus, rollback_step
 
 Kind = tuple[str, str]
 """An instance's type and lifecycle."""
@@ -97,12 +97,12 @@ def _of_its_steps(optimization: Optimization) -> Iterator[str]:
     undone = [step.name for step in optimization.rollback_steps]
     if optimization.status == "completed" and done != list(STEPS["spot_migration"]):
         yield f"it completed with the steps {done}"
-    if optimization.status == "rolled_back" and undone != [undo_name(step) for step in reversed(done)]:
+    if optimization.status == "rolled_back" and undone != [rollback_step(step) for step in reversed(done)]:
         yield f"it did {done} and undid {undone}"
     ends = {step.name: step.status for step in (*optimization.execution_steps, *optimization.rollback_steps)}
     if optimization.status == "rolled_back" and done:
-        ends[done[-1]] = "completed"  # the one that failed
-    if open_ends := {name: status for name, status in ends.items() if status != "completed"}:
+        ends[done[-1]] = StepStatus.COMPLETED  # the one that failed
+    if open_ends := {name: status for name, status in ends.items() if status != StepStatus.COMPLETED}:
         yield f"steps stand at {open_ends}"
 
 

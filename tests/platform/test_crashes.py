@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from optiinfra.api.recommendations import Optimization
-from optiinfra.domain.optimization import STEPS, undo_name
+from optiinfra.domain.optimization import STEPS, rollback_step
 from tests.helpers.customer import Customer
 from tests.helpers.migration import (
     assert_migrated_once,
@@ -59,7 +59,7 @@ def test_a_crash_while_undoing_restores_everything(
     before = estate_of(private_acme)
     optimization_id = spoiled(private_acme)
 
-    optimization = crashed_at(private_platform, private_acme, optimization_id, [undo_name(step)], "orchestrator")
+    optimization = crashed_at(private_platform, private_acme, optimization_id, [rollback_step(step)], "orchestrator")
 
     assert_undone_once(private_acme, optimization, before)
 
@@ -81,7 +81,7 @@ def test_crashes_at_every_step_of_undoing_restore_everything(
     private_platform: PrivatePlatform, private_acme: Customer, who: str
 ) -> None:
     before = estate_of(private_acme)
-    optimization_id, undoing = spoiled(private_acme), [undo_name(step) for step in reversed(UNDONE)]
+    optimization_id, undoing = spoiled(private_acme), [rollback_step(step) for step in reversed(UNDONE)]
 
     optimization = crashed_at(private_platform, private_acme, optimization_id, undoing, who)
 

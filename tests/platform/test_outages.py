@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from optiinfra.domain.optimization import undo_name
+from optiinfra.domain.optimization import rollback_step
 from testbed.waiting import wait_until
 from tests.helpers.customer import Customer
 from tests.helpers.migration import (
@@ -22,7 +22,7 @@ from tests.helpers.private_platform import PrivatePlatform
 from tests.helpers.proxy import FAILURES, Failure
 
 ANALYSIS = "analysis"
-UNDOING = undo_name("scale_to_50_percent")
+UNDOING = rollback_step("scale_to_50_percent")
 
 # Where each is needed most. Every store fails in every way, every phase meets several of them.
 PHASES = {

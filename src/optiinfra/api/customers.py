@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from optiinfra.api.common import Body, FreeJson, Moment, Text, Wire
+from optiinfra.domain.inventory import InventoryStatus
 from optiinfra.domain.recommendation import InstanceState, Lifecycle, RiskLevel
 
 Provider = Literal["aws", "gcp"]
@@ -126,7 +127,7 @@ class Deployment(Wire):
 class Infrastructure(Wire):
     """All that is known of a customer's estate."""
 
-    status: Literal["pending", "discovering", "discovered", "failed"]
+    status: InventoryStatus
     error: str | None = None
     instances: list[Instance]
     vllm_deployments: list[Deployment]

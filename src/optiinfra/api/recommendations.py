@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from optiinfra.api.agents import Prediction, Validation
 from optiinfra.api.common import Body, Moment, Text, Wire
+from optiinfra.domain.analysis import AnalysisStatus
 from optiinfra.domain.optimization import OptimizationStatus, StepStatus
 from optiinfra.domain.recommendation import AgentType, RecommendationStatus, RecommendationType, RiskLevel
 
@@ -26,7 +27,7 @@ class Analysis(Wire):
 
     id: str
     agent_type: AgentType
-    status: Literal["started", "completed", "failed"]
+    status: AnalysisStatus
     recommendation_ids: list[str]
     summary: str | None
     error: str | None = None

@@ -1,14 +1,32 @@
-"""The steps of each kind of optimization, and the order in which done steps are undone."""
+"""The steps of each optimization type, and the order of their rollback."""
 
 from collections.abc import Sequence
-from typing import Literal
+from enum import StrEnum
 
 from optiinfra.domain.recommendation import RecommendationType
 
-OptimizationStatus = Literal["pending", "running", "completed", "rolling_back", "rolled_back", "failed"]
-StepStatus = Literal["running", "completed", "failed"]
 
-FINAL: frozenset[OptimizationStatus] = frozenset({"completed", "rolled_back", "failed"})
+class OptimizationStatus(StrEnum):
+    """State of an optimization."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    FAILED = "failed"
+
+
+class StepStatus(StrEnum):
+    """State of one step of an optimization, or of its rollback."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+FINAL = frozenset({OptimizationStatus.COMPLETED, OptimizationStatus.ROLLED_BACK, OptimizationStatus.FAILED})
+"""States in which an optimization has ended. Only a completed one can still be rolled back."""
 
 STEPS: dict[RecommendationType, tuple[str, ...]] = {
     "spot_migration": (
@@ -26,13 +44,13 @@ CANARY_SHARE = 0.2
 """Share of a deployment's traffic that a canary carries."""
 
 
-def undo_name(step: str) -> str:
-    """Name under which undoing `step` is shown."""
+def rollback_step(step: str) -> str:
+    """Public name of the rollback of `step`."""
     return f"undo_{step}"
 
 
-def undo_order(started: Sequence[str]) -> list[str]:
-    """Steps to undo, last begun first. A step that failed half way is undone as well."""
+def rollback_order(started: Sequence[str]) -> list[str]:
+    """Steps to roll back, the last started first. A step that failed is rolled back as well."""
     return list(reversed(started))
 
 

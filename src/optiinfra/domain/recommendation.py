@@ -1,6 +1,7 @@
-"""What a recommendation is, who makes it and who must agree."""
+"""Recommendations: types, risk, status, and the agents that must validate them."""
 
 from collections.abc import Collection
+from enum import StrEnum
 from typing import Literal
 
 AgentType = Literal["cost", "performance", "resource", "application"]
@@ -19,35 +20,39 @@ RecommendationType = Literal[
     "quality_rollback",
 ]
 RiskLevel = Literal["low", "medium", "high"]
-RecommendationStatus = Literal[
-    "pending",
-    "approved",
-    "rejected",
-    "executing",
-    "completed",
-    "failed",
-    "rolled_back",
-    "superseded",
-    "expired",
-]
 Lifecycle = Literal["on-demand", "spot"]
 InstanceState = Literal["pending", "running", "stopped", "terminated"]
+
+
+class RecommendationStatus(StrEnum):
+    """State of a recommendation; from `executing` on it follows its optimization."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXECUTING = "executing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    SUPERSEDED = "superseded"
+    EXPIRED = "expired"
+
 
 RISK_ORDER: dict[RiskLevel, int] = {"low": 0, "medium": 1, "high": 2}
 ADVICE_ONLY: frozenset[RecommendationType] = frozenset({"commitment", "region_advice"})
 
-# Who must agree with a change, besides the agent that proposes it.
+# The agents that must agree to a change, unless they proposed it.
 VALIDATORS: tuple[AgentType, ...] = ("performance", "application")
 
 
 def validators_of(proposer: AgentType) -> list[AgentType]:
-    """Who must have judged a recommendation before it may be approved: nobody judges their own."""
+    """The agents that must validate a recommendation before its approval: none validates its own."""
     return [agent for agent in VALIDATORS if agent != proposer]
 
 
-def awaited(proposer: AgentType, heard: Collection[AgentType]) -> list[AgentType]:
-    """The validators that have not spoken yet."""
-    return [agent for agent in validators_of(proposer) if agent not in heard]
+def pending_validators(proposer: AgentType, validated_by: Collection[AgentType]) -> list[AgentType]:
+    """The validators that have not given their verdict yet."""
+    return [agent for agent in validators_of(proposer) if agent not in validated_by]
 
 
 def within_risk(risk: RiskLevel, limit: RiskLevel) -> bool:

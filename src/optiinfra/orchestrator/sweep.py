@@ -8,6 +8,9 @@ import structlog
 from sqlalchemy import select
 
 from optiinfra.api.common import now
+from optiinfra.domain.analysis import AnalysisStatus
+from optiinfra.domain.inventory import CloudAccountStatus
+from optiinfra.domain.optimization import OptimizationStatus
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
 from optiinfra.orchestrator.background import is_under_way, start_in_background
 from optiinfra.orchestrator.customers.service import removal_of, remove_rest
@@ -46,22 +49,26 @@ async def _sweep(
     async with platform.database.transaction() as session:
         begun = list(
             await session.scalars(
-                select(analysis.id).where(analysis.status == "started", analysis.created_at <= before)
+                select(analysis.id).where(analysis.status == AnalysisStatus.STARTED, analysis.created_at <= before)
             )
         )
         approved = list(
             await session.scalars(
-                select(optimization.id).where(optimization.status == "pending", optimization.created_at <= before)
+                select(optimization.id).where(
+                    optimization.status == OptimizationStatus.PENDING, optimization.created_at <= before
+                )
             )
         )
         unwanted = list(
             await session.scalars(
                 select(optimization.id).where(
-                    optimization.status == "completed", optimization.rollback_reason.is_not(None)
+                    optimization.status == OptimizationStatus.COMPLETED, optimization.rollback_reason.is_not(None)
                 )
             )
         )
-        unseen = set(await session.scalars(select(account.customer_id).where(account.status == "discovering")))
+        unseen = set(
+            await session.scalars(select(account.customer_id).where(account.status == CloudAccountStatus.DISCOVERING))
+        )
         leaving = set(await session.scalars(select(models.Leaving.customer_id)))
     await _begin(analyses.start, begun)
     await _begin(runs.start, approved)

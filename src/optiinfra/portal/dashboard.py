@@ -10,7 +10,7 @@ from optiinfra.api.telemetry import MetricPoint
 from optiinfra.domain import recommendation as rules
 from optiinfra.domain import savings
 from optiinfra.domain.optimization import FINAL
-from optiinfra.domain.recommendation import AgentType
+from optiinfra.domain.recommendation import AgentType, RecommendationStatus
 from optiinfra.portal.platform import Platform
 
 
@@ -54,12 +54,16 @@ def refused(recommendation: Recommendation) -> bool:
 
 def awaited(recommendation: Recommendation) -> list[AgentType]:
     """The validators that have not spoken yet; nothing is approved before they have."""
-    return rules.awaited(recommendation.agent_type, {said.agent_type for said in recommendation.validations})
+    return rules.pending_validators(recommendation.agent_type, {said.agent_type for said in recommendation.validations})
 
 
 def approvable(recommendation: Recommendation) -> bool:
     """Whether it waits for nobody but the customer."""
-    return recommendation.status == "pending" and not refused(recommendation) and not awaited(recommendation)
+    return (
+        recommendation.status == RecommendationStatus.PENDING
+        and not refused(recommendation)
+        and not awaited(recommendation)
+    )
 
 
 async def overview(platform: Platform, token: str, customer_id: str) -> Overview:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from optiinfra.domain.optimization import FINAL, STEPS
+from optiinfra.domain.recommendation import RecommendationStatus
 from optiinfra.kit.problems import Problem, not_found
 from optiinfra.portal import dashboard
 from optiinfra.portal.browser import set_session_cookie
@@ -95,8 +96,10 @@ async def home(platform: CurrentPlatform, access: CurrentAccess) -> Response:
     last_event = await _last_event(platform, access)
     data = await dashboard.overview(platform, access.token, access.identity.customer_id)
     known = data.figures.recommendations
-    pending = sorted((one for one in known if one.status == "pending"), key=lambda one: -one.estimated_savings)
-    objected = [one for one in known if one.status == "rejected" and refused(one)][:_OBJECTED_SHOWN]
+    pending = sorted(
+        (one for one in known if one.status == RecommendationStatus.PENDING), key=lambda one: -one.estimated_savings
+    )
+    objected = [one for one in known if one.status == RecommendationStatus.REJECTED and refused(one)][:_OBJECTED_SHOWN]
     return _page(
         "home.html",
         identity=access.identity,

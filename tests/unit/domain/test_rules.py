@@ -38,8 +38,8 @@ def test_spot_migration_has_the_seven_steps_in_order() -> None:
 
 
 def test_undoing_begins_with_the_step_that_was_begun_last() -> None:
-    assert optimization.undo_order(["a", "b", "c"]) == ["c", "b", "a"]
-    assert optimization.undo_name("deploy_canary") == "undo_deploy_canary"
+    assert optimization.rollback_order(["a", "b", "c"]) == ["c", "b", "a"]
+    assert optimization.rollback_step("deploy_canary") == "undo_deploy_canary"
 
 
 @given(
@@ -116,9 +116,9 @@ def test_a_total_does_not_depend_on_the_order(cents: list[int], rng: Random) -> 
 
 @given(st.lists(st.sampled_from(optimization.STEPS["spot_migration"]), unique=True))
 def test_undoing_undoes_what_was_begun_and_nothing_else(begun: list[str]) -> None:
-    undone = optimization.undo_order(begun)
+    undone = optimization.rollback_order(begun)
     assert sorted(undone) == sorted(begun)
-    assert optimization.undo_order(undone) == begun
+    assert optimization.rollback_order(undone) == begun
 
 
 agent_types = st.sampled_from(get_args(recommendation.AgentType))
@@ -126,7 +126,7 @@ agent_types = st.sampled_from(get_args(recommendation.AgentType))
 
 @given(agent_types, st.lists(agent_types))
 def test_who_is_awaited_has_not_spoken_and_may(proposer: recommendation.AgentType, heard: list[Any]) -> None:
-    awaited = recommendation.awaited(proposer, heard)
+    awaited = recommendation.pending_validators(proposer, heard)
     assert not {proposer, *heard} & set(awaited)
     assert {*awaited, *heard} >= set(recommendation.validators_of(proposer))
     assert recommendation.validators_of(proposer), "somebody must judge it"

@@ -7,12 +7,12 @@ import pytest
 
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Optimization, Result, Step
-from optiinfra.domain.optimization import STEPS, undo_name
+from optiinfra.domain.optimization import STEPS, rollback_step
 from tests.helpers.migration_faults import Ended, Estate, faults_of
 
 OLD, NEW, OTHER = ("p4de.24xlarge", "on-demand"), ("p4de.24xlarge", "spot"), ("p5.48xlarge", "on-demand")
 DONE = STEPS["spot_migration"]
-BACK = tuple(undo_name(step) for step in reversed(DONE[:3]))
+BACK = tuple(rollback_step(step) for step in reversed(DONE[:3]))
 RESULT = Result(success=True, predicted_savings=1.0, actual_savings=1.0)
 UNDONE_RESULT = Result(success=False, predicted_savings=1.0, original_state_restored=True, error="on request")
 READY = [{"replica_id": "a", "state": "ready"}, {"replica_id": "b", "state": "ready"}]

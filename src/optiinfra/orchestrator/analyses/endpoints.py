@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from sqlalchemy import select
 
 from optiinfra.api.recommendations import Analysis, AnalysisStarted, Analyze
+from optiinfra.domain.analysis import AnalysisStatus
 from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.problems import not_found
@@ -36,7 +37,9 @@ async def analyze(
     analysis_id = new_id("anal")
     async with platform.database.transaction() as session:
         session.add(
-            models.Analysis(id=analysis_id, customer_id=customer_id, agent_type=body.agent_type, status="started")
+            models.Analysis(
+                id=analysis_id, customer_id=customer_id, agent_type=body.agent_type, status=AnalysisStatus.STARTED
+            )
         )
         await session.flush()
         payload = {"analysis_id": analysis_id}

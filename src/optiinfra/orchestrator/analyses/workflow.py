@@ -13,7 +13,8 @@ from optiinfra.api.common import now
 from optiinfra.api.customers import Deployment, Preferences
 from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.clouds.protocol import CloudError
-from optiinfra.domain.recommendation import AgentType, validators_of
+from optiinfra.domain.analysis import AnalysisStatus
+from optiinfra.domain.recommendation import AgentType, RecommendationStatus, validators_of
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.problems import Problem
 from optiinfra.orchestrator.agents import service as agents
@@ -153,7 +154,11 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
         limit = Preferences.model_validate(customer.preferences).auto_approve_below
         approved: list[str] = []
         for row in rows:
-            if row.status in ("pending", "approved") and row.risk_level == "low" and row.estimated_savings < limit:
+            if (
+                row.status in (RecommendationStatus.PENDING, RecommendationStatus.APPROVED)
+                and row.risk_level == "low"
+                and row.estimated_savings < limit
+            ):
                 try:
                     approved.append(await recommendations.approve(self._platform, customer.id, row.id, "preferences"))
                 except Problem as problem:  # the customer was faster, or another change is on its way
@@ -161,21 +166,21 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
         return approved
 
     async def _complete(self, analysis_id: str, summary: str) -> None:
-        await self._finish(analysis_id, "completed", summary=summary)
+        await self._finish(analysis_id, AnalysisStatus.COMPLETED, summary=summary)
 
     async def _fail(self, analysis_id: str, error: str) -> bool:
         log.warning("analysis failed", analysis_id=analysis_id, error=error)
-        return await self._finish(analysis_id, "failed", error=error)
+        return await self._finish(analysis_id, AnalysisStatus.FAILED, error=error)
 
     async def _finish(
-        self, analysis_id: str, status: str, summary: str | None = None, error: str | None = None
+        self, analysis_id: str, status: AnalysisStatus, summary: str | None = None, error: str | None = None
     ) -> bool:
         """False when there is nothing to finish: the customer left, with everything of theirs."""
         async with self._platform.database.transaction() as session:
             row = await session.get(models.Analysis, analysis_id, with_for_update=True)
             if row is None:
                 return False
-            if row.status != "started":
+            if row.status != AnalysisStatus.STARTED:
                 return True
             row.status, row.summary, row.error, row.completed_at = status, summary, error, now()
             payload = {"analysis_id": analysis_id, "status": status, "summary": summary, "error": error}

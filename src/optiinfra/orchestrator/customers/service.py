@@ -4,7 +4,8 @@ from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from optiinfra.api.customers import Customer, Onboard, Preferences
-from optiinfra.domain.optimization import FINAL
+from optiinfra.domain.inventory import CloudAccountStatus
+from optiinfra.domain.optimization import FINAL, OptimizationStatus
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.problems import Problem, not_found
 from optiinfra.orchestrator.background import under_way
@@ -45,12 +46,17 @@ async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard)
         customer_id=customer_id,
         account_id=body.account_id,
         external_id=body.external_id,
-        status="discovering",
+        status=CloudAccountStatus.DISCOVERING,
         **account,
     )
     statement = statement.on_conflict_do_update(
         index_elements=["customer_id", "provider", "region", "role_arn"],
-        set_={"status": "discovering", "error": None, "external_id": body.external_id, "as_of": func.clock_timestamp()},
+        set_={
+            "status": CloudAccountStatus.DISCOVERING,
+            "error": None,
+            "external_id": body.external_id,
+            "as_of": func.clock_timestamp(),
+        },
     )
     async with platform.database.transaction() as session:
         # The customer before the account, as who deletes it does: otherwise each could wait for the other.
@@ -93,7 +99,10 @@ async def _remove_row(platform: Platform, customer_id: str) -> bool:
     """Delete the customer's row and what hangs on it, and note that they are leaving; whether there was one."""
     table = models.Optimization
     # One that is to be undone is as good as running, though its undoing may not have begun.
-    under_way = or_(table.status.not_in(FINAL), and_(table.status == "completed", table.rollback_reason.is_not(None)))
+    under_way = or_(
+        table.status.not_in(FINAL),
+        and_(table.status == OptimizationStatus.COMPLETED, table.rollback_reason.is_not(None)),
+    )
     async with platform.database.transaction() as session:
         # In the order in which events are recorded: what they tell of before the customer, who numbers them.
         for locked in (table, models.Recommendation, models.Analysis, models.Deployment):

@@ -14,6 +14,7 @@ from optiinfra.api.customers import Deployment, DiscoveredDeployment, Infrastruc
 from optiinfra.clouds.price_book import UnknownPriceError
 from optiinfra.clouds.protocol import Cloud, CloudError, CloudInstance
 from optiinfra.domain.hardware import INSTANCE_TYPES
+from optiinfra.domain.inventory import CloudAccountStatus, inventory_status
 from optiinfra.domain.savings import monthly, total
 from optiinfra.kit.retries import DeadlineError, retry_until_deadline
 from optiinfra.orchestrator.background import under_way
@@ -67,11 +68,9 @@ async def account_of(session: AsyncSession, customer_id: str, instance_ids: Coll
 async def describe(session: AsyncSession, customer_id: str) -> Infrastructure:
     """All that is stored of the customer's estate; asks no cloud."""
     clouds = await accounts(session, customer_id)
-    failed = next((cloud for cloud in clouds if cloud.status == "failed"), None)
-    known = {cloud.status for cloud in clouds}
-    status = "failed" if failed else "discovering" if "discovering" in known else "discovered" if known else "pending"
+    failed = next((cloud for cloud in clouds if cloud.status == CloudAccountStatus.FAILED), None)
     return Infrastructure(
-        status=status,
+        status=inventory_status([CloudAccountStatus(cloud.status) for cloud in clouds]),
         error=failed.error if failed else None,
         instances=[_instance(*row) for row in await repository.instances(session, customer_id)],
         vllm_deployments=[_deployment(row) for row in await repository.present_deployments(session, customer_id)],
@@ -176,14 +175,14 @@ async def _look(platform: Platform, customer_id: str) -> Infrastructure:
         # Before their rows, as who deletes the customer does: otherwise each could wait for the other.
         await session.get_one(models.Customer, customer_id, with_for_update={"key_share": True})
         newest = [each for each in await accounts(session, customer_id) if each.id in listed and each.as_of <= began]
-        unseen = [account for account in newest if account.status == "discovering"]
+        unseen = [account for account in newest if account.status == CloudAccountStatus.DISCOVERING]
         for account in newest:
             account.as_of = began
             await _store(session, platform, account, listed[account.id])
         await _update_idle(session, customer_id)
         await session.flush()
         infrastructure = await describe(session, customer_id)
-        if any(account.status == "discovered" for account in unseen):
+        if any(account.status == CloudAccountStatus.DISCOVERED for account in unseen):
             payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
             await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
     for account in newest:
@@ -210,9 +209,9 @@ async def _store(
     session: AsyncSession, platform: Platform, account: models.CloudAccount, listing: _Listing | BaseException
 ) -> None:
     if isinstance(listing, BaseException):
-        account.status, account.error = "failed", str(listing)
+        account.status, account.error = CloudAccountStatus.FAILED, str(listing)
     else:
-        account.status, account.error = "discovered", None
+        account.status, account.error = CloudAccountStatus.DISCOVERED, None
         await _store_instances(session, platform, account, *listing)
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.recommendations import Optimization, Result, Step
-from optiinfra.domain.optimization import FINAL
+from optiinfra.domain.optimization import FINAL, OptimizationStatus
 from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.kit.problems import Problem, not_found
@@ -51,10 +51,10 @@ async def rollback(
     customer_id = require_user(principal, APPROVERS)
     async with platform.database.transaction() as session:
         row = await _get(session, customer_id, optimization_id, lock=True)
-        if row.status in FINAL and row.status != "completed":
+        if row.status in FINAL and row.status != OptimizationStatus.COMPLETED:
             raise Problem(409, "not_executable", f"the optimization is {row.status}: there is nothing to go back from")
         row.rollback_reason = row.rollback_reason or ON_REQUEST
-        completed = row.status == "completed"
+        completed = row.status == OptimizationStatus.COMPLETED
         shown = await _to_wire(session, row)
     if completed:
         await workflows.start_rollback(optimization_id)

@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from optiinfra.api.common import now
 from optiinfra.api.events import EventType
 from optiinfra.api.recommendations import Result
-from optiinfra.domain.optimization import FINAL, STEPS, OptimizationStatus
+from optiinfra.domain.optimization import FINAL, STEPS, OptimizationStatus, StepStatus
+from optiinfra.domain.recommendation import RecommendationStatus
 from optiinfra.orchestrator.events.service import record
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
@@ -21,11 +22,11 @@ async def begin_step(database: Database, optimization_id: str, name: str) -> mod
     """Note that a step begins, or begins again after a crash. One that is completed is returned as it is."""
     async with database.transaction() as session:
         optimization = await _lock(session, optimization_id)
-        if optimization.status == "pending":
-            optimization.status, optimization.started_at = "running", now()
+        if optimization.status == OptimizationStatus.PENDING:
+            optimization.status, optimization.started_at = OptimizationStatus.RUNNING, now()
             recommendation = await session.get_one(models.Recommendation, optimization.recommendation_id)
-            recommendation.status = "executing"
-            await _record(session, optimization, "optimization_started", {}, status="running")
+            recommendation.status = RecommendationStatus.EXECUTING
+            await _record(session, optimization, "optimization_started", {}, status=OptimizationStatus.RUNNING)
         step = await session.get(models.OptimizationStep, (optimization_id, name))
         if step is None:
             begun = await session.scalars(
@@ -35,14 +36,14 @@ async def begin_step(database: Database, optimization_id: str, name: str) -> mod
                 optimization_id=optimization_id,
                 name=name,
                 position=len(begun.all()),
-                status="running",
+                status=StepStatus.RUNNING,
                 attempt=1,
                 started_at=now(),
                 detail={},
             )
             session.add(step)
-            await _record(session, optimization, "step_started", {}, step=name, status="running")
-        elif step.status == "running":
+            await _record(session, optimization, "step_started", {}, step=name, status=StepStatus.RUNNING)
+        elif step.status == StepStatus.RUNNING:
             step.attempt += 1
     return step
 
@@ -54,9 +55,9 @@ async def end_step(
     async with database.transaction() as session:
         optimization = await _lock(session, optimization_id)
         step = await session.get_one(models.OptimizationStep, (optimization_id, name))
-        if step.status != "running":
+        if step.status != StepStatus.RUNNING:
             return
-        step.status = "failed" if error else "completed"
+        step.status = StepStatus.FAILED if error else StepStatus.COMPLETED
         step.completed_at = now()
         step.detail = detail | ({"error": error} if error else {})
         event: EventType = "step_failed" if error else "step_completed"
@@ -68,7 +69,7 @@ async def begin_rollback(database: Database, optimization_id: str, reason: str) 
     """Note that what was done is being undone, and why."""
     async with database.transaction() as session:
         optimization = await _lock(session, optimization_id)
-        optimization.status, optimization.rollback_reason = "rolling_back", reason
+        optimization.status, optimization.rollback_reason = OptimizationStatus.ROLLING_BACK, reason
 
 
 async def was_begun(database: Database, optimization_id: str, name: str) -> bool:
@@ -81,9 +82,9 @@ async def complete(database: Database, optimization_id: str, result: Result) -> 
     """Note that all steps are done; or return why not, when going back was asked for meanwhile."""
     async with database.transaction() as session:
         optimization = await _lock(session, optimization_id)
-        if optimization.status == "running" and optimization.rollback_reason is None:
-            await _end(session, optimization, "completed", result)
-        return optimization.rollback_reason if optimization.status == "running" else None
+        if optimization.status == OptimizationStatus.RUNNING and optimization.rollback_reason is None:
+            await _end(session, optimization, OptimizationStatus.COMPLETED, result)
+        return optimization.rollback_reason if optimization.status == OptimizationStatus.RUNNING else None
 
 
 async def finish(database: Database, optimization_id: str, status: OptimizationStatus, result: Result) -> None:
@@ -100,8 +101,10 @@ async def _end(
     optimization.status, optimization.completed_at = status, now()
     optimization.result = result.model_dump(mode="json")
     recommendation = await session.get_one(models.Recommendation, optimization.recommendation_id)
-    recommendation.status = status
-    event: EventType = "optimization_completed" if status == "completed" else "optimization_rolled_back"
+    recommendation.status = RecommendationStatus(status)
+    event: EventType = (
+        "optimization_completed" if status == OptimizationStatus.COMPLETED else "optimization_rolled_back"
+    )
     await _record(session, optimization, event, optimization.result, status=status)
 
 
@@ -121,7 +124,7 @@ async def _record(
     await session.flush()
     table = models.OptimizationStep
     done = await session.scalars(
-        select(table.name).where(table.optimization_id == optimization.id, table.status == "completed")
+        select(table.name).where(table.optimization_id == optimization.id, table.status == StepStatus.COMPLETED)
     )
     plan = STEPS[optimization.type]  # type: ignore[index]  # written from the same literals
     await record(

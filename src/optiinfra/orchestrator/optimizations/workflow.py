@@ -14,7 +14,7 @@ from optiinfra.api.common import now
 from optiinfra.api.recommendations import Result
 from optiinfra.clouds.patience import patiently
 from optiinfra.clouds.protocol import CloudError
-from optiinfra.domain.optimization import STEPS, OptimizationStatus, undo_name, undo_order
+from optiinfra.domain.optimization import STEPS, OptimizationStatus, StepStatus, rollback_order, rollback_step
 from optiinfra.kit.logging import bind_trace
 from optiinfra.orchestrator.agents.service import AgentError
 from optiinfra.orchestrator.durable import begin, patient, unfailing
@@ -87,10 +87,10 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
 
     async def _undo_all(self, optimization_id: str, begun: list[str], failure: str) -> None:
         await DBOS.run_step_async(unfailing("begin_rollback"), self._begin_rollback, optimization_id, failure)
-        for step in undo_order(begun):
-            problem = await self._step(undo_name(step), self._undo, optimization_id, step)
+        for step in rollback_order(begun):
+            problem = await self._step(rollback_step(step), self._undo, optimization_id, step)
             if problem is not None:
-                why = f"{failure}; then {undo_name(step)} failed: {problem}"
+                why = f"{failure}; then {rollback_step(step)} failed: {problem}"
                 await DBOS.run_step_async(unfailing("finish"), self._finish, optimization_id, why)
                 return
         try:
@@ -127,13 +127,13 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         row, _ = await self._rows(optimization_id)
         if row.snapshot is None or not await journal.was_begun(self._platform.database, optimization_id, step):
             return None  # nothing was changed
-        return await self._act(optimization_id, undo_name(step), step, STEP_ACTIONS[step].undo)
+        return await self._act(optimization_id, rollback_step(step), step, STEP_ACTIONS[step].undo)
 
     async def _act(self, optimization_id: str, shown: str, step: str, action: StepAction) -> str | None:
         """Do one step, or undo it, unless it was done before a crash. Returns why it failed."""
         row = await journal.begin_step(self._platform.database, optimization_id, shown)
-        if row.status != "running":
-            return str(row.detail["error"]) if row.status == "failed" else None
+        if row.status != StepStatus.RUNNING:
+            return str(row.detail["error"]) if row.status == StepStatus.FAILED else None
         optimization, _ = await self._rows(optimization_id)
         if row.attempt > 1:  # what was ordered before the crash and is unanswered is ordered anew
             await withdraw(self._platform, optimization.customer_id, f"{optimization_id}:{shown}:")
@@ -234,12 +234,12 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         result = (await self._unsuccessful(optimization_id, failure)).model_copy(
             update={"original_state_restored": restored}
         )
-        status: OptimizationStatus = "failed" if restored is False else "rolled_back"
+        status = OptimizationStatus.FAILED if restored is False else OptimizationStatus.ROLLED_BACK
         await journal.finish(self._platform.database, optimization_id, status, result)
 
     async def _finish(self, optimization_id: str, failure: str) -> None:
         result = await self._unsuccessful(optimization_id, failure)
-        await journal.finish(self._platform.database, optimization_id, "failed", result)
+        await journal.finish(self._platform.database, optimization_id, OptimizationStatus.FAILED, result)
 
     async def _unsuccessful(self, optimization_id: str, failure: str) -> Result:
         """The result of what did not come about, from what is known of it: nobody outside is asked."""

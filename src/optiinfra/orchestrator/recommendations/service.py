@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Recommendation
-from optiinfra.domain.optimization import FINAL
-from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus, awaited
+from optiinfra.domain.optimization import FINAL, OptimizationStatus
+from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus, pending_validators
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.logging import trace_id
 from optiinfra.kit.problems import Problem, not_found
@@ -39,9 +39,9 @@ async def store(
             table.customer_id == customer_id,
             table.deployment_id == draft.deployment_id,
             table.draft["type"].astext == draft.type,
-            table.status == "pending",
+            table.status == RecommendationStatus.PENDING,
         )
-        await session.execute(update(table).where(*older).values(status="superseded"))
+        await session.execute(update(table).where(*older).values(status=RecommendationStatus.SUPERSEDED))
         session.add(
             table(
                 id=recommendation_id,
@@ -49,7 +49,7 @@ async def store(
                 analysis_id=analysis_id,
                 deployment_id=draft.deployment_id,
                 agent_type=agent_type,
-                status="pending",
+                status=RecommendationStatus.PENDING,
                 draft=draft.model_dump(mode="json"),
                 validations=[],
                 expires_at=now() + timedelta(seconds=platform.settings.recommendation_ttl_seconds),
@@ -73,8 +73,8 @@ async def add_validation(session: AsyncSession, recommendation_id: str, validati
     if any(given["agent_type"] == validation.agent_type for given in row.validations):
         return
     row.validations = [*row.validations, validation.model_dump(mode="json")]
-    if not validation.approved and row.status == "pending":
-        row.status = "rejected"
+    if not validation.approved and row.status == RecommendationStatus.PENDING:
+        row.status = RecommendationStatus.REJECTED
     payload = {"recommendation_id": row.id, "approved": validation.approved, "reason": validation.reason}
     await record(
         session, row.customer_id, "recommendation_validated", "agent", payload, agent_type=validation.agent_type
@@ -87,10 +87,10 @@ async def listing(
     """The customer's recommendations, newest first."""
     table = models.Recommendation
     query = select(table).where(table.customer_id == customer_id)
-    if status == "expired":
-        query = query.where(table.status == "pending", table.expires_at <= now())
-    elif status == "pending":
-        query = query.where(table.status == "pending", table.expires_at > now())
+    if status == RecommendationStatus.EXPIRED:
+        query = query.where(table.status == RecommendationStatus.PENDING, table.expires_at <= now())
+    elif status == RecommendationStatus.PENDING:
+        query = query.where(table.status == RecommendationStatus.PENDING, table.expires_at > now())
     elif status is not None:
         query = query.where(table.status == status)
     async with platform.database.transaction() as session:
@@ -116,11 +116,11 @@ async def approve(platform: Platform, customer_id: str, recommendation_id: str, 
             customer_id=customer_id,
             recommendation_id=recommendation_id,
             type=draft.type,
-            status="pending",
+            status=OptimizationStatus.PENDING,
             trace_id=trace_id(),
         )
         session.add(optimization)
-        row.status = "approved"
+        row.status = RecommendationStatus.APPROVED
         payload = {"recommendation_id": recommendation_id, "approved_by": approver}
         await record(
             session,
@@ -137,9 +137,9 @@ async def reject(platform: Platform, customer_id: str, recommendation_id: str, r
     """Reject a pending recommendation."""
     async with platform.database.transaction() as session:
         row = await _lock(session, customer_id, recommendation_id)
-        if (shown := to_wire(row)).status != "pending":
+        if (shown := to_wire(row)).status != RecommendationStatus.PENDING:
             raise _not_pending(shown)
-        row.status = "rejected"
+        row.status = RecommendationStatus.REJECTED
         payload = {"recommendation_id": recommendation_id, "reason": reason, "rejected_by": by}
         await record(session, customer_id, "recommendation_rejected", "customer", payload)
     return to_wire(row)
@@ -148,7 +148,8 @@ async def reject(platform: Platform, customer_id: str, recommendation_id: str, r
 def to_wire(row: models.Recommendation) -> Recommendation:
     """As the API shows it; a pending one past its time is expired."""
     draft = Draft.model_validate(row.draft)
-    status = "expired" if row.status == "pending" and row.expires_at <= now() else row.status
+    expired = row.status == RecommendationStatus.PENDING and row.expires_at <= now()
+    status = RecommendationStatus.EXPIRED if expired else row.status
     return Recommendation(
         id=row.id,
         agent_type=row.agent_type,
@@ -166,11 +167,11 @@ def _must_be_approvable(recommendation: Recommendation) -> None:
             refusal = f"the {validation.agent_type} agent refused it: {validation.reason}"
             raise Problem(409, "refused_by_validator", refusal)
     spoken = {validation.agent_type for validation in recommendation.validations}
-    if silent := awaited(recommendation.agent_type, spoken):
+    if silent := pending_validators(recommendation.agent_type, spoken):
         raise Problem(409, "not_validated", f"not yet judged by: {', '.join(silent)}")
     if recommendation.type in ADVICE_ONLY:
         raise Problem(409, "not_executable", "this is advice for you to follow; the platform cannot carry it out")
-    if recommendation.status != "pending":
+    if recommendation.status != RecommendationStatus.PENDING:
         raise _not_pending(recommendation)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from optiinfra.api.common import Wire, now
 from optiinfra.api.customers import InstallCommand
 from optiinfra.api.runtimes import Command, CommandKind, CommandResult
+from optiinfra.domain.command import CommandStatus
 from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.orchestrator.platform import Platform
@@ -89,13 +90,13 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
         idempotency_key=key,
         kind=kind,
         payload=payload.model_dump(mode="json"),
-        status="pending",
+        status=CommandStatus.PENDING,
     )
     given = statement.on_conflict_do_update(
         index_elements=["customer_id", "idempotency_key"],
         set_={
             "payload": statement.excluded.payload,
-            "status": "pending",
+            "status": CommandStatus.PENDING,
             "error": None,
             "completed_at": None,
             "delivered_to": None,
@@ -106,7 +107,7 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
     async def answered() -> models.Command | None:
         async with platform.database.transaction() as session:
             row = await session.get_one(table, command_id)
-        return row if row.status != "pending" else None
+        return row if row.status != CommandStatus.PENDING else None
 
     deadline = platform.settings.command_seconds
     try:
@@ -127,7 +128,7 @@ async def order(platform: Platform, customer_id: str, key: str, kind: CommandKin
         raise CommandError(
             f"the runtime did not answer {kind} within {deadline:.0f} s ({await _seen(platform, customer_id)})"
         )
-    if row.status == "failed":
+    if row.status == CommandStatus.FAILED:
         raise CommandError(f"the runtime could not {kind}: {row.error}")
     return row.output or {}
 
@@ -138,11 +139,11 @@ async def withdraw(platform: Platform, customer_id: str, key_prefix: str) -> Non
     unanswered = (
         table.customer_id == customer_id,
         table.idempotency_key.startswith(key_prefix, autoescape=True),
-        table.status == "pending",
+        table.status == CommandStatus.PENDING,
     )
     async with platform.database.transaction() as session:
         await session.execute(
-            update(table).where(*unanswered).values(status="failed", error=_TAKEN_BACK, completed_at=now())
+            update(table).where(*unanswered).values(status=CommandStatus.FAILED, error=_TAKEN_BACK, completed_at=now())
         )
 
 
@@ -152,8 +153,8 @@ async def answer(platform: Platform, customer_id: str, command_id: str, result: 
         row = await session.get(models.Command, command_id, with_for_update=True)
         if row is None or row.customer_id != customer_id:
             return False
-        if row.status == "pending":
-            row.status = "done" if result.ok else "failed"
+        if row.status == CommandStatus.PENDING:
+            row.status = CommandStatus.DONE if result.ok else CommandStatus.FAILED
             row.output, row.error, row.completed_at = result.output, result.error, now()
             notify_after_commit(session, f"command:{command_id}")
     return True
@@ -164,7 +165,7 @@ async def _take(platform: Platform, customer_id: str, runtime_id: str) -> list[C
     long_ago = now() - timedelta(seconds=platform.settings.command_redelivery_seconds)
     due = (
         select(table)
-        .where(table.customer_id == customer_id, table.status == "pending")
+        .where(table.customer_id == customer_id, table.status == CommandStatus.PENDING)
         .where(or_(table.delivered_to.is_distinct_from(runtime_id), table.delivered_at < long_ago))
         .order_by(table.created_at)
         .with_for_update(skip_locked=True)
