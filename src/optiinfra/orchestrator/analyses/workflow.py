@@ -131,7 +131,11 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
                 await recommendations.add_validation(session, recommendation_id, validation)
             if validation.baseline_quality is not None:
                 await store_figure(
-                    self._platform, row.customer_id, row.deployment_id, "quality_score", validation.baseline_quality
+                    self._platform,
+                    row.customer_id,
+                    deployment.deployment_id,
+                    "quality_score",
+                    validation.baseline_quality,
                 )
 
     async def _ask_golden_prompts(self, row: models.Recommendation, deployment: Deployment) -> list[GoldenAnswer]:
