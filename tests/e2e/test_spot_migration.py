@@ -113,12 +113,17 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
 
     with scenario.phase("Checking savings"):
         cost_after, deployment_after = (cloud_truth.monthly_cost(acme.seeded, name) for name in (None, MOVED))
-        assert_cost_reduced(deployment_cost, deployment_after, at_least_percent=40)
+        assert_cost_reduced(
+            deployment_cost,
+            deployment_after,
+            at_least_percent=40,
+            predicted_savings=result.predicted_savings,
+            actual_savings=result.actual_savings,
+        )
         assert result.cost_before == pytest.approx(deployment_cost, abs=0.02)
         assert result.cost_after == pytest.approx(deployment_after, abs=0.02)
         assert result.actual_savings is not None
         assert result.actual_savings == pytest.approx(cost_at_first - cost_after, abs=0.05)
-        assert result.actual_savings >= 0.8 * result.predicted_savings
         assert _dashboard(acme)["current_spend"] == pytest.approx(cost_after, abs=0.05)
         assert _dashboard(acme)["realized_savings"] == pytest.approx(result.actual_savings)
         scenario.say(f"Monthly cost now: ${cost_after:,.0f}, {_percent(cost_at_first, cost_after)} of the estate less")

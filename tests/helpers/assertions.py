@@ -6,14 +6,27 @@ from optiinfra.api.recommendations import Optimization, Recommendation, Result
 from optiinfra.domain.optimization import STEPS
 
 KEPT_QUALITY = 0.95
+REALIZED_SAVINGS = 0.80
+"""Share of the predicted savings that must come true."""
 
 
-def assert_cost_reduced(before: float, after: float, at_least_percent: float) -> None:
-    """The cost fell by more than so many percent of what it was."""
+def assert_cost_reduced(
+    before: float, after: float, at_least_percent: float, *, predicted_savings: float, actual_savings: float | None
+) -> None:
+    """The cost fell by more than so many percent, and at least 80% of the predicted savings came true.
+
+    Costs and savings are dollars a month.
+    """
     assert before > 0, f"the cost before is ${before:,.2f}: nothing could be reduced"
     reduction = (before - after) / before * 100
     assert reduction > at_least_percent, (
         f"cost ${before:,.2f} -> ${after:,.2f} a month is {reduction:.1f}% less; more than {at_least_percent}% was due"
+    )
+    assert predicted_savings > 0, f"predicted savings are ${predicted_savings:,.2f}: nothing was predicted"
+    assert actual_savings is not None, "the actual savings were not measured"
+    assert actual_savings >= REALIZED_SAVINGS * predicted_savings, (
+        f"saved ${actual_savings:,.2f} a month, {actual_savings / predicted_savings:.0%} of the predicted "
+        f"${predicted_savings:,.2f}; at least {REALIZED_SAVINGS:.0%} was due"
     )
 
 

@@ -1,4 +1,4 @@
-"""The scenarios' own assertions: each passes what is right, and fails each way of being wrong."""
+"""The scenarios' assertions: each passes on correct results and fails on every kind of wrong one."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,17 +63,34 @@ def said(agent: str, *, approved: bool = True, reason: str = "because") -> Valid
     return Validation(agent_type=agent, approved=approved, reason=reason)
 
 
-def test_cost_reduced() -> None:
-    assert_cost_reduced(100.0, 50.0, at_least_percent=40)
+@pytest.mark.parametrize("actual", [40.0, 60.0])
+def test_cost_reduced_with_80_percent_of_the_predicted_savings_passes(actual: float) -> None:
+    assert_cost_reduced(100.0, 50.0, at_least_percent=40, predicted_savings=50.0, actual_savings=actual)
 
 
 @pytest.mark.parametrize(("before", "after"), [(100.0, 60.0), (100.0, 130.0), (0.0, 0.0)])
-def test_cost_not_reduced_enough(before: float, after: float) -> None:
+def test_cost_reduced_with_too_small_a_reduction_fails(before: float, after: float) -> None:
     with pytest.raises(AssertionError):
-        assert_cost_reduced(before, after, at_least_percent=40)
+        assert_cost_reduced(before, after, at_least_percent=40, predicted_savings=50.0, actual_savings=50.0)
 
 
-def test_quality_maintained() -> None:
+@pytest.mark.parametrize(
+    ("predicted", "actual", "message"),
+    [
+        (50.0, 39.99, r"saved \$39.99 a month, 80% of the predicted \$50.00; at least 80% was due"),
+        (50.0, -1.0, "at least 80% was due"),
+        (50.0, None, "not measured"),
+        (0.0, 0.0, "nothing was predicted"),
+    ],
+)
+def test_cost_reduced_with_less_than_80_percent_of_the_predicted_savings_fails(
+    predicted: float, actual: float | None, message: str
+) -> None:
+    with pytest.raises(AssertionError, match=message):
+        assert_cost_reduced(100.0, 50.0, at_least_percent=40, predicted_savings=predicted, actual_savings=actual)
+
+
+def test_quality_maintained_passes() -> None:
     assert_quality_maintained(result(), slo=0.9)
 
 
@@ -86,12 +103,12 @@ def test_quality_maintained() -> None:
         ({"quality_lower_bound": None}, 0.9),
     ],
 )
-def test_quality_not_maintained(changes: dict[str, Any], slo: float) -> None:
+def test_quality_maintained_with_too_low_or_unmeasured_quality_fails(changes: dict[str, Any], slo: float) -> None:
     with pytest.raises(AssertionError):
         assert_quality_maintained(result(**changes), slo)
 
 
-def test_optimization_successful() -> None:
+def test_optimization_successful_passes() -> None:
     assert assert_optimization_successful(optimization()) == result()
 
 
@@ -110,12 +127,12 @@ def test_optimization_successful() -> None:
         {"result": result(success=False)},
     ],
 )
-def test_optimization_not_successful(changes: dict[str, Any]) -> None:
+def test_optimization_successful_with_anything_amiss_fails(changes: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
         assert_optimization_successful(optimization(**changes))
 
 
-def test_multi_agent_coordination() -> None:
+def test_multi_agent_coordination_passes() -> None:
     judged = recommendation(said("performance"), said("application", approved=False))
     assert_multi_agent_coordination(judged, "cost", {"performance": True, "application": False})
 
@@ -131,6 +148,6 @@ def test_multi_agent_coordination() -> None:
         recommendation(said("performance"), said("application")).model_copy(update={"agent_type": "resource"}),
     ],
 )
-def test_no_multi_agent_coordination(judged: Recommendation) -> None:
+def test_multi_agent_coordination_with_other_validations_fails(judged: Recommendation) -> None:
     with pytest.raises(AssertionError):
         assert_multi_agent_coordination(judged, "cost", {"performance": True, "application": True})
