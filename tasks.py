@@ -147,7 +147,7 @@ def health_check(_context: Context, name: str = DEFAULT_NAME, json: bool = False
 def check_consistency(_context: Context, name: str = DEFAULT_NAME, json: bool = False) -> None:
     """Show every reference between stores and clouds to what is not there; exit 1 if there is one."""
     with user_errors():
-        answer = consistency.ask(startup.needed(name))
+        answer = consistency.fetch(startup.needed(name))
     if json:
         print_json(answer)
     else:

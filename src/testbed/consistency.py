@@ -23,7 +23,7 @@ ANSWER_SECONDS = 60.0
 """Every store and cloud account is read, twice where something seems to dangle."""
 
 
-def ask(environment: Environment) -> dict[str, Any]:
+def fetch(environment: Environment) -> dict[str, Any]:
     """The answer of ``GET /admin/consistency``; SetupError when there is none."""
     url = f"{environment.url('orchestrator')}/admin/consistency"
     headers = {"Authorization": f"Bearer {environment.credentials['admin_token']}"}
@@ -64,7 +64,7 @@ def main() -> int:
     target = evidence.folder_of(arguments.session) / "consistency.json"
     target.unlink(missing_ok=True)
     try:
-        answer = ask(startup.needed(arguments.name))
+        answer = fetch(startup.needed(arguments.name))
     except SetupError as error:
         print(f"consistency: {error}", file=sys.stderr)  # noqa: T201
         return 1

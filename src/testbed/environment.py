@@ -97,7 +97,7 @@ class Environment:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The parts that this environment runs itself."""
-        return PARTS if self.over is None else tuple(part for part in PARTS if part.covered)
+        return PARTS if self.over is None else tuple(part for part in PARTS if part.is_platform)
 
     @property
     def collection(self) -> str:

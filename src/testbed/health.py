@@ -19,9 +19,9 @@ from testbed.parts import HOST, Part
 from testbed.probes import ProbeError, probe_of
 from testbed.supervision import Exit, ProcessState, Supervisor, recent
 
-MOST_RESTARTS = 2
+MAX_RESTARTS = 2
 # A part that has just been brought back is not believed at once.
-SETTLED_AFTER = timedelta(seconds=5)
+STABLE_AFTER = timedelta(seconds=5)
 CONNECT_SECONDS = 1.0
 
 
@@ -39,19 +39,19 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Supervised:
+class SupervisorSnapshot:
     """What the supervisor knows, taken once for all rows."""
 
     states: Mapping[str, ProcessState]
     exits: list[Exit]
 
     @classmethod
-    def now(cls, environment: Environment) -> "Supervised":
+    def take(cls, environment: Environment) -> "SupervisorSnapshot":
         """Ask the supervisor of the environment."""
         supervisor = Supervisor(environment)
         return cls(supervisor.states(), supervisor.exits(datetime.now(UTC) - timedelta(minutes=1)))
 
-    def trouble(self, part: Part, now: datetime) -> str | None:
+    def problem(self, part: Part, now: datetime) -> str | None:
         """Why the part is not well whatever it answers, or None."""
         state = self.states.get(part.program)
         if state is None:
@@ -60,23 +60,23 @@ class Supervised:
         how = f" ({ended[-1].how})" if ended else ""
         if state.state not in ("RUNNING", "STARTING"):
             return f"{state.state.lower()}{how}"
-        if len(ended) > MOST_RESTARTS:
+        if len(ended) > MAX_RESTARTS:
             return f"restarted {len(ended)} times in the last minute{how}"
-        if ended and now - state.started_at < SETTLED_AFTER:
+        if ended and now - state.started_at < STABLE_AFTER:
             return f"was restarted {(now - state.started_at).total_seconds():.0f} s ago{how}"
         return None
 
 
-def check(environment: Environment, part: Part, supervised: Supervised | None) -> Row:
+def check(environment: Environment, part: Part, supervised: SupervisorSnapshot | None) -> Row:
     """One part's row; without ``supervised`` only what the part itself answers counts."""
     restarts = 0
     trouble = None
     if supervised is not None:
         now = datetime.now(UTC)
         restarts = len(recent(supervised.exits, part.program, now))
-        trouble = supervised.trouble(part, now)
+        trouble = supervised.problem(part, now)
     address = f"{HOST}:{environment.ports[part.name]}" if part.port else "-"
-    expected = failures()
+    expected = probe_errors()
     started = time.perf_counter()
     try:
         if part.port:
@@ -94,7 +94,7 @@ def check(environment: Environment, part: Part, supervised: Supervised | None) -
     return Row(part.name, address, "healthy", outcome.version, latency, restarts, outcome.note)
 
 
-def failures() -> tuple[type[Exception], ...]:
+def probe_errors() -> tuple[type[Exception], ...]:
     """What a probe may raise; loads the stores' clients, which is why it is called before anything is timed."""
     import psycopg
     import redis
@@ -105,7 +105,7 @@ def failures() -> tuple[type[Exception], ...]:
 def check_all(environment: Environment) -> list[Row]:
     """Every part's row, in the manifest's order, checked side by side; services must run what is checked out now."""
     environment = replace(environment, version=checked_out_version())
-    supervised = Supervised.now(environment)
+    supervised = SupervisorSnapshot.take(environment)
     with ThreadPoolExecutor(max_workers=len(environment.parts)) as pool:
         return list(pool.map(lambda part: check(environment, part, supervised), environment.parts))
 

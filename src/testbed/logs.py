@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from testbed import paths
-from testbed.parts import named
+from testbed.parts import find_part
 
 TAIL_LINES = 100
 POLL_SECONDS = 0.3
@@ -16,7 +16,7 @@ def files(name: str, service: str) -> list[Path]:
     """The log files of one part, or of all when ``service`` is empty. ValueError for an unknown part."""
     folder = paths.log_dir(name)
     if service:
-        return [folder / f"{named(service).program}.log"]
+        return [folder / f"{find_part(service).program}.log"]
     return sorted(folder.glob("*.log"))
 
 

@@ -36,7 +36,7 @@ class Part:
     module: str
     port: int | None
     program: str
-    wave: int
+    stop_order: int
     variables: tuple[str, ...] = ()
     wheel: Wheel | None = None
     agent_type: str | None = None
@@ -50,7 +50,7 @@ class Part:
         return f"OPTIINFRA_{variable_name(self.name)}_PORT" if self.port else None
 
     @property
-    def covered(self) -> bool:
+    def is_platform(self) -> bool:
         """Whether it runs the platform's own code, whose coverage counts."""
         return self.kind in ("service", "agent", "runtime")
 
@@ -67,7 +67,7 @@ def _engine(name: str, kind: Kind, port: int, variables: tuple[str, ...], wheel:
         module=f"testbed.engines.{name}",
         port=port,
         program=name,
-        wave=3,
+        stop_order=3,
         variables=variables,
         wheel=wheel,
         stop_signal=stop,
@@ -83,7 +83,7 @@ def _agent(name: str, package: str, agent_type: str, port: int, *variables: str)
         module=f"optiinfra.agents.{package}",
         port=port,
         program=name,
-        wave=1,
+        stop_order=1,
         variables=("ENROLMENT_SECRET", "CLICKHOUSE_READER", "QDRANT_READER", *variables),
         agent_type=agent_type,
     )
@@ -96,7 +96,7 @@ def _sandbox(name: str, port: int, health_path: str) -> Part:
         module="fixtures.sandbox",
         port=port,
         program="sandbox",
-        wave=2,
+        stop_order=2,
         variables=("LOCALSTACK_URL",),
         health_path=health_path,
     )
@@ -133,7 +133,7 @@ PARTS: tuple[Part, ...] = (
         module="optiinfra.orchestrator",
         port=8001,
         program="orchestrator",
-        wave=2,
+        stop_order=2,
         variables=(
             "POSTGRESQL_URL",
             "CLICKHOUSE_WRITER",
@@ -153,7 +153,7 @@ PARTS: tuple[Part, ...] = (
         module="optiinfra.portal",
         port=3001,
         program="portal",
-        wave=1,
+        stop_order=1,
         variables=("PORTAL_SESSION_KEY",),
         health_path="/api/health",
     ),
@@ -163,7 +163,7 @@ PARTS: tuple[Part, ...] = (
     _agent("application-agent", "app_agent", "application", 8014),
     _sandbox("inference-fleet", 8020, "/health"),
     _sandbox("cloud-front", 8022, "/_front/health"),
-    Part(name="runtime", kind="runtime", module="optiinfra.runtime", port=None, program="runtime", wave=1),
+    Part(name="runtime", kind="runtime", module="optiinfra.runtime", port=None, program="runtime", stop_order=1),
 )
 
 
@@ -175,7 +175,7 @@ def programs(parts: Iterable[Part] = PARTS) -> dict[str, Part]:
     return found
 
 
-def named(name: str) -> Part:
+def find_part(name: str) -> Part:
     """The part or program of this name; ValueError lists the names there are."""
     for part in PARTS:
         if name in (part.name, part.program):

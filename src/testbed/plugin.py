@@ -99,7 +99,7 @@ def scenario_name(path: Path) -> str:
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """A scenario whose body ended well must have carried out all its phases: checked as part of the test itself."""
-    waiting.forget_waits()
+    waiting.reset_waits()
     result = yield
     found = pyfuncitem.stash.get(_scenario, None)
     if found is not None:
@@ -117,7 +117,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             report.user_properties.append(("scenario", "\n".join(found.lines)))
         if report.failed:
             words = [found.where()] if found is not None else []
-            last = waiting.interrupted_wait()
+            last = waiting.unfinished_wait()
             words += [last] if last else []
             if words:
                 report.sections.append(("where it stood", "\n".join(words)))

@@ -27,14 +27,14 @@ class ProbeError(Exception):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProbeResult:
     """A healthy part's version, and what else to know about it."""
 
     version: str
     note: str = ""
 
 
-Probe = Callable[[Environment, Part], Outcome]
+Probe = Callable[[Environment, Part], ProbeResult]
 
 
 def _request(method: str, url: str, **arguments: Any) -> requests.Response:
@@ -45,7 +45,7 @@ def _request(method: str, url: str, **arguments: Any) -> requests.Response:
     return answer
 
 
-def postgresql(environment: Environment, _part: Part) -> Outcome:
+def postgresql(environment: Environment, _part: Part) -> ProbeResult:
     """Write a row and read it back, as the platform's role."""
     import psycopg
 
@@ -62,10 +62,10 @@ def postgresql(environment: Environment, _part: Part) -> Outcome:
         row = connection.execute("SELECT word, current_setting('server_version') FROM health").fetchone()
     if row is None or row[0] != "written":
         raise ProbeError(f"wrote a row and read {row!r}")
-    return Outcome(str(row[1]))
+    return ProbeResult(str(row[1]))
 
 
-def redis(environment: Environment, _part: Part) -> Outcome:
+def redis(environment: Environment, _part: Part) -> ProbeResult:
     """Set a key that expires and get it back."""
     from redis import Redis
 
@@ -82,10 +82,10 @@ def redis(environment: Environment, _part: Part) -> Outcome:
     if seen != "written":
         raise ProbeError(f"wrote a key and read {seen!r}")
     valkey = info.get("valkey_version")
-    return Outcome(f"valkey {valkey}" if valkey else info["redis_version"])
+    return ProbeResult(f"valkey {valkey}" if valkey else info["redis_version"])
 
 
-def clickhouse(environment: Environment, _part: Part) -> Outcome:
+def clickhouse(environment: Environment, _part: Part) -> ProbeResult:
     """Insert a row and count it, with the platform's account."""
     url = environment.url("clickhouse")
     headers = {
@@ -107,10 +107,10 @@ def clickhouse(environment: Environment, _part: Part) -> Outcome:
     count, version = query(f"SELECT count(), version() FROM testbed.health WHERE at = '{at}'").split("\t")  # noqa: S608
     if count != "1":
         raise ProbeError(f"wrote one row and counted {count}")
-    return Outcome(version)
+    return ProbeResult(version)
 
 
-def qdrant(environment: Environment, _part: Part) -> Outcome:
+def qdrant(environment: Environment, _part: Part) -> ProbeResult:
     """Upsert a point and retrieve it."""
     url = environment.url("qdrant")
     headers = {"api-key": environment.credentials["qdrant_api_key"]}
@@ -125,10 +125,10 @@ def qdrant(environment: Environment, _part: Part) -> Outcome:
         raise ProbeError(f"wrote point 1 at {word} and read {found!r}")
     answer = _request("GET", url).json()
     embedded = answer.get("commit") == "embedded"
-    return Outcome(answer["version"], "the engine is Qdrant's, the REST layer is ours" if embedded else "")
+    return ProbeResult(answer["version"], "the engine is Qdrant's, the REST layer is ours" if embedded else "")
 
 
-def localstack(environment: Environment, _part: Part) -> Outcome:
+def localstack(environment: Environment, _part: Part) -> ProbeResult:
     """Ask who we are, and for the regions, as an SDK would."""
     url = environment.url("localstack")
 
@@ -150,17 +150,17 @@ def localstack(environment: Environment, _part: Part) -> Outcome:
     if environment.settings.backend == "embedded":
         from importlib.metadata import version
 
-        return Outcome(f"moto {version('moto')}")
-    return Outcome(str(_request("GET", f"{url}/_localstack/health").json()["version"]))
+        return ProbeResult(f"moto {version('moto')}")
+    return ProbeResult(str(_request("GET", f"{url}/_localstack/health").json()["version"]))
 
 
-def service(environment: Environment, part: Part) -> Outcome:
+def service(environment: Environment, part: Part) -> ProbeResult:
     """`/health` says healthy, and the version is the checked-out commit's."""
     answer = _request("GET", environment.url(part.name) + part.health_path).json()
     if answer.get("status") != "healthy":
         raise ProbeError(f"says {answer!r}")
     _expect_version(environment, answer.get("version"))
-    return Outcome(answer["version"])
+    return ProbeResult(answer["version"])
 
 
 def _expect_version(environment: Environment, found: object) -> None:
@@ -168,9 +168,9 @@ def _expect_version(environment: Environment, found: object) -> None:
         raise ProbeError(f"runs version {found}, not {environment.version}: stop and start the environment")
 
 
-def agent(environment: Environment, part: Part) -> Outcome:
+def agent(environment: Environment, part: Part) -> ProbeResult:
     """A healthy service that the orchestrator's registry has heard of lately."""
-    outcome = service(environment, part)
+    result = service(environment, part)
     headers = {"Authorization": f"Bearer {environment.credentials['admin_token']}"}
     rows = _request("GET", environment.url("orchestrator") + "/orchestrator/agents", headers=headers).json()
     own = [
@@ -186,16 +186,16 @@ def agent(environment: Environment, part: Part) -> Outcome:
     age = datetime.now(UTC) - newest
     if age > timedelta(seconds=stretched(HEARTBEAT_SECONDS)):
         raise ProbeError(f"last heartbeat {age.total_seconds():.0f} s ago")
-    return Outcome(outcome.version, f"heartbeat {max(age.total_seconds(), 0):.0f} s ago")
+    return ProbeResult(result.version, f"heartbeat {max(age.total_seconds(), 0):.0f} s ago")
 
 
-def sandbox(environment: Environment, part: Part) -> Outcome:
+def sandbox(environment: Environment, part: Part) -> ProbeResult:
     """`/health` of the listener, with the speed of the fleet's clock."""
-    outcome = service(environment, part)
-    return Outcome(outcome.version, f"speed {environment.settings.fleet_speed:g}")
+    result = service(environment, part)
+    return ProbeResult(result.version, f"speed {environment.settings.fleet_speed:g}")
 
 
-def runtime(environment: Environment, _part: Part) -> Outcome:
+def runtime(environment: Environment, _part: Part) -> ProbeResult:
     """Its status file, which it renews every second, is fresh."""
     file = environment.state_dir / "runtime-status.json"
     if not file.exists():
@@ -207,7 +207,7 @@ def runtime(environment: Environment, _part: Part) -> Outcome:
     _expect_version(environment, status["version"])
     customers = status["customers"]
     count = customers if isinstance(customers, int) else len(customers)
-    return Outcome(status["version"], f"{count} customer{'' if count == 1 else 's'} connected")
+    return ProbeResult(status["version"], f"{count} customer{'' if count == 1 else 's'} connected")
 
 
 PROBES: dict[str, Probe] = {

@@ -17,7 +17,7 @@ from testbed.engines.settings import private_folders
 from testbed.environment import Environment, Settings, SetupError
 from testbed.health import Row, check
 from testbed.locks import locked
-from testbed.parts import PARTS, Part, named
+from testbed.parts import PARTS, Part, find_part
 from testbed.supervision import UNANSWERED, Supervisor, new_socket, strays
 from testbed.waiting import POLL_SECONDS, WaitTimeoutError, stretched, wait_until
 
@@ -145,7 +145,7 @@ def _wait_healthy(environment: Environment, since: datetime, healthy: Callable[[
         except WaitTimeoutError as error:
             late = [row for row in seen.values() if row.status != "healthy"]
             lines = "\n".join(
-                f"{row.name}: {row.note}\n{last_lines(environment, named(row.name).program)}" for row in late
+                f"{row.name}: {row.note}\n{last_lines(environment, find_part(row.name).program)}" for row in late
             )
             raise StartError(f"not healthy after {stretched(START_SECONDS):.0f} s:\n{lines}") from error
         finally:

@@ -65,7 +65,7 @@ def new_socket(name: str) -> str:
 
 def command(part: Part, *, coverage: bool) -> list[str]:
     """How the part's process is started."""
-    if coverage and part.covered:
+    if coverage and part.is_platform:
         return [sys.executable, "-m", "coverage", "run", "-m", part.module]
     return [sys.executable, "-m", part.module]
 
@@ -93,7 +93,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 def _program(environment: Environment, part: Part) -> str:
     variables = environment.variables(part)
-    if environment.settings.coverage and part.covered:
+    if environment.settings.coverage and part.is_platform:
         variables["COVERAGE_FILE"] = str(environment.state_dir / "coverage" / ".coverage")
         variables["COVERAGE_RCFILE"] = str(paths.ROOT / ".coveragerc")
     group = str(part.stop_group).lower()
@@ -207,8 +207,8 @@ class Supervisor:
         process = psutil.Process(pid)
         with self.remote() as remote:
             own = programs(self._environment.parts)
-            for wave in sorted({part.wave for part in own.values()}):
-                self._stop_wave(remote, [name for name, part in own.items() if part.wave == wave])
+            for wave in sorted({part.stop_order for part in own.values()}):
+                self._stop_wave(remote, [name for name, part in own.items() if part.stop_order == wave])
             remote.shutdown()
 
         def ended() -> bool:

@@ -9,7 +9,7 @@ POLL_SECONDS = 0.1
 
 T = TypeVar("T")
 
-_interrupted: list[str] = []
+_unfinished: list[str] = []
 
 
 class WaitTimeoutError(AssertionError):
@@ -49,7 +49,7 @@ def wait_until(
     """
     allowed = stretched(deadline)
     end = time.monotonic() + allowed
-    _interrupted[:] = [f"waiting for {what}; nothing seen yet"]
+    _unfinished[:] = [f"waiting for {what}; nothing seen yet"]
     while True:
         try:
             seen = probe()
@@ -57,20 +57,20 @@ def wait_until(
             last = f"{type(error).__name__}: {error}"
         else:
             if accept(seen):
-                _interrupted.clear()
+                _unfinished.clear()
                 return seen
             last = repr(seen)
-        _interrupted[:] = [f"waiting for {what}; last seen: {last}"]
+        _unfinished[:] = [f"waiting for {what}; last seen: {last}"]
         if time.monotonic() >= end:
             raise WaitTimeoutError(f"waited {allowed:.0f} s for {what}; last seen: {last}")
         time.sleep(poll)
 
 
-def interrupted_wait() -> str | None:
+def unfinished_wait() -> str | None:
     """The wait that did not end well, if the last one did not: what a test was waiting for when it was stopped."""
-    return _interrupted[0] if _interrupted else None
+    return _unfinished[0] if _unfinished else None
 
 
-def forget_waits() -> None:
+def reset_waits() -> None:
     """Start afresh: a new test begins."""
-    _interrupted.clear()
+    _unfinished.clear()

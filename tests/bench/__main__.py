@@ -25,7 +25,7 @@ def crash(arguments: argparse.Namespace) -> int:
         crashes = Crashes(platform, arguments.seed, out.print)
         try:
             crashes.run(arguments.runs, arguments.customers)
-            for one in consistency.ask(platform.described)["dangling"]:
+            for one in consistency.fetch(platform.described)["dangling"]:
                 left = f"{one['store']} {one['kind']} {one['id']} -> {one['refers_to']}"
                 crashes.score.faults.append(Faults(left_over=[left]))
         finally:

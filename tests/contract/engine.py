@@ -11,7 +11,7 @@ from testbed import environment as environments
 from testbed import health, paths, startup
 from testbed.environment import Environment, Settings, scrubbed
 from testbed.locks import locked
-from testbed.parts import named
+from testbed.parts import find_part
 from testbed.probes import probe_of
 from testbed.waiting import wait_until
 
@@ -22,7 +22,7 @@ class Engine:
     """A running engine; ``environment`` holds its address and secrets."""
 
     def __init__(self, name: str, environment: Environment) -> None:
-        self.part = named(name)
+        self.part = find_part(name)
         self.environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,7 +53,7 @@ class Engine:
             assert self._process.poll() is None, (state / f"{self.part.name}.log").read_text()[-3000:]
             return probe_of(self.part)(self.environment, self.part).version
 
-        wait_until(probe, f"{self.part.name} to be ready", READY_SECONDS, transient=health.failures())
+        wait_until(probe, f"{self.part.name} to be ready", READY_SECONDS, transient=health.probe_errors())
 
     def kill(self) -> None:
         """`kill -9`."""

@@ -13,7 +13,7 @@ from testbed import environment as environments
 from testbed.environment import Environment, free_port
 from testbed.health import Row, check
 from testbed.locks import locked
-from testbed.parts import named
+from testbed.parts import find_part
 from testbed.waiting import wait_until
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
@@ -41,7 +41,7 @@ class PrivatePlatform(OwnEnvironment):
 
     def row(self, part: str) -> Row:
         """A part's health, by what it answers alone."""
-        return check(self.described, named(part), None)
+        return check(self.described, find_part(part), None)
 
     def kill(self, module: str) -> None:
         """`kill -9` of the process that runs the module, once there is one; the supervisor brings it back."""
@@ -100,7 +100,7 @@ def private_platform(environment: dict[str, Any], request: pytest.FixtureRequest
     changed = getattr(request, "param", None)
     with private_platform_over(environment, f"{module}-{os.getpid()}", changed) as platform:
         yield platform
-        dangling = consistency.ask(platform.described)["dangling"]
+        dangling = consistency.fetch(platform.described)["dangling"]
         assert dangling == [], f"after all that happened to {platform.name} its stores and clouds do not agree"
 
 

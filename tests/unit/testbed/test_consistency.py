@@ -33,7 +33,7 @@ def kept(root: Path) -> Path:
 def test_the_answer_is_kept_and_is_the_exit_code(
     root: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], code: int
 ) -> None:
-    monkeypatch.setattr(consistency, "ask", lambda _environment: answer)
+    monkeypatch.setattr(consistency, "fetch", lambda _environment: answer)
     assert consistency.main() == code
     assert json.loads(kept(root).read_text()) == answer
 
@@ -46,7 +46,7 @@ def test_who_cannot_be_asked_is_no_consistency_and_leaves_no_old_one(
 
     kept(root).parent.mkdir(parents=True)
     kept(root).write_text(json.dumps(FINE))
-    monkeypatch.setattr(consistency, "ask", away)
+    monkeypatch.setattr(consistency, "fetch", away)
     assert consistency.main() == 1
     assert not kept(root).exists()
     assert "could not be asked: refused" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 from testbed import environment as environments
 from testbed import paths
 from testbed.environment import Environment, Settings, SetupError
-from testbed.parts import PARTS, named
+from testbed.parts import PARTS, find_part
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_the_mark_depends_on_checkout_and_name_alone() -> None:
 
 def test_agents_get_the_readers_credentials_under_the_common_names() -> None:
     made = create()
-    seen = made.variables(named("cost-agent"))
+    seen = made.variables(find_part("cost-agent"))
     assert seen["OPTIINFRA_CLICKHOUSE_USER"] == "optiinfra_reader"
     assert seen["OPTIINFRA_CLICKHOUSE_PASSWORD"] == made.credentials["clickhouse_reader_password"]
     assert seen["OPTIINFRA_QDRANT_API_KEY"] == made.credentials["qdrant_read_only_api_key"]
@@ -130,7 +130,7 @@ def test_agents_get_the_readers_credentials_under_the_common_names() -> None:
 
 def test_the_orchestrator_reaches_the_cloud_through_the_front() -> None:
     made = create()
-    assert made.variables(named("orchestrator"))["OPTIINFRA_AWS_ENDPOINT_URL"] == made.url("cloud-front")
+    assert made.variables(find_part("orchestrator"))["OPTIINFRA_AWS_ENDPOINT_URL"] == made.url("cloud-front")
 
 
 def test_children_see_nothing_of_the_callers_credentials() -> None:

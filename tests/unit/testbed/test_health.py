@@ -4,21 +4,21 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from testbed.health import Supervised
-from testbed.parts import named
+from testbed.health import SupervisorSnapshot
+from testbed.parts import find_part
 from testbed.supervision import Exit, ProcessState
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
-def seen(state: str, *, up_for: float, ages: tuple[float, ...] = ()) -> Supervised:
+def seen(state: str, *, up_for: float, ages: tuple[float, ...] = ()) -> SupervisorSnapshot:
     process = ProcessState("redis", state, 4711, NOW - timedelta(seconds=up_for))
     exits = [Exit("redis", NOW - timedelta(seconds=age), "terminated by SIGKILL; not expected") for age in ages]
-    return Supervised({"redis": process}, exits)
+    return SupervisorSnapshot({"redis": process}, exits)
 
 
-def trouble(supervised: Supervised) -> str | None:
-    return supervised.trouble(named("redis"), NOW)
+def trouble(supervised: SupervisorSnapshot) -> str | None:
+    return supervised.problem(find_part("redis"), NOW)
 
 
 @pytest.mark.parametrize("state", ["STARTING", "RUNNING"])
@@ -42,4 +42,4 @@ def test_a_crash_loop_is_seen_although_it_runs() -> None:
 
 
 def test_a_part_that_nobody_supervises_is_not_healthy() -> None:
-    assert "start-test-env" in str(trouble(Supervised({}, [])))
+    assert "start-test-env" in str(trouble(SupervisorSnapshot({}, [])))

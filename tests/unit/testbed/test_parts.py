@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from testbed.parts import PARTS, named, programs
+from testbed.parts import PARTS, find_part, programs
 
 FIXED_PORTS = {
     "postgresql": 5433,
@@ -46,7 +46,7 @@ def test_every_part_can_be_run_as_a_module(part) -> None:  # type: ignore[no-unt
 
 
 def test_postgresql_is_interrupted_alone() -> None:
-    postgresql = named("postgresql")
+    postgresql = find_part("postgresql")
     assert (postgresql.stop_signal, postgresql.stop_group) == ("INT", False)
 
 
@@ -66,4 +66,4 @@ def test_agents_see_no_secret_that_writes() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"choose one of postgresql, .*runtime"):
-        named("postgres")
+        find_part("postgres")

@@ -11,7 +11,7 @@ import pytest
 from testbed import environment as environments
 from testbed import paths, private, startup
 from testbed.environment import Environment, Settings
-from testbed.parts import HOST, PARTS, named
+from testbed.parts import HOST, PARTS, find_part
 from tests.unit.testbed.conftest import Sleeper
 
 ENGINES = ("postgresql", "clickhouse", "qdrant", "redis")
@@ -64,7 +64,7 @@ def test_it_runs_the_platform_alone_and_borrows_the_rest(host: Environment) -> N
 
 
 def test_its_data_are_its_own_and_its_secrets_too(host: Environment) -> None:
-    mine, theirs = (each.variables(named("orchestrator")) for each in (private.describe("mine-1", host), host))
+    mine, theirs = (each.variables(find_part("orchestrator")) for each in (private.describe("mine-1", host), host))
     for variable in ("CLICKHOUSE_DATABASE", "QDRANT_COLLECTION", "REDIS_PREFIX", "POSTGRESQL_URL", "ADMIN_TOKEN"):
         assert mine[f"OPTIINFRA_{variable}"] != theirs[f"OPTIINFRA_{variable}"]
     assert mine["OPTIINFRA_POSTGRESQL_URL"].endswith("/optiinfra_mine_1")
@@ -79,7 +79,7 @@ def test_it_knows_the_words_of_the_stores_and_no_others_of_its_host(host: Enviro
 
 def test_settings_can_be_changed(host: Environment) -> None:
     mine = private.describe("mine", host, changed={"OPTIMIZATION_DEADLINE_SECONDS": "5"})
-    assert mine.variables(named("orchestrator"))["OPTIINFRA_OPTIMIZATION_DEADLINE_SECONDS"] == "5"
+    assert mine.variables(find_part("orchestrator"))["OPTIINFRA_OPTIMIZATION_DEADLINE_SECONDS"] == "5"
 
 
 def test_it_is_read_and_started_again_as_it_was(host: Environment) -> None:

@@ -14,7 +14,7 @@ import pytest
 from testbed import environment as environments
 from testbed import paths, supervision
 from testbed.environment import Environment, Settings
-from testbed.parts import named, programs
+from testbed.parts import find_part, programs
 from testbed.supervision import Exit, Supervisor
 from tests.unit.testbed.conftest import Sleeper
 
@@ -124,4 +124,4 @@ def test_a_program_gets_only_its_own_secrets(environment: Environment) -> None:
     text = parsed(environment)["program:portal"]["environment"]
     assert environment.credentials["portal_session_key"] in text
     assert environment.credentials["postgresql_password"] not in text
-    assert named("portal").variables == ("PORTAL_SESSION_KEY",)
+    assert find_part("portal").variables == ("PORTAL_SESSION_KEY",)

@@ -14,7 +14,7 @@ def test_the_accepted_answer_is_returned() -> None:
 def test_a_missed_deadline_says_what_was_last_seen() -> None:
     with pytest.raises(WaitTimeoutError, match=r"waited 0 s for completion; last seen: 'pending'"):
         wait_until(lambda: "pending", "completion", 0, accept=lambda seen: seen == "done")
-    assert waiting.interrupted_wait() == "waiting for completion; last seen: 'pending'"
+    assert waiting.unfinished_wait() == "waiting for completion; last seen: 'pending'"
 
 
 def test_transient_errors_mean_not_yet() -> None:
@@ -26,7 +26,7 @@ def test_transient_errors_mean_not_yet() -> None:
         return 1
 
     assert wait_until(probe, "an answer", 5, transient=(OSError,), poll=0) == 1
-    assert waiting.interrupted_wait() is None
+    assert waiting.unfinished_wait() is None
 
 
 def test_other_errors_end_the_wait_at_once() -> None:
