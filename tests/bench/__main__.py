@@ -11,7 +11,7 @@ from testbed import consistency, guard, owners, paths, startup
 from testbed.console import console
 from testbed.plugin import GIVEN
 from tests.bench.crash import Crashes, Score
-from tests.helpers.migration_faults import Faults
+from tests.helpers.migration_checks import Violations
 from tests.helpers.private_platform import private_platform_over
 
 
@@ -27,7 +27,7 @@ def crash(arguments: argparse.Namespace) -> int:
             crashes.run(arguments.runs, arguments.customers)
             for one in consistency.fetch(platform.described)["dangling"]:
                 left = f"{one['store']} {one['kind']} {one['id']} -> {one['refers_to']}"
-                crashes.score.faults.append(Faults(left_over=[left]))
+                crashes.score.faults.append(Violations(left_over=[left]))
         finally:
             _report(crashes.score, arguments)
     return 1 if crashes.score.faults else 0
@@ -42,7 +42,7 @@ def _report(score: Score, arguments: argparse.Namespace) -> None:
     target.write_text(json.dumps(document, indent=2))
     out.print(table(score))
     for found in score.faults:
-        for text in (*found.lost, *found.doubled, *found.left_over):
+        for text in (*found.lost, *found.duplicated, *found.left_over):
             out.print(f"[red]✗[/] {text}")
     out.print(summary(document))
     out.print(f"Figures: {target.relative_to(paths.ROOT)}")
@@ -60,7 +60,7 @@ def table(score: Score) -> Table:
 
 def summary(document: dict[str, object]) -> str:
     """The figures in a line or two."""
-    counted = {kind: document[kind] for kind in ("lost", "doubled", "left_over")}
+    counted = {kind: document[kind] for kind in ("lost", "duplicated", "left_over")}
     faults = ", ".join(
         f"{len(found)} {kind.replace('_', ' ')}" for kind, found in counted.items() if isinstance(found, list)
     )

@@ -18,8 +18,14 @@ from fixtures import estates
 from testbed.waiting import WaitTimeoutError, stretched, wait_until
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
-from tests.helpers.migration import estate_of, faults_in, finished, migrate, spoiled
-from tests.helpers.migration_faults import Faults
+from tests.helpers.migration import (
+    check_migration,
+    observe,
+    start_failing_migration,
+    start_migration,
+    wait_for_optimization,
+)
+from tests.helpers.migration_checks import Violations
 from tests.helpers.private_platform import PrivatePlatform
 
 VICTIMS = {
@@ -44,7 +50,7 @@ class Score:
 
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     ends: Counter[str] = field(default_factory=Counter)
-    faults: list[Faults] = field(default_factory=list)
+    faults: list[Violations] = field(default_factory=list)
     crashes_each: list[int] = field(default_factory=list)
 
     @property
@@ -59,7 +65,7 @@ class Score:
             "migrations": dict(self.ends),
             "crashes_a_migration": sum(self.crashes_each) / max(1, len(self.crashes_each)),
             "lost": [text for found in self.faults for text in found.lost],
-            "doubled": [text for found in self.faults for text in found.doubled],
+            "duplicated": [text for found in self.faults for text in found.duplicated],
             "left_over": [text for found in self.faults for text in found.left_over],
             "recovery_seconds": {
                 victim: {"times": len(took), "median": round(median(took), 2), "longest": round(max(took), 2)}
@@ -84,7 +90,7 @@ class Crashes:
         self.score = Score()
 
     def run(self, runs: int, customers: int) -> None:
-        """Crash `runs` times while so many customers are at work, and let what was begun come to its end."""
+        """Crash `runs` times while so many customers are at work, and let the migrations that started end."""
         with ThreadPoolExecutor(customers) as pool:
             working = [pool.submit(self._work, Random(self._seed + number)) for number in range(1, customers + 1)]
             try:
@@ -164,18 +170,19 @@ class Crashes:
             except Exception as error:  # whatever it is, a customer of the platform's met it
                 with self._state:
                     self.score.ends["broken off"] += 1
-                    self.score.faults.append(Faults(lost=[f"{type(error).__name__}: {error}"]))
+                    self.score.faults.append(Violations(lost=[f"{type(error).__name__}: {error}"]))
 
     def _migrate(self, customer: Customer, *, undoing: bool) -> None:
-        before, crashes = estate_of(customer), self.score.crashes
+        before, crashes = observe(customer), self.score.crashes
         with self._state:
             self._at_work += 1
         try:
-            optimization = finished(customer, spoiled(customer) if undoing else migrate(customer))
+            start = start_failing_migration if undoing else start_migration
+            optimization = wait_for_optimization(customer, start(customer))
         finally:
             with self._state:
                 self._at_work -= 1
-        found = faults_in(customer, optimization, before, "rolled_back" if undoing else "completed")
+        found = check_migration(customer, optimization, before, "rolled_back" if undoing else "completed")
         with self._state:
             self.score.ends[f"{optimization.status}, as it had to be" if undoing else optimization.status] += 1
             self.score.crashes_each.append(self.score.crashes - crashes)

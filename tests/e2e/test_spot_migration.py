@@ -53,7 +53,7 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
         scenario.say(f"Analysis ID: {analysis_id}")
 
     with scenario.phase("Waiting for recommendation"):
-        analysis = acme.finished_analysis(analysis_id)
+        analysis = acme.wait_for_analysis(analysis_id)
         assert analysis.status == "completed", f"the analysis failed: {analysis.error}"
         found = acme.recommendations_of(analysis)
         assert set(found) == {MOVED, STAYS}
@@ -87,12 +87,12 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
             scenario.say(f"Optimization ID: {approval['optimization_id']}")
 
         with scenario.phase("Executing the blue-green migration"):
-            optimization = acme.finished_optimization(approval["optimization_id"])
+            optimization = acme.wait_for_optimization(approval["optimization_id"])
             result = assert_optimization_successful(optimization)
             for step in optimization.execution_steps:
                 assert step.completed_at is not None
                 scenario.say(f"{step.name}: {(step.completed_at - step.started_at).total_seconds():.1f} s")
-            events = live.until("optimization_completed")
+            events = live.wait_for("optimization_completed")
             assert [event.seq for event in events] == list(range(live.after + 1, live.after + 1 + len(events)))
             started = tuple(event.step for event in events if event.event_type == "step_started")
             assert started == STEPS["spot_migration"], f"steps seen live: {started}"
@@ -133,10 +133,10 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
         scenario.say(f"Saved ${result.actual_savings:,.0f}/month, predicted ${result.predicted_savings:,.0f}/month")
 
     with scenario.phase("Checking the learning loop"):
-        acme.add(load_deployments(ESTATES / "addition.yaml"))
-        informed = acme.analyzed("cost")[SIMILAR]
+        acme.add_deployments(load_deployments(ESTATES / "addition.yaml"))
+        informed = acme.analyze("cost")[SIMILAR]
         _forget_outcomes(environment, acme)
-        naive = acme.analyzed("cost")[SIMILAR]
+        naive = acme.analyze("cost")[SIMILAR]
         assert informed.similar_outcomes == [optimization.id]
         assert naive.similar_outcomes == []
         # The same instances in the same number: what the first migration saved is what this one will.

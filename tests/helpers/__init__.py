@@ -1,1 +1,1 @@
-"""What tests share: customers to act as, the clouds' own truth, and assertions with words."""
+"""Shared by tests: customers, the actual state of clouds and stores, fault injection, assertions."""

@@ -1,4 +1,4 @@
-"""Callers of every kind, each with a credential of its own: what a route is tried with from outside."""
+"""One caller of every kind, each with its own credential, to call routes with."""
 
 import uuid
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import httpx
 
 @dataclass(frozen=True)
 class Caller:
-    """`token` is its bearer credential, None for who has none; `ids` are real values of path parameters."""
+    """`token` is the bearer credential, None for an anonymous caller; `ids` are valid values of path parameters."""
 
     kind: str
     token: str | None
@@ -19,30 +19,30 @@ class Caller:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What its calls carry."""
+        """The headers of its calls."""
         return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The header that carries a token."""
+    """The Authorization header with a token."""
     return {"Authorization": f"Bearer {token}"}
 
 
 def call(http: httpx.Client, method: str, path: str, token: str | None = None, body: object = None) -> Any:
-    """The JSON answer of a call that succeeds."""
+    """The JSON response of a call; fails unless it succeeded."""
     answer = http.request(method, path, json=body, headers={} if token is None else bearer(token))
     assert answer.is_success, f"{method} {path} answered {answer.status_code}: {answer.text}"
     return answer.json() if answer.content else None
 
 
 @contextmanager
-def every_kind(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
-    """One caller of each kind, by kind; the user and the runtime belong to a customer without an estate."""
+def all_callers(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
+    """One caller of each kind, by kind. The user and the runtime belong to a customer without an estate."""
     secrets = environment["credentials"]
-    with httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=30) as http, ExitStack() as leaving:
+    with httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=30) as http, ExitStack() as cleanup:
         signup = {"email": f"caller-{uuid.uuid4().hex}@example.com", "company_name": "C", "password": "a long password"}
         customer_id = call(http, "POST", "/auth/signup", body=signup)["customer_id"]
-        leaving.callback(call, http, "DELETE", f"/customers/{customer_id}", secrets["admin_token"])
+        cleanup.callback(call, http, "DELETE", f"/customers/{customer_id}", secrets["admin_token"])
         login = {"username": signup["email"], "password": signup["password"]}
         user = call(http, "POST", "/auth/login", body=login)["access_token"]
         installed = call(http, "GET", f"/customers/{customer_id}/agent-install-command", user)
@@ -53,7 +53,7 @@ def every_kind(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
             "version": "1",
         }
         runtime_id = call(http, "POST", "/agent-runtime/connect", body=connect)["runtime_id"]
-        # Able to do nothing, so that no task is ever given to it.
+        # Without capabilities, so that it is never given a task.
         register = {
             "agent_type": "resource",
             "version": "1",
@@ -62,8 +62,8 @@ def every_kind(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
             "base_url": f"http://{uuid.uuid4().hex}.invalid",
         }
         agent = call(http, "POST", "/orchestrator/agents/register", secrets["enrolment_secret"], register)
-        leave = f"/orchestrator/agents/{agent['agent_id']}"
-        leaving.callback(http.delete, leave, headers=bearer(agent["agent_secret"]))
+        itself = f"/orchestrator/agents/{agent['agent_id']}"
+        cleanup.callback(http.delete, itself, headers=bearer(agent["agent_secret"]))
         ids = {"customer_id": customer_id, "runtime_id": runtime_id, "agent_id": agent["agent_id"]}
         tokens = {
             "anonymous": None,

@@ -1,12 +1,12 @@
-"""What a customer's cloud costs, seen past the platform: the cloud's own inventory at prices of the tests' own."""
+"""What a customer's clouds contain and cost, read from the clouds directly and priced independently of the platform."""
 
 from fixtures.aws import Accounts
 from fixtures.provision import SeededEstate
 
 HOURS_PER_MONTH = 730
 
-# Dollars an hour in us-east-1. On demand: AWS's list prices of 2026. Spot: typical, p4de at the rate of a Capacity
-# Block, which spot does not exceed for long, the others by Spot Advisor's discounts.
+# Dollars an hour in us-east-1. On demand: AWS list prices of 2026. Spot: typical prices; p4de at the rate of a Capacity
+# Block, which limits the spot price, the others from the discounts of Spot Advisor.
 HOURLY = {
     ("p4de.24xlarge", "on-demand"): 27.44705,
     ("p4de.24xlarge", "spot"): 14.7663,
@@ -37,7 +37,7 @@ def running(seeded: SeededEstate, deployment: str | None = None) -> list[tuple[s
 
 
 def monthly_cost(seeded: SeededEstate, deployment: str | None = None) -> float:
-    """Dollars a month of what runs."""
+    """Dollars a month of the running instances."""
     return sum(HOURLY[kind] * HOURS_PER_MONTH for kind in running(seeded, deployment))
 
 
@@ -47,7 +47,7 @@ def monthly_cost_as_spot(seeded: SeededEstate, deployment: str) -> float:
 
 
 def spot_requests(seeded: SeededEstate) -> list[str]:
-    """The state of every spot request that was ever made in the customer's accounts."""
+    """The states of all spot requests ever made in the customer's accounts."""
     found: list[str] = []
     for cloud in seeded.clouds:
         ec2 = Accounts(cloud.endpoint_url).ec2(cloud.region, cloud.account_id)

@@ -1,4 +1,4 @@
-"""Acting as a customer: its API, its live events, its cloud as it is."""
+"""A provisioned customer: its API calls, its live events, its gateway."""
 
 import json
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ OPTIMIZATION_SECONDS = 240.0
 
 
 class Unavailable(AssertionError):  # noqa: N818  named after the condition
-    """The platform answered 503: something that it needs is away."""
+    """The platform answered 503: one of its dependencies is unavailable."""
 
 
 def _json(answer: httpx.Response) -> Any:
-    words = f"{answer.request.method} {answer.request.url.path} answered {answer.status_code}: {answer.text}"
+    text = f"{answer.request.method} {answer.request.url.path} answered {answer.status_code}: {answer.text}"
     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-        raise Unavailable(words)
-    assert answer.is_success, words
+        raise Unavailable(text)
+    assert answer.is_success, text
     return answer.json()
 
 
@@ -48,15 +48,15 @@ class Customer:
         return self.seeded.customer_id
 
     def get(self, path: str, **parameters: Any) -> Any:
-        """The JSON answer of a GET that succeeds."""
+        """The JSON response of a GET; fails unless it succeeded."""
         return _json(self.http.get(path, params=parameters))
 
     def post(self, path: str, body: object = None) -> Any:
-        """The JSON answer of a POST that succeeds."""
+        """The JSON response of a POST; fails unless it succeeded."""
         return _json(self.http.post(path, json=body))
 
     def infrastructure(self) -> Infrastructure:
-        """The estate as the platform shows it."""
+        """The infrastructure as the platform shows it."""
         return Infrastructure.model_validate(self.get(f"/customers/{self.id}/infrastructure"))
 
     def deployment_id(self, name: str) -> str:
@@ -64,13 +64,13 @@ class Customer:
         return next(d.deployment_id for d in self.infrastructure().vllm_deployments if d.name == name)
 
     def start_analysis(self, agent_type: str) -> str:
-        """Have an agent look; the analysis' id."""
+        """Start an analysis; returns its id."""
         started = self.post(f"/customers/{self.id}/analyze", {"agent_type": agent_type})
-        assert started["status"] == "started", f"an analysis starts at once, this one is {started}"
+        assert started["status"] == "started", f"expected a started analysis, got {started}"
         return str(started["analysis_id"])
 
-    def finished_analysis(self, analysis_id: str) -> Analysis:
-        """The analysis once it is over."""
+    def wait_for_analysis(self, analysis_id: str) -> Analysis:
+        """The analysis after its end."""
         return wait_until(
             lambda: Analysis.model_validate(self.get(f"/analyses/{analysis_id}")),
             f"analysis {analysis_id} to end",
@@ -79,25 +79,25 @@ class Customer:
         )
 
     def recommendations_of(self, analysis: Analysis) -> dict[str, Recommendation]:
-        """What an analysis recommended, by deployment's name."""
+        """The recommendations of an analysis, by deployment name."""
         every = [
             Recommendation.model_validate(found)
             for found in self.get(f"/customers/{self.id}/recommendations", limit=1000)
         ]
         return {found.parameters["deployment"]: found for found in every if found.id in analysis.recommendation_ids}
 
-    def analyzed(self, agent_type: str) -> dict[str, Recommendation]:
-        """Have an agent look, and what it recommends, by deployment's name."""
-        analysis = self.finished_analysis(self.start_analysis(agent_type))
+    def analyze(self, agent_type: str) -> dict[str, Recommendation]:
+        """Run an analysis; returns its recommendations by deployment name."""
+        analysis = self.wait_for_analysis(self.start_analysis(agent_type))
         assert analysis.status == "completed", f"the analysis failed: {analysis.error}"
         return self.recommendations_of(analysis)
 
     def optimization(self, optimization_id: str) -> Optimization:
-        """How an optimization stands."""
+        """The present state of an optimization."""
         return Optimization.model_validate(self.get(f"/optimizations/{optimization_id}"))
 
-    def finished_optimization(self, optimization_id: str) -> Optimization:
-        """The optimization once it is over."""
+    def wait_for_optimization(self, optimization_id: str) -> Optimization:
+        """The optimization after its end."""
         return wait_until(
             lambda: self.optimization(optimization_id),
             f"optimization {optimization_id} to end",
@@ -106,37 +106,37 @@ class Customer:
             poll=0.2,
         )
 
-    def rolled_back_optimization(self, optimization_id: str) -> Optimization:
-        """A completed optimization once it is undone, or could not be."""
+    def wait_for_rollback(self, optimization_id: str) -> Optimization:
+        """The optimization after its rollback, successful or not."""
         return wait_until(
             lambda: self.optimization(optimization_id),
-            f"optimization {optimization_id} to be undone",
+            f"optimization {optimization_id} to be rolled back",
             OPTIMIZATION_SECONDS,
             accept=lambda optimization: optimization.status in ("rolled_back", "failed"),
             poll=0.2,
         )
 
     def fleet(self, deployment: str) -> dict[str, Any]:
-        """The deployment as its own gateway describes it, past the platform."""
+        """The deployment as its own gateway describes it, read directly."""
         answer = httpx.get(f"{self.seeded.fleet_url}/fleet/{self.id}/deployments/{deployment}", timeout=10)
         answer.raise_for_status()
         return dict(answer.json())
 
-    def break_fleet(self, fault: dict[str, Any]) -> None:
+    def inject_fault(self, fault: dict[str, Any]) -> None:
         """Inject a fault into the customer's fleet."""
         httpx.post(f"{self.seeded.fleet_url}/fleet/{self.id}/faults", json=fault, timeout=10).raise_for_status()
 
-    def mend_fleet(self) -> None:
-        """Take every fault of the customer's fleet away."""
+    def clear_faults(self) -> None:
+        """Remove every fault from the customer's fleet."""
         httpx.delete(f"{self.seeded.fleet_url}/fleet/{self.id}/faults", timeout=10).raise_for_status()
 
-    def add(self, deployments: list[DeploymentPart]) -> None:
-        """Extend the estate by deployments, and wait until the platform has discovered them."""
+    def add_deployments(self, deployments: list[DeploymentPart]) -> None:
+        """Add deployments to the estate, and wait until the platform has discovered them."""
         self.seeded = add_deployments(self.environment, self.seeded, deployments)
 
     @contextmanager
     def live_events(self) -> Iterator["LiveEvents"]:
-        """Collect the customer's events from now on, as they are pushed."""
+        """Collect the customer's events from now on, from the WebSocket."""
         latest = self.get(f"/customers/{self.id}/events", limit=1000)
         after = latest[-1]["seq"] if latest else 0
         token = self.http.headers["Authorization"].removeprefix("Bearer ")
@@ -154,18 +154,18 @@ class Customer:
 
 @dataclass
 class LiveEvents:
-    """Events as they came over the WebSocket, those numbered above `after`."""
+    """Events received from the WebSocket; their numbers are above `after`."""
 
     after: int
     received: list[Event] = field(default_factory=list)
 
     def collect(self, socket: Any) -> None:
-        """Take in what comes until the socket closes."""
+        """Receive events until the socket closes."""
         for message in socket:
             self.received.append(Event.model_validate(json.loads(message)))
 
-    def until(self, event_type: str, seconds: float = 10.0) -> list[Event]:
-        """All that came, once one of that type is among it."""
+    def wait_for(self, event_type: str, seconds: float = 10.0) -> list[Event]:
+        """All received events, after one of that type has arrived."""
         return wait_until(
             lambda: list(self.received),
             f"event {event_type}",

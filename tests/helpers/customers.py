@@ -1,4 +1,4 @@
-"""Fixtures: customers made for one test, and gone after it."""
+"""Fixtures: customers that are provisioned for one test and removed after it."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ NewCustomer = Callable[[Estate], Customer]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--keep` leaves the customers of a run where they are, to look at."""
+    """`--keep` keeps the customers of a run for inspection."""
     parser.addoption("--keep", action="store_true", help="keep the customers that the tests provision")
 
 
 @contextmanager
 def provisioned(environment: dict[str, Any], estate: Estate, *, keep: bool = False) -> Iterator[Customer]:
-    """Provision an estate as a customer of its own, under a name that no other has, and take it away again."""
+    """Provision an estate as a new customer with a unique name, and remove it afterwards."""
     seeded = provision(environment, estate, suffix=uuid.uuid4().hex[:10])
     try:
         with httpx.Client(base_url=seeded.orchestrator_url, timeout=30) as http:
@@ -41,14 +41,14 @@ def provisioned(environment: dict[str, Any], estate: Estate, *, keep: bool = Fal
 
 @pytest.fixture
 def new_customer(environment: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[NewCustomer]:
-    """Provision estates, each as a customer of its own."""
+    """Provision estates, each as a new customer."""
     keep = bool(request.config.getoption("keep"))
-    # Each leaves, whatever happens to the others.
-    with ExitStack() as leaving:
-        yield lambda estate: leaving.enter_context(provisioned(environment, estate, keep=keep))
+    # The stack removes every customer, even if removing another one fails.
+    with ExitStack() as removals:
+        yield lambda estate: removals.enter_context(provisioned(environment, estate, keep=keep))
 
 
 @pytest.fixture
 def acme(new_customer: NewCustomer) -> Customer:
-    """The sample estate: two deployments that may go to spot, of which one can bear it."""
+    """The sample estate: the owner allows spot for both deployments, and one of them can tolerate interruptions."""
     return new_customer(estates.load(ESTATES / "acme.yaml"))

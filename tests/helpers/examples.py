@@ -1,4 +1,4 @@
-"""Things of the platform as a test needs one: complete, unremarkable, to be changed where it matters."""
+"""Complete example objects with unremarkable values; tests change what matters to them."""
 
 from datetime import timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from optiinfra.api.recommendations import Recommendation
 
 
 def recommendation(*validations: Validation, **changes: Any) -> Recommendation:
-    """A pending one of the cost agent's, judged like this."""
+    """A pending recommendation of the cost agent with these validations."""
     return Recommendation(
         id="rec_1",
         agent_type="cost",

@@ -1,4 +1,4 @@
-"""A migration of the sample estate while others are killed or away, and what must be true of it afterwards."""
+"""Spot migrations of the sample estate while processes are killed or stores are unavailable, and their verification."""
 
 from collections.abc import Callable
 from typing import Literal, TypeVar
@@ -10,98 +10,101 @@ from optiinfra.domain.optimization import FINAL
 from testbed.waiting import wait_until
 from tests.helpers import cloud_truth
 from tests.helpers.customer import Customer, Unavailable
-from tests.helpers.migration_faults import Ended, Estate, Faults, faults_of
+from tests.helpers.migration_checks import FinishedMigration, ObservedEstate, Violations, find_violations
 
 T = TypeVar("T")
 
-MOVED = "vllm-prod-1"
-OLD, NEW = ("p4de.24xlarge", "on-demand"), ("p4de.24xlarge", "spot")
-AWAY = (httpx.TransportError, Unavailable)
-"""What a call meets while the platform, or a store of its, is being brought back."""
+MIGRATED = "vllm-prod-1"
+SOURCE, TARGET = ("p4de.24xlarge", "on-demand"), ("p4de.24xlarge", "spot")
+UNAVAILABLE = (httpx.TransportError, Unavailable)
+"""Errors of a call while the platform or one of its stores is restarting."""
 
 
-def persistently(call: Callable[[], T]) -> T:
-    """What a call comes to, whoever is away meanwhile."""
-    return wait_until(call, "an answer", 60, accept=lambda _: True, transient=AWAY)
+def retry(call: Callable[[], T]) -> T:
+    """The result of a call, repeated while the platform is unavailable."""
+    return wait_until(call, "an answer", 60, accept=lambda _: True, transient=UNAVAILABLE)
 
 
-def estate_of(customer: Customer) -> Estate:
-    """What the customer has now, past the platform."""
-    return Estate(cloud_truth.running(customer.seeded), customer.fleet(MOVED))
+def observe(customer: Customer) -> ObservedEstate:
+    """The customer's present state, read from the cloud and the gateway directly."""
+    return ObservedEstate(cloud_truth.running(customer.seeded), customer.fleet(MIGRATED))
 
 
-def migrate(customer: Customer) -> str:
-    """Have the migration approved, whoever is away meanwhile; the optimization's id."""
-    analysis_id = persistently(lambda: customer.start_analysis("cost"))
+def start_migration(customer: Customer) -> str:
+    """Analyze and approve the migration, retrying while the platform is unavailable; returns the optimization's id."""
+    analysis_id = retry(lambda: customer.start_analysis("cost"))
     analysis = wait_until(
         lambda: Analysis.model_validate(customer.get(f"/analyses/{analysis_id}")),
         f"analysis {analysis_id} to end",
         120,
         accept=lambda seen: seen.status != "started",
-        transient=AWAY,
+        transient=UNAVAILABLE,
     )
     assert analysis.status == "completed", f"analysis {analysis_id} failed: {analysis.error}"
-    recommendation = persistently(lambda: customer.recommendations_of(analysis))[MOVED]
-    return str(persistently(lambda: customer.post(f"/recommendations/{recommendation.id}/approve"))["optimization_id"])
+    recommendation = retry(lambda: customer.recommendations_of(analysis))[MIGRATED]
+    return str(retry(lambda: customer.post(f"/recommendations/{recommendation.id}/approve"))["optimization_id"])
 
 
-def spoiled(customer: Customer) -> str:
-    """A migration that fails at its last stage, and so undoes all that was done; the optimization's id."""
-    optimization_id = migrate(customer)
-    begun(customer, optimization_id, "full_migration")
-    customer.break_fleet({"kind": "canary_latency", "factor": 6.0, "deployment": MOVED})
+def start_failing_migration(customer: Customer) -> str:
+    """Start a migration that fails at its last stage and is rolled back from there; returns the optimization's id."""
+    optimization_id = start_migration(customer)
+    wait_for_step(customer, optimization_id, "full_migration")
+    customer.inject_fault({"kind": "canary_latency", "factor": 6.0, "deployment": MIGRATED})
     return optimization_id
 
 
-def begun(customer: Customer, optimization_id: str, name: str) -> None:
-    """Wait until the step has begun, or all is over, whoever is away meanwhile."""
+def wait_for_step(customer: Customer, optimization_id: str, name: str) -> None:
+    """Wait until the step has started or the optimization has ended, retrying while the platform is unavailable."""
 
-    def seen() -> bool:
+    def started() -> bool:
         optimization = customer.optimization(optimization_id)
         steps = {step.name for step in (*optimization.execution_steps, *optimization.rollback_steps)}
         return name in steps or optimization.status in FINAL
 
-    wait_until(seen, f"{name} to begin", 90, transient=AWAY, poll=0.01)
+    wait_until(started, f"{name} to start", 90, transient=UNAVAILABLE, poll=0.01)
 
 
-def finished(customer: Customer, optimization_id: str) -> Optimization:
-    """The optimization once it is over, whoever is away meanwhile."""
+def wait_for_optimization(customer: Customer, optimization_id: str) -> Optimization:
+    """The optimization after its end, retrying while the platform is unavailable."""
     return wait_until(
         lambda: customer.optimization(optimization_id),
         f"optimization {optimization_id} to end",
         180,
         accept=lambda optimization: optimization.status in FINAL,
-        transient=AWAY,
+        transient=UNAVAILABLE,
         poll=0.2,
     )
 
 
-def faults_in(
-    customer: Customer, optimization: Optimization, before: Estate, wanted: Literal["completed", "rolled_back"]
-) -> Faults:
-    """What is wrong with a migration that is over."""
+def check_migration(
+    customer: Customer,
+    optimization: Optimization,
+    before: ObservedEstate,
+    expected: Literal["completed", "rolled_back"],
+) -> Violations:
+    """Everything that is wrong with a finished migration."""
     path = f"/customers/{customer.id}"
-    return faults_of(
-        Ended(
-            wanted=wanted,
+    return find_violations(
+        FinishedMigration(
+            expected=expected,
             optimization=optimization,
-            optimizations=[one["id"] for one in persistently(lambda: customer.get(f"{path}/optimizations"))],
-            events=persistently(lambda: customer.get(f"{path}/events", limit=1000)),
+            optimizations=[one["id"] for one in retry(lambda: customer.get(f"{path}/optimizations"))],
+            events=retry(lambda: customer.get(f"{path}/events", limit=1000)),
             spot_requests=cloud_truth.spot_requests(customer.seeded),
-            orders=before.running.count(OLD),
+            instance_count=before.running.count(SOURCE),
             before=before,
-            after=estate_of(customer),
-            moved=OLD,
-            to=NEW,
+            after=observe(customer),
+            source=SOURCE,
+            target=TARGET,
         )
     )
 
 
-def assert_migrated_once(customer: Customer, optimization: Optimization, before: Estate) -> None:
-    """Carried out, measured and remembered: nothing lost, nothing done twice, nothing left over."""
-    assert faults_in(customer, optimization, before, "completed") == Faults()
+def assert_migrated_once(customer: Customer, optimization: Optimization, before: ObservedEstate) -> None:
+    """The migration is completed, measured and stored: nothing is lost, duplicated or left over."""
+    assert check_migration(customer, optimization, before, "completed") == Violations()
 
 
-def assert_undone_once(customer: Customer, optimization: Optimization, before: Estate) -> None:
-    """Undone, last step first: nothing lost, nothing done twice, nothing left over."""
-    assert faults_in(customer, optimization, before, "rolled_back") == Faults()
+def assert_rolled_back_once(customer: Customer, optimization: Optimization, before: ObservedEstate) -> None:
+    """The migration is rolled back in reverse order: nothing is lost, duplicated or left over."""
+    assert check_migration(customer, optimization, before, "rolled_back") == Violations()

@@ -1,4 +1,4 @@
-"""The stores of an environment past the platform: to plant what should not be there, and to look whether it is."""
+"""Direct access to the stores of an environment: to seed defects in them, and to search them."""
 
 from collections.abc import Collection
 from typing import Any
@@ -13,17 +13,17 @@ class Stores:
     """Connections to the four stores; close them by `close`."""
 
     def __init__(self, environment: dict[str, Any]) -> None:
-        urls, words = environment["urls"], environment["credentials"]
+        urls, credentials = environment["urls"], environment["credentials"]
         self.namespace, self.collection = environment["namespace"], environment["collection"]
         self._postgresql = psycopg.connect(urls["postgresql"].replace("+psycopg", ""), autocommit=True)
         self._clickhouse = httpx.Client(
             base_url=urls["clickhouse"],
-            auth=(words["clickhouse_user"], words["clickhouse_password"]),
+            auth=(credentials["clickhouse_user"], credentials["clickhouse_password"]),
             params={"database": self.namespace},
             timeout=30,
         )
         self.redis = redis.Redis.from_url(urls["redis"], decode_responses=True)
-        self.qdrant = QdrantClient(url=urls["qdrant"], api_key=words["qdrant_api_key"], check_compatibility=False)
+        self.qdrant = QdrantClient(url=urls["qdrant"], api_key=credentials["qdrant_api_key"], check_compatibility=False)
 
     def close(self) -> None:
         """Close the connections."""
@@ -33,19 +33,19 @@ class Stores:
         self.qdrant.close()
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run one statement in PostgreSQL; its rows, if it has any."""
+        """Run one statement in PostgreSQL; returns its rows, if it has any."""
         done = self._postgresql.execute(statement.encode(), values or None)
         return done.fetchall() if done.description else []
 
     def clickhouse(self, statement: str) -> list[str]:
-        """Run one statement in ClickHouse; the lines of its answer."""
+        """Run one statement in ClickHouse; returns the lines of the response."""
         answer = self._clickhouse.post("/", content=statement)
         assert answer.is_success, f"{statement} answered {answer.status_code}: {answer.text}"
         return answer.text.splitlines()
 
-    def mentions(self, words: Collection[str]) -> dict[str, int]:
-        """How many rows, points and keys hold any of these words anywhere, by store and table."""
-        pattern = "|".join(words)  # ids and e-mail addresses hold nothing that a regular expression reads otherwise
+    def count_mentions(self, ids: Collection[str]) -> dict[str, int]:
+        """How many rows, points and keys contain any of the ids anywhere, by store and table; without zeros."""
+        pattern = "|".join(ids)  # ids have no characters that are special in a regular expression
         found: dict[str, int] = {}
         tables = self.sql("SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('public', 'dbos')")
         for schema, table in tables:
@@ -57,7 +57,7 @@ class Stores:
             )
             found[f"clickhouse {table}"] = int(counted_lines[0])
         points, rest = self.qdrant.scroll(self.collection, limit=10_000)
-        assert rest is None, "more points than are looked at"
-        found["qdrant"] = sum(any(word in str(point.payload) for word in words) for point in points)
-        found["redis"] = sum(any(word in key for word in words) for key in self.redis.scan_iter("*"))
+        assert rest is None, "there are more points than were read"
+        found["qdrant"] = sum(any(one in str(point.payload) for one in ids) for point in points)
+        found["redis"] = sum(any(one in key for one in ids) for key in self.redis.scan_iter("*"))
         return {where: count for where, count in found.items() if count}

@@ -7,12 +7,12 @@ import httpx
 import pytest
 
 from testbed.waiting import stretched
-from tests.helpers.callers import Caller, every_kind
+from tests.helpers.callers import Caller, all_callers
 
 
 @pytest.fixture(scope="module")
 def callers(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
-    with every_kind(environment) as made:
+    with all_callers(environment) as made:
         yield made
 
 

@@ -8,10 +8,10 @@ import httpx
 
 from fixtures import estates
 from optiinfra.domain.optimization import STEPS
-from tests.helpers.callers import every_kind
+from tests.helpers.callers import all_callers
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, NewCustomer
-from tests.helpers.database import change_one
+from tests.helpers.database import update_one
 
 APPROVABLE, REFUSED = "vllm-prod-1", "vllm-prod-2"
 AT_ONCE = 100
@@ -39,7 +39,7 @@ def many(customer: Customer) -> httpx.Client:
 
 
 def test_what_may_not_be_approved_is_refused_by_name(acme: Customer, new_customer: NewCustomer) -> None:
-    found = acme.analyzed("cost")
+    found = acme.analyze("cost")
     approvable, refused = found[APPROVABLE].id, found[REFUSED].id
     other = new_customer(estates.load(ESTATES / "settled.yaml"))
 
@@ -53,13 +53,13 @@ def test_what_may_not_be_approved_is_refused_by_name(acme: Customer, new_custome
     assert "the performance agent refused it: " in refusal(approve(refused), 409, "refused_by_validator")
 
     past = "UPDATE recommendations SET expires_at = now() - interval '1 second' WHERE id = %s"
-    change_one(acme.environment, past, approvable)
+    update_one(acme.environment, past, approvable)
     assert f"{approvable} is expired, not pending" in refusal(approve(approvable), 409, "not_pending")
     assert acme.get(f"/customers/{acme.id}/optimizations") == []
 
 
 def test_what_was_rejected_stays_rejected(acme: Customer) -> None:
-    recommendation = acme.analyzed("cost")[APPROVABLE].id
+    recommendation = acme.analyze("cost")[APPROVABLE].id
     acme.post(f"/recommendations/{recommendation}/reject", {"reason": "not this quarter"})
 
     answer = acme.http.post(f"/recommendations/{recommendation}/approve")
@@ -69,7 +69,7 @@ def test_what_was_rejected_stays_rejected(acme: Customer) -> None:
 
 
 def test_a_hundred_approvals_at_once_are_one(acme: Customer) -> None:
-    recommendation = acme.analyzed("cost")[APPROVABLE].id
+    recommendation = acme.analyze("cost")[APPROVABLE].id
 
     with many(acme) as http:
         approvals: list[Callable[[], httpx.Response]] = [
@@ -80,7 +80,7 @@ def test_a_hundred_approvals_at_once_are_one(acme: Customer) -> None:
 
     assert {answer.status_code for answer in answers} == {200}
     (optimization_id,) = {answer.json()["optimization_id"] for answer in answers[:AT_ONCE]}
-    optimization = acme.finished_optimization(optimization_id)
+    optimization = acme.wait_for_optimization(optimization_id)
     assert [each["id"] for each in acme.get(f"/customers/{acme.id}/optimizations")] == [optimization_id]
     assert optimization.status == "completed", optimization.result
     assert [(step.name, step.attempt) for step in optimization.execution_steps] == [
@@ -91,7 +91,7 @@ def test_a_hundred_approvals_at_once_are_one(acme: Customer) -> None:
 
 
 def test_of_an_approval_and_a_rejection_one_wins(acme: Customer) -> None:
-    recommendation = acme.analyzed("cost")[APPROVABLE].id
+    recommendation = acme.analyze("cost")[APPROVABLE].id
     path = f"/recommendations/{recommendation}"
 
     with many(acme) as http:
@@ -107,11 +107,11 @@ def test_of_an_approval_and_a_rejection_one_wins(acme: Customer) -> None:
     optimizations = acme.get(f"/customers/{acme.id}/optimizations")
     assert len(optimizations) == types.count("recommendation_approved")
     for optimization in optimizations:
-        acme.finished_optimization(optimization["id"])
+        acme.wait_for_optimization(optimization["id"])
 
 
 def test_of_a_hundred_sign_ups_with_one_address_one_succeeds(environment: dict[str, Any]) -> None:
-    with every_kind(environment) as callers:
+    with all_callers(environment) as callers:
         email = f"{callers['user'].ids['customer_id']}@example.com"
         body = {"email": email, "company_name": "Once", "password": "once and only once"}
         limits = httpx.Limits(max_connections=AT_ONCE)

@@ -10,8 +10,8 @@ import jwt
 import pytest
 
 from testbed.waiting import stretched
-from tests.helpers.callers import Caller, bearer, every_kind
-from tests.helpers.database import change_one
+from tests.helpers.callers import Caller, all_callers, bearer
+from tests.helpers.database import update_one
 
 ODD_IDS = {
     "NUL": "%00",
@@ -235,12 +235,12 @@ def test_each_kind_of_caller_keeps_to_its_own_routes(http: httpx.Client, callers
 
 
 def test_a_credential_that_was_taken_back_opens_nothing(environment: dict[str, Any], http: httpx.Client) -> None:
-    with every_kind(environment) as short_lived:
+    with all_callers(environment) as short_lived:
         runtime, agent = short_lived["runtime"], short_lived["agent"]
         commands = f"/agent-runtime/{runtime.ids['runtime_id']}/commands?wait=0"
         assert http.get(commands, headers=runtime.headers).status_code == 200
         revoke = "UPDATE agent_tokens SET revoked_at = now() WHERE customer_id = %s"
-        change_one(environment, revoke, runtime.ids["customer_id"])
+        update_one(environment, revoke, runtime.ids["customer_id"])
         problem(http.get(commands, headers=runtime.headers), 401)
 
         itself = f"/orchestrator/agents/{agent.ids['agent_id']}"

@@ -19,7 +19,14 @@ from testbed.waiting import wait_until
 from tests.helpers import cloud_truth
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
-from tests.helpers.migration import MOVED, assert_migrated_once, assert_undone_once, begun, estate_of, migrate
+from tests.helpers.migration import (
+    MIGRATED,
+    assert_migrated_once,
+    assert_rolled_back_once,
+    observe,
+    start_migration,
+    wait_for_step,
+)
 from tests.helpers.own_environment import own_environment
 from tests.helpers.private_platform import PrivatePlatform
 
@@ -59,92 +66,92 @@ def error_of(optimization: Optimization) -> str:
 @pytest.mark.parametrize("struck_at", ["create_spot_instances", "full_migration"])
 def test_an_interruption_is_noticed_in_time_for_the_traffic(slow_environment: dict[str, Any], struck_at: str) -> None:
     with provisioned(slow_environment, estates.load(ESTATES / "acme.yaml")) as acme:
-        before = estate_of(acme)
-        optimization_id = migrate(acme)
-        begun(acme, optimization_id, struck_at)
-        acme.break_fleet({"kind": "spot_interruption", "deployment": MOVED})
+        before = observe(acme)
+        optimization_id = start_migration(acme)
+        wait_for_step(acme, optimization_id, struck_at)
+        acme.inject_fault({"kind": "spot_interruption", "deployment": MIGRATED})
 
-        optimization = acme.finished_optimization(optimization_id)
+        optimization = acme.wait_for_optimization(optimization_id)
 
         assert "the cloud takes back spot instances" in error_of(optimization)
-        assert_undone_once(acme, optimization, before)
+        assert_rolled_back_once(acme, optimization, before)
         assert "terminate_ondemand" not in [step.name for step in optimization.execution_steps]
 
 
 def test_without_spot_capacity_nothing_is_changed(acme: Customer) -> None:
-    before = estate_of(acme)
-    acme.break_fleet({"kind": "insufficient_capacity", "lifecycle": "spot"})
+    before = observe(acme)
+    acme.inject_fault({"kind": "insufficient_capacity", "lifecycle": "spot"})
 
-    optimization = acme.finished_optimization(migrate(acme))
+    optimization = acme.wait_for_optimization(start_migration(acme))
 
     assert "InsufficientInstanceCapacity: We currently do not have sufficient p4de.24xlarge" in error_of(optimization)
     assert [step.name for step in optimization.execution_steps] == ["create_spot_instances"]
-    assert_undone_once(acme, optimization, before)
+    assert_rolled_back_once(acme, optimization, before)
 
 
 def test_a_cloud_that_errs_now_and_then_holds_up_nothing_and_doubles_nothing(acme: Customer) -> None:
-    before = estate_of(acme)
-    acme.break_fleet({**UNHEARD, "rate": 0.3, "codes": ["RequestLimitExceeded", "Throttling", "InternalError"]})
+    before = observe(acme)
+    acme.inject_fault({**UNHEARD, "rate": 0.3, "codes": ["RequestLimitExceeded", "Throttling", "InternalError"]})
 
-    optimization = acme.finished_optimization(migrate(acme))
+    optimization = acme.wait_for_optimization(start_migration(acme))
 
     assert_migrated_once(acme, optimization, before)
 
 
 def test_a_cloud_that_is_away_for_a_while_is_waited_for(acme: Customer) -> None:
-    before = estate_of(acme)
-    optimization_id = migrate(acme)
-    begun(acme, optimization_id, "scale_to_50_percent")
-    acme.break_fleet(UNHEARD)
+    before = observe(acme)
+    optimization_id = start_migration(acme)
+    wait_for_step(acme, optimization_id, "scale_to_50_percent")
+    acme.inject_fault(UNHEARD)
     outlast(now())
     held = acme.optimization(optimization_id)
     assert held.status == "running", held.result
     assert held.execution_steps[-1].name in ("scale_to_50_percent", "validate_50_percent"), "it cannot go on meanwhile"
-    acme.mend_fleet()
+    acme.clear_faults()
 
-    assert_migrated_once(acme, acme.finished_optimization(optimization_id), before)
+    assert_migrated_once(acme, acme.wait_for_optimization(optimization_id), before)
 
 
 def test_a_role_taken_away_ends_the_change_and_undoing_waits_for_it(acme: Customer) -> None:
-    before = estate_of(acme)
-    optimization_id = migrate(acme)
-    begun(acme, optimization_id, "validate_canary")
-    acme.break_fleet({"kind": "assume_role_denied"})
+    before = observe(acme)
+    optimization_id = start_migration(acme)
+    wait_for_step(acme, optimization_id, "validate_canary")
+    acme.inject_fault({"kind": "assume_role_denied"})
     outlast(undoing_since(acme, optimization_id))
     assert acme.optimization(optimization_id).status == "rolling_back"
-    acme.mend_fleet()
+    acme.clear_faults()
 
-    optimization = acme.finished_optimization(optimization_id)
+    optimization = acme.wait_for_optimization(optimization_id)
 
     assert "UnauthorizedOperation: You are not authorized" in error_of(optimization)
-    assert_undone_once(acme, optimization, before)
+    assert_rolled_back_once(acme, optimization, before)
 
 
 def test_what_is_to_come_back_is_asked_for_until_there_is_capacity(acme: Customer) -> None:
     running = cloud_truth.running(acme.seeded)
-    optimization_id = migrate(acme)
-    assert acme.finished_optimization(optimization_id).status == "completed"
-    acme.break_fleet({"kind": "insufficient_capacity", "lifecycle": "on-demand"})
+    optimization_id = start_migration(acme)
+    assert acme.wait_for_optimization(optimization_id).status == "completed"
+    acme.inject_fault({"kind": "insufficient_capacity", "lifecycle": "on-demand"})
     acme.post(f"/optimizations/{optimization_id}/rollback")
     outlast(undoing_since(acme, optimization_id))
     assert [step.status for step in acme.optimization(optimization_id).rollback_steps] == ["running"]
     assert ("p4de.24xlarge", "spot") in cloud_truth.running(acme.seeded), "nothing goes before its successor is there"
-    acme.mend_fleet()
+    acme.clear_faults()
 
-    optimization = acme.rolled_back_optimization(optimization_id)
+    optimization = acme.wait_for_rollback(optimization_id)
 
     assert optimization.status == "rolled_back", optimization.result
     assert len(optimization.rollback_steps) == len(STEPS["spot_migration"])
     assert optimization.result is not None
     assert optimization.result.original_state_restored
     assert cloud_truth.running(acme.seeded) == running
-    assert acme.fleet(MOVED)["requests_dropped"] == 0
+    assert acme.fleet(MIGRATED)["requests_dropped"] == 0
 
 
 def test_an_account_that_denies_its_role_is_shown_as_failed_until_it_is_mended(acme: Customer) -> None:
     cloud, front = acme.seeded.clouds[0], acme.environment["urls"]["cloud-front"]
     body = {"cloud_provider": "aws", "region": cloud.region, "iam_role_arn": cloud.role_arn}
-    acme.break_fleet({"kind": "assume_role_denied"})
+    acme.inject_fault({"kind": "assume_role_denied"})
     acme.post(f"/customers/{acme.id}/onboard", body)
     failed = wait_until(acme.infrastructure, "the account to fail", 30, accept=lambda seen: seen.status == "failed")
     assert failed.error is not None
@@ -152,7 +159,7 @@ def test_an_account_that_denies_its_role_is_shown_as_failed_until_it_is_mended(a
     # A role of the account that the platform has not taken yet is refused where it is taken.
     with pytest.raises(RoleDenied, match="AssumeRole: AccessDenied: not authorized to assume a role"):
         asyncio.run(connect_aws(front, cloud.region, f"{cloud.role_arn}-new", None, "test", "test"))
-    acme.mend_fleet()
+    acme.clear_faults()
     acme.post(f"/customers/{acme.id}/onboard", body)
     mended = wait_until(acme.infrastructure, "discovery", 30, accept=lambda seen: seen.status == "discovered")
     assert mended.error is None
@@ -161,11 +168,11 @@ def test_an_account_that_denies_its_role_is_shown_as_failed_until_it_is_mended(a
 @pytest.mark.parametrize("private_platform", [{"UNDO_PATIENCE_SECONDS": "3"}], indirect=True, ids=["impatient"])
 def test_undoing_that_is_refused_for_long_ends_and_says_so(private_platform: PrivatePlatform) -> None:
     with provisioned(private_platform.document, estates.load(ESTATES / "acme.yaml")) as acme:
-        optimization_id = migrate(acme)
-        begun(acme, optimization_id, "validate_canary")
-        acme.break_fleet({"kind": "assume_role_denied"})
+        optimization_id = start_migration(acme)
+        wait_for_step(acme, optimization_id, "validate_canary")
+        acme.inject_fault({"kind": "assume_role_denied"})
 
-        optimization = acme.finished_optimization(optimization_id)
+        optimization = acme.wait_for_optimization(optimization_id)
 
         assert optimization.status == "failed"
         assert re.search(r"; then undo_\w+ failed: ", error_of(optimization))
@@ -175,32 +182,32 @@ def test_undoing_that_is_refused_for_long_ends_and_says_so(private_platform: Pri
 
 
 def test_engines_that_load_slowly_are_waited_for(acme: Customer) -> None:
-    before = estate_of(acme)
-    acme.break_fleet({"kind": "slow_start", "seconds": 300})
+    before = observe(acme)
+    acme.inject_fault({"kind": "slow_start", "seconds": 300})
 
-    assert_migrated_once(acme, acme.finished_optimization(migrate(acme)), before)
+    assert_migrated_once(acme, acme.wait_for_optimization(start_migration(acme)), before)
 
 
 @pytest.mark.parametrize("step", ["validate_canary", "full_migration"])
 def test_an_old_engine_that_crashes_is_replaced_like_the_others(acme: Customer, step: str) -> None:
-    optimization_id = migrate(acme)
-    begun(acme, optimization_id, step)
-    acme.break_fleet({"kind": "replica_crash", "deployment": MOVED})
+    optimization_id = start_migration(acme)
+    wait_for_step(acme, optimization_id, step)
+    acme.inject_fault({"kind": "replica_crash", "deployment": MIGRATED})
 
-    optimization = acme.finished_optimization(optimization_id)
+    optimization = acme.wait_for_optimization(optimization_id)
 
     assert optimization.status == "completed", optimization.result
-    fleet = acme.fleet(MOVED)
+    fleet = acme.fleet(MIGRATED)
     assert [replica["state"] for replica in fleet["replicas"]] == ["ready"] * 2, "nothing dead is left behind"
-    assert cloud_truth.running(acme.seeded, MOVED) == [("p4de.24xlarge", "spot")] * 2
+    assert cloud_truth.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "spot")] * 2
     assert optimization.result is not None
     assert 0 < (optimization.result.requests_dropped or 0) <= fleet["requests_dropped"]
 
 
 def test_a_gateway_that_drops_is_reported(acme: Customer) -> None:
-    acme.break_fleet({"kind": "gateway_drop", "rate": 0.05, "deployment": MOVED})
+    acme.inject_fault({"kind": "gateway_drop", "rate": 0.05, "deployment": MIGRATED})
 
-    optimization = acme.finished_optimization(migrate(acme))
+    optimization = acme.wait_for_optimization(start_migration(acme))
 
     assert optimization.status == "completed", optimization.result
     assert optimization.result is not None

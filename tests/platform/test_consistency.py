@@ -18,14 +18,14 @@ from optiinfra.domain.optimization import FINAL
 from testbed.waiting import stretched, wait_until
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
+from tests.helpers.dangling_references import SEEDERS, SeedTarget
 from tests.helpers.own_environment import OwnEnvironment
-from tests.helpers.planting import PLANTED, Ground
 from tests.helpers.private_platform import PrivatePlatform, private_platform_over
 from tests.helpers.stores import Stores
 
 pytestmark = pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 
-MOVED = "vllm-prod-1"
+MIGRATED = "vllm-prod-1"
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def acme(own: OwnEnvironment) -> Iterator[Customer]:
 
 @pytest.fixture(scope="module")
 def migrated(own: OwnEnvironment) -> Iterator[Customer]:
-    """A customer with a finished migration and its outcome."""
+    """A customer with a completed migration and its outcome."""
     with acme(own) as customer:
-        approval = customer.post(f"/recommendations/{customer.analyzed('cost')[MOVED].id}/approve")
-        optimization = customer.finished_optimization(approval["optimization_id"])
+        approval = customer.post(f"/recommendations/{customer.analyze('cost')[MIGRATED].id}/approve")
+        optimization = customer.wait_for_optimization(approval["optimization_id"])
         assert optimization.status == "completed", optimization.result
         yield customer
 
@@ -92,7 +92,7 @@ def ids_of(customer: Customer, stores: Stores) -> list[str]:
 
 
 def assert_nothing_left(platform: Platform, ids: list[str]) -> None:
-    assert platform.stores.mentions(ids) == {}
+    assert platform.stores.count_mentions(ids) == {}
     assert platform.consistency().dangling == []
 
 
@@ -126,9 +126,9 @@ def test_a_platform_after_a_migration_is_consistent(platform: Platform, migrated
     assert unseen == {"optimizations", "analyses", "commands", "similar_outcomes", "step_orders"}
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", SEEDERS)
 def test_what_dangles_is_found_and_nothing_else(platform: Platform, migrated: Customer, name: str) -> None:
-    with PLANTED[name](Ground(platform.stores, migrated)) as planted:
+    with SEEDERS[name](SeedTarget(platform.stores, migrated)) as planted:
         seen = platform.consistency()
 
     assert seen.dangling == [planted]
@@ -159,7 +159,7 @@ def test_the_verb_says_what_refers_to_what(platform: Platform, migrated: Custome
     assert fine.returncode == 0, fine.stdout + fine.stderr
     assert "presence" in fine.stdout
 
-    with Ground(platform.stores, migrated).presence("agent_ghost"):
+    with SeedTarget(platform.stores, migrated).presence("agent_ghost"):
         told, shown = platform.own.invoke("check-consistency", "--json"), platform.own.invoke("check-consistency")
 
     assert (told.returncode, shown.returncode) == (1, 1)
@@ -170,14 +170,14 @@ def test_the_verb_says_what_refers_to_what(platform: Platform, migrated: Custome
 
 
 def test_who_leaves_after_a_migration_there_and_back_leaves_nothing(platform: Platform, leaving: Customer) -> None:
-    approval = leaving.post(f"/recommendations/{leaving.analyzed('cost')[MOVED].id}/approve")
+    approval = leaving.post(f"/recommendations/{leaving.analyze('cost')[MIGRATED].id}/approve")
     optimization_id = approval["optimization_id"]
     assert consistent_until(platform, leaving, optimization_id, FINAL) == "completed"
     leaving.post(f"/optimizations/{optimization_id}/rollback")
     assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 409, "it is being undone"
     assert consistent_until(platform, leaving, optimization_id, {"rolled_back", "failed"}) == "rolled_back"
     ids = ids_of(leaving, platform.stores)
-    before = platform.stores.mentions(ids)
+    before = platform.stores.count_mentions(ids)
     for where in ("postgresql dbos.operation_outputs", "postgresql public.events", "clickhouse samples", "qdrant"):
         assert before[where] > 0, f"nothing is seen in {where}: {before}"
 
@@ -190,7 +190,7 @@ def test_who_leaves_after_a_migration_there_and_back_leaves_nothing(platform: Pl
 def test_who_leaves_while_being_analysed_leaves_nothing(platform: Platform, leaving: Customer, event: str) -> None:
     with leaving.live_events() as events:
         analysis_id = leaving.start_analysis("cost")
-        events.until(event, 60)
+        events.wait_for(event, 60)
         ids = [*ids_of(leaving, platform.stores), analysis_id]
 
         assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 204
@@ -200,7 +200,7 @@ def test_who_leaves_while_being_analysed_leaves_nothing(platform: Platform, leav
 
 def test_telemetry_under_way_leaves_nothing_of_who_leaves(platform: Platform, leaving: Customer) -> None:
     token = leaving.get(f"/customers/{leaving.id}/agent-install-command")["agent_token"]
-    sample = {"deployment_id": leaving.deployment_id(MOVED), "metric": "throughput", "timestamp": now().isoformat()}
+    sample = {"deployment_id": leaving.deployment_id(MIGRATED), "metric": "throughput", "timestamp": now().isoformat()}
     body = json.dumps({"samples": [sample | {"value": 1.0}]}).encode()
     url = httpx.URL(leaving.seeded.orchestrator_url)
     head = (
@@ -219,7 +219,7 @@ def test_telemetry_under_way_leaves_nothing_of_who_leaves(platform: Platform, le
 
 
 def test_what_a_crash_left_of_who_leaves_is_deleted_by_deleting_again(platform: Platform, leaving: Customer) -> None:
-    leaving.analyzed("cost")
+    leaving.analyze("cost")
     ids = ids_of(leaving, platform.stores)
     # As if the orchestrator had died right after the first commit.
     platform.stores.sql("DELETE FROM customers WHERE id = %s", leaving.id)

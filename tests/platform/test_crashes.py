@@ -9,12 +9,12 @@ from optiinfra.domain.optimization import STEPS, rollback_step
 from tests.helpers.customer import Customer
 from tests.helpers.migration import (
     assert_migrated_once,
-    assert_undone_once,
-    begun,
-    estate_of,
-    finished,
-    migrate,
-    spoiled,
+    assert_rolled_back_once,
+    observe,
+    start_failing_migration,
+    start_migration,
+    wait_for_optimization,
+    wait_for_step,
 )
 from tests.helpers.private_platform import PrivatePlatform
 
@@ -33,19 +33,19 @@ KILLS: dict[str, Callable[[PrivatePlatform], None]] = {
 def crashed_at(
     platform: PrivatePlatform, customer: Customer, optimization_id: str, steps: Sequence[str], who: str
 ) -> Optimization:
-    """Kill as soon as each of the steps has begun; the optimization once it is over."""
+    """Kill the process at the start of each step; returns the optimization after its end."""
     for step in steps:
-        begun(customer, optimization_id, step)
+        wait_for_step(customer, optimization_id, step)
         KILLS[who](platform)
-    return finished(customer, optimization_id)
+    return wait_for_optimization(customer, optimization_id)
 
 
 @pytest.mark.parametrize("step", MIGRATION)
 def test_a_crash_at_any_step_loses_and_doubles_nothing(
     private_platform: PrivatePlatform, private_acme: Customer, step: str
 ) -> None:
-    before = estate_of(private_acme)
-    optimization_id = migrate(private_acme)
+    before = observe(private_acme)
+    optimization_id = start_migration(private_acme)
 
     optimization = crashed_at(private_platform, private_acme, optimization_id, [step], "orchestrator")
 
@@ -56,20 +56,20 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(
 def test_a_crash_while_undoing_restores_everything(
     private_platform: PrivatePlatform, private_acme: Customer, step: str
 ) -> None:
-    before = estate_of(private_acme)
-    optimization_id = spoiled(private_acme)
+    before = observe(private_acme)
+    optimization_id = start_failing_migration(private_acme)
 
     optimization = crashed_at(private_platform, private_acme, optimization_id, [rollback_step(step)], "orchestrator")
 
-    assert_undone_once(private_acme, optimization, before)
+    assert_rolled_back_once(private_acme, optimization, before)
 
 
 @pytest.mark.parametrize("who", ["runtime", "performance-agent", "application-agent", "supervisor"])
 def test_crashes_at_every_step_lose_and_double_nothing(
     private_platform: PrivatePlatform, private_acme: Customer, who: str
 ) -> None:
-    before = estate_of(private_acme)
-    optimization_id = migrate(private_acme)
+    before = observe(private_acme)
+    optimization_id = start_migration(private_acme)
 
     optimization = crashed_at(private_platform, private_acme, optimization_id, MIGRATION, who)
 
@@ -80,9 +80,9 @@ def test_crashes_at_every_step_lose_and_double_nothing(
 def test_crashes_at_every_step_of_undoing_restore_everything(
     private_platform: PrivatePlatform, private_acme: Customer, who: str
 ) -> None:
-    before = estate_of(private_acme)
-    optimization_id, undoing = spoiled(private_acme), [rollback_step(step) for step in reversed(UNDONE)]
+    before = observe(private_acme)
+    optimization_id, undoing = start_failing_migration(private_acme), [rollback_step(step) for step in reversed(UNDONE)]
 
     optimization = crashed_at(private_platform, private_acme, optimization_id, undoing, who)
 
-    assert_undone_once(private_acme, optimization, before)
+    assert_rolled_back_once(private_acme, optimization, before)

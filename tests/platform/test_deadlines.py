@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.customer import Customer
-from tests.helpers.migration import assert_undone_once, estate_of, finished, migrate
+from tests.helpers.migration import assert_rolled_back_once, observe, start_migration, wait_for_optimization
 
 SECONDS = "2"
 """Less than any migration of the sample estate takes."""
@@ -11,11 +11,11 @@ SECONDS = "2"
 
 @pytest.mark.parametrize("private_platform", [{"OPTIMIZATION_DEADLINE_SECONDS": SECONDS}], indirect=True, ids=["2 s"])
 def test_past_its_deadline_a_migration_is_rolled_back(private_acme: Customer) -> None:
-    before = estate_of(private_acme)
+    before = observe(private_acme)
 
-    optimization = finished(private_acme, migrate(private_acme))
+    optimization = wait_for_optimization(private_acme, start_migration(private_acme))
 
-    assert_undone_once(private_acme, optimization, before)
+    assert_rolled_back_once(private_acme, optimization, before)
     assert optimization.result is not None
     assert optimization.result.error == "the optimization's deadline passed"
     assert optimization.execution_steps[-1].status == "failed"

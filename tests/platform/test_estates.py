@@ -12,7 +12,7 @@ def test_other_models_and_types_are_priced_each_by_itself(new_customer: NewCusto
     estate = customer.infrastructure()
     assert sum(i.monthly_cost for i in estate.instances) == pytest.approx(cloud_truth.monthly_cost(customer.seeded))
 
-    found = customer.analyzed("cost")
+    found = customer.analyze("cost")
 
     assert set(found) == {"chat", "summaries"}
     for name, recommendation in found.items():
@@ -27,7 +27,7 @@ def test_other_models_and_types_are_priced_each_by_itself(new_customer: NewCusto
 def test_a_customer_with_nothing_to_save_is_told_why(new_customer: NewCustomer) -> None:
     customer = new_customer(estates.load(ESTATES / "settled.yaml"))
 
-    analysis = customer.finished_analysis(customer.start_analysis("cost"))
+    analysis = customer.wait_for_analysis(customer.start_analysis("cost"))
 
     assert analysis.status == "completed"
     assert analysis.recommendation_ids == []

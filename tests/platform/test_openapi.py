@@ -18,7 +18,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
 from fixtures import estates
-from tests.helpers.callers import Caller, bearer, every_kind
+from tests.helpers.callers import Caller, all_callers, bearer
 from tests.helpers.customers import ESTATES, provisioned
 
 CHECKS = [
@@ -55,12 +55,12 @@ class World:
     def __init__(self, environment: dict[str, Any], leaving: ExitStack) -> None:
         self.url: str = environment["urls"]["orchestrator"]
         self.admin = bearer(environment["credentials"]["admin_token"])
-        self.callers = leaving.enter_context(every_kind(environment))
+        self.callers = leaving.enter_context(all_callers(environment))
         acme = leaving.enter_context(provisioned(environment, estates.load(ESTATES / "acme.yaml")))
-        analysis = acme.finished_analysis(acme.start_analysis("cost"))
+        analysis = acme.wait_for_analysis(acme.start_analysis("cost"))
         approved, refused = (acme.recommendations_of(analysis)[name].id for name in ("vllm-prod-1", "vllm-prod-2"))
         optimization = acme.post(f"/recommendations/{approved}/approve")["optimization_id"]
-        acme.finished_optimization(optimization)
+        acme.wait_for_optimization(optimization)
         token = acme.http.headers["Authorization"].removeprefix("Bearer ")
         ids = {"customer_id": acme.id, "analysis_id": analysis.id, "optimization_id": optimization}
         self.owners = [

@@ -7,15 +7,15 @@ from optiinfra.domain.optimization import rollback_step
 from testbed.waiting import wait_until
 from tests.helpers.customer import Customer
 from tests.helpers.migration import (
-    AWAY,
-    MOVED,
+    MIGRATED,
+    UNAVAILABLE,
     assert_migrated_once,
-    assert_undone_once,
-    begun,
-    estate_of,
-    finished,
-    migrate,
-    spoiled,
+    assert_rolled_back_once,
+    observe,
+    start_failing_migration,
+    start_migration,
+    wait_for_optimization,
+    wait_for_step,
 )
 from tests.helpers.outage import assert_answered_throughout
 from tests.helpers.private_platform import PrivatePlatform
@@ -45,7 +45,7 @@ def ready(customer: Customer) -> None:
         "the orchestrator to be ready again",
         30,
         accept=lambda answer: answer.status_code == 200,
-        transient=AWAY,
+        transient=UNAVAILABLE,
     )
 
 
@@ -53,14 +53,14 @@ def ready(customer: Customer) -> None:
 def test_what_goes_away_for_a_while_costs_nothing(
     private_platform: PrivatePlatform, private_acme: Customer, away: str, how: Failure, phase: str
 ) -> None:
-    customer, before = private_acme, estate_of(private_acme)
+    customer, before = private_acme, observe(private_acme)
     if phase == ANALYSIS:
         analysis_id = customer.start_analysis("cost")
         path = f"/analyses/{analysis_id}"
     else:
-        optimization_id = spoiled(customer) if phase == UNDOING else migrate(customer)
+        optimization_id = start_failing_migration(customer) if phase == UNDOING else start_migration(customer)
         path = f"/optimizations/{optimization_id}"
-        begun(customer, optimization_id, phase)
+        wait_for_step(customer, optimization_id, phase)
 
     with private_platform.proxies[away].failing(how):
         missed = assert_answered_throughout(
@@ -75,10 +75,10 @@ def test_what_goes_away_for_a_while_costs_nothing(
     assert (missed > 0) == (away in ASKED_BY_CALLERS and how != "slow")
     ready(customer)
     if phase == ANALYSIS:
-        analysis = customer.finished_analysis(analysis_id)
+        analysis = customer.wait_for_analysis(analysis_id)
         assert analysis.status == "completed", analysis.error
-        assert MOVED in customer.recommendations_of(analysis)
+        assert MIGRATED in customer.recommendations_of(analysis)
     elif phase == UNDOING:
-        assert_undone_once(customer, finished(customer, optimization_id), before)
+        assert_rolled_back_once(customer, wait_for_optimization(customer, optimization_id), before)
     else:
-        assert_migrated_once(customer, finished(customer, optimization_id), before)
+        assert_migrated_once(customer, wait_for_optimization(customer, optimization_id), before)

@@ -10,20 +10,20 @@ def test_low_risk_savings_below_the_limit_are_approved_by_themselves(new_custome
     acme = estates.load(ESTATES / "acme.yaml")
     customer = new_customer(acme.model_copy(update={"preferences": Preferences(auto_approve_below=20_000)}))
 
-    found = customer.analyzed("cost")
+    found = customer.analyze("cost")
 
     assert found["vllm-prod-1"].status in ("approved", "executing")
     assert found["vllm-prod-2"].status == "rejected", "what a validator refused is approved by nobody"
     (started,) = customer.get(f"/customers/{customer.id}/optimizations")
     assert started["recommendation_id"] == found["vllm-prod-1"].id
-    assert_optimization_successful(customer.finished_optimization(started["id"]))
+    assert_optimization_successful(customer.wait_for_optimization(started["id"]))
 
 
 def test_who_allows_no_spot_is_offered_none(new_customer: NewCustomer) -> None:
     acme = estates.load(ESTATES / "acme.yaml")
     customer = new_customer(acme.model_copy(update={"preferences": Preferences(spot_allowed=False)}))
 
-    analysis = customer.finished_analysis(customer.start_analysis("cost"))
+    analysis = customer.wait_for_analysis(customer.start_analysis("cost"))
 
     assert analysis.recommendation_ids == []
     assert analysis.summary is not None

@@ -22,11 +22,11 @@ MOVED = "vllm-prod-1"
 def test_a_canary_that_fails_is_taken_back(acme: Customer, fault: dict[str, Any], words: str) -> None:
     weights = acme.fleet(MOVED)["weights"]
     running = cloud_truth.running(acme.seeded)
-    recommendation = acme.analyzed("cost")[MOVED]
-    acme.break_fleet({"deployment": MOVED, **fault})
+    recommendation = acme.analyze("cost")[MOVED]
+    acme.inject_fault({"deployment": MOVED, **fault})
     approval = acme.post(f"/recommendations/{recommendation.id}/approve")
 
-    optimization = acme.finished_optimization(approval["optimization_id"])
+    optimization = acme.wait_for_optimization(approval["optimization_id"])
 
     assert optimization.status == "rolled_back"
     done = [step.name for step in optimization.execution_steps]
@@ -46,12 +46,12 @@ def test_a_canary_that_fails_is_taken_back(acme: Customer, fault: dict[str, Any]
 
 def test_a_completed_migration_can_be_taken_back(acme: Customer) -> None:
     running, before = cloud_truth.running(acme.seeded), acme.fleet(MOVED)
-    approval = acme.post(f"/recommendations/{acme.analyzed('cost')[MOVED].id}/approve")
-    optimization = acme.finished_optimization(approval["optimization_id"])
+    approval = acme.post(f"/recommendations/{acme.analyze('cost')[MOVED].id}/approve")
+    optimization = acme.wait_for_optimization(approval["optimization_id"])
     assert optimization.status == "completed", optimization.result
 
     acme.post(f"/optimizations/{optimization.id}/rollback")
-    undone = acme.rolled_back_optimization(optimization.id)
+    undone = acme.wait_for_rollback(optimization.id)
 
     assert undone.status == "rolled_back", undone.result
     assert [step.name for step in undone.rollback_steps] == [f"undo_{s}" for s in reversed(STEPS["spot_migration"])]
