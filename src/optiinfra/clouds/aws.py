@@ -7,9 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
-from optiinfra.clouds import aws_clients
+from optiinfra.clouds import aws_clients, aws_launch
 from optiinfra.clouds.patience import patiently
-from optiinfra.clouds.protocol import STEP_TAG, CloudError, CloudInstance, CloudUnavailable, InsufficientCapacity
+from optiinfra.clouds.protocol import (
+    STEP_TAG,
+    CloudError,
+    CloudInstance,
+    CloudUnavailable,
+    InsufficientCapacity,
+    LaunchSettings,
+)
 from optiinfra.domain.recommendation import InstanceState, Lifecycle
 
 Shape = dict[str, Any]
@@ -20,6 +27,8 @@ T = TypeVar("T")
 
 _FULFILMENT_DEADLINE = 120.0
 _TERMINATION_DEADLINE = 60.0
+_POWER_DEADLINE = 300.0
+"""How long instances may take to stop or to start; EC2 forces a stop after some minutes."""
 _POLL_SECONDS = 0.5
 _AWAY_SECONDS = 30.0
 """How long EC2 may be away before a call that can be repeated is given up."""
@@ -34,6 +43,7 @@ _STATES: dict[str, InstanceState] = {
     "terminated": "terminated",
 }
 _ALIVE = ["pending", "running"]
+_NOT_ENDED = ["pending", "running", "stopping", "stopped"]
 _ENDING = ["shutting-down", "terminated", "stopping", "stopped"]
 _TAKEN_BACK = ("marked-for-", "instance-terminated-", "instance-stopped-")
 """How the status of a spot request begins whose instance is, or was, taken back."""
@@ -177,6 +187,55 @@ class AwsCloud:
 
         await patiently(gone, _TERMINATION_DEADLINE, pause=_POLL_SECONDS)
 
+    async def stop(self, instance_ids: Sequence[str]) -> None:
+        """Stop the running instances among these, and wait until EC2 says that they are stopped."""
+        if running := await self._ids(instance_ids, _ALIVE):
+            await self._call(self._ec2.stop_instances, InstanceIds=running)
+
+        async def stopped() -> None:
+            if left := await self._ids(instance_ids, [*_ALIVE, "stopping"]):
+                raise CloudUnavailable(f"StopInstances: {', '.join(left)} not stopped yet")
+
+        await patiently(stopped, _POWER_DEADLINE, pause=_POLL_SECONDS)
+
+    async def start(self, instance_ids: Sequence[str]) -> list[str]:
+        """Start the stopped instances among these; the ids of all that run then, sorted."""
+
+        async def running() -> list[str]:
+            if stopped := await self._ids(instance_ids, ["stopped"]):
+                await self._call(self._ec2.start_instances, InstanceIds=stopped)
+            if left := await self._ids(instance_ids, ["pending", "stopping", "stopped"]):
+                raise CloudUnavailable(f"StartInstances: {', '.join(left)} not running yet")
+            return await self._ids(instance_ids, ["running"])
+
+        return await patiently(running, _POWER_DEADLINE, pause=_POLL_SECONDS)
+
+    async def launch_settings(self, instance_ids: Sequence[str]) -> dict[str, LaunchSettings]:
+        """Parameters of RunInstances for each of these instances that is not terminated, by its id."""
+        found: dict[str, LaunchSettings] = {}
+        there = [_id_filter(instance_ids), _state_filter(_NOT_ENDED)]
+        for instance in await self._describe(there) if instance_ids else []:
+            instance_id = instance["InstanceId"]
+            answer = await self._call(
+                self._ec2.describe_instance_attribute, InstanceId=instance_id, Attribute="userData"
+            )
+            found[instance_id] = aws_launch.launch_settings(instance, answer.get("UserData", {}).get("Value"))
+        return found
+
+    async def launch_like(self, key: str, settings: LaunchSettings, tags: Mapping[str, str]) -> str:
+        """Have one running on-demand instance with these settings, tagged for step `key`."""
+
+        async def launched() -> str:
+            if not await self._describe([_made_for(key), _state_filter(_NOT_ENDED)]):
+                await self._run_instances(key, 1, settings, tags)
+            running = await self._describe([_made_for(key), _state_filter(["running"])])
+            if not running:
+                raise CloudUnavailable(f"RunInstances: the instance made for {key} is not running yet")
+            instance_id: str = running[0]["InstanceId"]
+            return instance_id
+
+        return await patiently(launched, _POWER_DEADLINE, pause=_POLL_SECONDS)
+
     async def spot_quote(self, instance_type: str) -> float | None:
         """The present spot price in the region's cheapest zone, dollars an hour; None when EC2 has none."""
         answer = await self._call(
@@ -192,7 +251,6 @@ class AwsCloud:
     ) -> list[str]:
         """Order that many instances more; the ids of the spot requests made for it."""
         image = await self._image(instance_type)
-        tag_list = [{"Key": name, "Value": value} for name, value in {**tags, STEP_TAG: key}.items()]
         if lifecycle == "spot":
             answer = await self._carried_through(
                 self._orders.request_spot_instances,
@@ -200,19 +258,26 @@ class AwsCloud:
                 Type="one-time",
                 LaunchSpecification={"ImageId": image, "InstanceType": instance_type},
                 ClientToken=_token(key, await self._spot_requests([_made_for(key)])),
-                TagSpecifications=[{"ResourceType": "spot-instances-request", "Tags": tag_list}],
+                TagSpecifications=[
+                    {"ResourceType": "spot-instances-request", "Tags": _tag_list({**tags, STEP_TAG: key})}
+                ],
             )
             return [request["SpotInstanceRequestId"] for request in answer["SpotInstanceRequests"]]
+        await self._run_instances(key, count, {"ImageId": image, "InstanceType": instance_type}, tags)
+        return []
+
+    async def _run_instances(self, key: str, count: int, settings: LaunchSettings, tags: Mapping[str, str]) -> None:
+        """Launch on-demand instances for step `key`; `settings` may have tags of their own."""
+        parameters = {name: value for name, value in settings.items() if name != "Tags"}
+        every_tag = {**settings.get("Tags", {}), **tags, STEP_TAG: key}
         await self._carried_through(
             self._orders.run_instances,
-            ImageId=image,
-            InstanceType=instance_type,
+            **parameters,
             MinCount=count,
             MaxCount=count,
             ClientToken=_token(key, await self._describe([_made_for(key)])),
-            TagSpecifications=[{"ResourceType": "instance", "Tags": tag_list}],
+            TagSpecifications=[{"ResourceType": "instance", "Tags": _tag_list(every_tag)}],
         )
-        return []
 
     async def _settled(self, key: str, ordered: Sequence[str] = ()) -> list[str]:
         """The step's instances, once the spot requests `ordered` (or what an earlier try left open) have theirs."""
@@ -257,8 +322,12 @@ class AwsCloud:
             await self._call(self._ec2.cancel_spot_instance_requests, SpotInstanceRequestIds=list(request_ids))
 
     async def _still_there(self, instance_ids: Iterable[str]) -> list[str]:
-        alive = _state_filter(["pending", "running", "stopping", "stopped"])
-        return [instance["InstanceId"] for instance in await self._describe([_id_filter(instance_ids), alive])]
+        return await self._ids(instance_ids, _NOT_ENDED)
+
+    async def _ids(self, instance_ids: Iterable[str], states: Iterable[str]) -> list[str]:
+        """Those of these instances that are in one of these states, sorted."""
+        found = await self._describe([_id_filter(instance_ids), _state_filter(states)])
+        return sorted(instance["InstanceId"] for instance in found)
 
     async def _image(self, instance_type: str) -> str:
         """The machine image of what runs here, best of the same type: what replaces it must start alike."""
@@ -320,6 +389,10 @@ class AwsCloud:
 
 def _tags(described: Shape) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
+
+
+def _tag_list(tags: Mapping[str, str]) -> list[Shape]:
+    return [{"Key": name, "Value": value} for name, value in tags.items()]
 
 
 def _made_for(key: str) -> Shape:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from optiinfra.domain.recommendation import InstanceState, Lifecycle
 
@@ -27,6 +27,10 @@ class InsufficientCapacity(CloudError):  # noqa: N818
 
 class RoleDenied(CloudError):  # noqa: N818
     """The account does not let us take the role, or the role does not allow the operation."""
+
+
+LaunchSettings = dict[str, Any]
+"""What it takes to launch an instance again, in the terms of its cloud's own API, as JSON. No ids of the instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,21 @@ class Cloud(Protocol):
 
     async def terminate(self, instance_ids: Sequence[str]) -> None:
         """Terminate these instances and cancel their requests; terminated ones are no error."""
+
+    async def stop(self, instance_ids: Sequence[str]) -> None:
+        """Stop these instances and wait until they are stopped; those that are stopped or gone are no error."""
+
+    async def start(self, instance_ids: Sequence[str]) -> list[str]:
+        """Start those that are stopped and wait until they run; ids of all that run, sorted. Those gone are skipped."""
+
+    async def launch_settings(self, instance_ids: Sequence[str]) -> dict[str, LaunchSettings]:
+        """How to launch each of these instances again, by its id; those that are gone are left out."""
+
+    async def launch_like(self, key: str, settings: LaunchSettings, tags: Mapping[str, str]) -> str:
+        """Have one on-demand instance with these settings made for step `key`; its id once it runs.
+
+        Safe to call again with the same key after a crash at any point.
+        """
 
     async def spot_quote(self, instance_type: str) -> float | None:
         """The cloud's present spot price in dollars an hour in its cheapest zone, plausible or not."""

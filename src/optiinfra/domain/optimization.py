@@ -1,9 +1,7 @@
 """The steps of each optimization type, and the order of their rollback."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-
-from optiinfra.domain.recommendation import RecommendationType
 
 
 class OptimizationStatus(StrEnum):
@@ -28,7 +26,7 @@ class StepStatus(StrEnum):
 FINAL = frozenset({OptimizationStatus.COMPLETED, OptimizationStatus.ROLLED_BACK, OptimizationStatus.FAILED})
 """States in which an optimization has ended. Only a completed one can still be rolled back."""
 
-STEPS: dict[RecommendationType, tuple[str, ...]] = {
+STEPS: Mapping[str, tuple[str, ...]] = {
     "spot_migration": (
         "create_spot_instances",
         "deploy_canary",
@@ -38,20 +36,30 @@ STEPS: dict[RecommendationType, tuple[str, ...]] = {
         "full_migration",
         "terminate_ondemand",
     ),
+    "idle_shutdown": ("snapshot_inventory", "stop_instances", "verify_unaffected", "terminate_instances"),
 }
+"""Names of the steps that each type executes, in order: the public list."""
 
 CANARY_SHARE = 0.2
 """Share of a deployment's traffic that a canary carries."""
 
 
+_ROLLBACK_PREFIX = "undo_"
+
+
 def rollback_step(step: str) -> str:
     """Public name of the rollback of `step`."""
-    return f"undo_{step}"
+    return f"{_ROLLBACK_PREFIX}{step}"
 
 
-def rollback_order(started: Sequence[str]) -> list[str]:
+def is_rollback(name: str) -> bool:
+    """Whether a step of this name is the rollback of another."""
+    return name.startswith(_ROLLBACK_PREFIX)
+
+
+def rollback_order(begun: Sequence[str]) -> list[str]:
     """Steps to roll back, the last started first. A step that failed is rolled back as well."""
-    return list(reversed(started))
+    return list(reversed(begun))
 
 
 def shifted_weights(old: Sequence[str], new: Sequence[str], new_share: float) -> dict[str, float]:

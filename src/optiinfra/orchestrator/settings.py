@@ -50,5 +50,7 @@ class Settings(ServiceSettings):
     """How often a change that relies on spot instances looks whether the cloud takes one back."""
     spot_blind_seconds: float = 60.0
     """How long it may not be able to look: the cloud gives a notice of two minutes."""
+    idle_observation_seconds: float = 900.0
+    """How long stopped instances are watched before they are terminated: who needs one starts it again."""
     measuring_window_seconds: float = 900.0
     """How far back the figures before a change are taken from."""

@@ -9,9 +9,9 @@ from optiinfra.api.recommendations import Analysis, AnalysisStarted, Analyze
 from optiinfra.domain.analysis import AnalysisStatus
 from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.ids import new_id
-from optiinfra.kit.problems import not_found
 from optiinfra.orchestrator.access import APPROVERS, require_tenant, require_user
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
+from optiinfra.orchestrator.errors import NotFound
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.stores.postgres import models
@@ -55,7 +55,7 @@ async def analysis(analysis_id: str, principal: CurrentPrincipal, platform: Curr
     async with platform.database.transaction() as session:
         row = await session.get(models.Analysis, analysis_id)
         if row is None or row.customer_id != customer_id:
-            raise not_found("analysis")
+            raise NotFound("analysis")
         table = models.Recommendation
         found = await session.scalars(
             select(table.id).where(table.analysis_id == analysis_id).order_by(table.created_at, table.id)

@@ -1,4 +1,4 @@
-"""One analysis, durably: ask the agent, store what it drafts, have the other agents judge each draft."""
+"""One analysis, durably: ask the agent, store its drafts, have the other agents validate each."""
 
 from contextlib import suppress
 from typing import Any
@@ -16,12 +16,12 @@ from optiinfra.clouds.protocol import CloudError
 from optiinfra.domain.analysis import AnalysisStatus
 from optiinfra.domain.recommendation import AgentType, RecommendationStatus, validators_of
 from optiinfra.kit.ids import new_id
-from optiinfra.kit.problems import Problem
 from optiinfra.orchestrator.agents import service as agents
-from optiinfra.orchestrator.durable import begin, patient
+from optiinfra.orchestrator.durable import begin, retry_on_errors
+from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.golden_prompts.service import ask_baseline
 from optiinfra.orchestrator.inventory import service as inventory
-from optiinfra.orchestrator.optimizations.stage import baseline_answers
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.recommendations import service as recommendations
@@ -33,7 +33,8 @@ from optiinfra.stores.postgres import models
 log = structlog.get_logger(__name__)
 
 
-@DBOS.dbos_class()
+# Names of workflows and their steps are recorded with running work: a renamed function must not strand it.
+@DBOS.dbos_class("AnalysisWorkflow")
 class AnalysisWorkflow(DBOSConfiguredInstance):
     """Runs analyses; the workflow's id is the analysis' id."""
 
@@ -45,29 +46,30 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
         """Begin, or do nothing when it has begun already or is gone."""
         await begin(self._platform.database, models.Analysis, analysis_id, self.run)
 
-    @DBOS.workflow()
+    @DBOS.workflow(name="analysis")
     async def run(self, analysis_id: str) -> None:
         """Carry the analysis through to completed or failed."""
         try:
             await self._carry_through(analysis_id)
         except NoResultFound:
-            log.info("analysis ends, for its customer has left", analysis_id=analysis_id)
-        except Exception as error:  # what kept raising is a defect or a lost store; the customer must see an end
-            if await DBOS.run_step_async(patient("fail"), self._fail, analysis_id, f"internal error: {error}"):
-                log.exception("analysis gave up", analysis_id=analysis_id)
+            log.info("analysis ended with its customer's deletion", analysis_id=analysis_id)
+        except Exception as error:  # a defect, or a store that stayed away; the customer must see an end
+            if await DBOS.run_step_async(retry_on_errors("fail"), self._fail, analysis_id, f"internal error: {error}"):
+                log.exception("analysis failed unexpectedly", analysis_id=analysis_id)
 
     async def _carry_through(self, analysis_id: str) -> None:
-        drafted = await DBOS.run_step_async(patient("draft"), self._draft, analysis_id)
+        drafted = await DBOS.run_step_async(retry_on_errors("draft"), self._draft, analysis_id)
         if "error" in drafted:
-            await DBOS.run_step_async(patient("fail"), self._fail, analysis_id, drafted["error"])
+            await DBOS.run_step_async(retry_on_errors("fail"), self._fail, analysis_id, drafted["error"])
             return
-        await DBOS.run_step_async(patient("store"), self._store, analysis_id, drafted)
+        await DBOS.run_step_async(retry_on_errors("store"), self._store, analysis_id, drafted)
         for recommendation_id in drafted["drafts"]:
-            await DBOS.run_step_async(patient("validate"), self._validate, recommendation_id)
-        for optimization_id in await DBOS.run_step_async(patient("auto_approve"), self._auto_approve, analysis_id):
-            with suppress(StoreUnavailable):  # approved it is: the sweep starts it
+            await DBOS.run_step_async(retry_on_errors("validate"), self._validate, recommendation_id)
+        approved = await DBOS.run_step_async(retry_on_errors("auto_approve"), self._auto_approve, analysis_id)
+        for optimization_id in approved:
+            with suppress(StoreUnavailable):  # it is approved; the sweep starts it
                 await self._optimizations.start(optimization_id)
-        await DBOS.run_step_async(patient("complete"), self._complete, analysis_id, drafted["summary"])
+        await DBOS.run_step_async(retry_on_errors("complete"), self._complete, analysis_id, drafted["summary"])
 
     async def _draft(self, analysis_id: str) -> dict[str, Any]:
         """`{drafts: {recommendation_id: Draft}, summary}`, or `{error}`."""
@@ -109,12 +111,13 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             estate = await inventory.describe(session, row.customer_id)
         draft = Draft.model_validate(row.draft)
         draft_by: AgentType = row.agent_type  # type: ignore[assignment]  # written from the same literals
-        try:
-            deployment = estate.deployment(draft.deployment_id)
-        except KeyError:
-            log.warning("deployment gone before its change was judged", recommendation_id=recommendation_id)
-            return
-        golden = await self._ask_golden_prompts(row, deployment)
+        golden: list[GoldenAnswer] = []
+        if draft.deployment_id is not None:
+            try:
+                golden = await self._ask_golden_prompts(row, estate.deployment(draft.deployment_id))
+            except KeyError:
+                log.warning("deployment gone before its change was validated", recommendation_id=recommendation_id)
+                return
         for validator in validators_of(draft_by):
             task = ValidateTask(
                 task_id=new_id("task"),
@@ -129,25 +132,25 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
                 validation = Validation(agent_type=validator, approved=False, reason=f"could not be asked: {error}")
             async with self._platform.database.transaction() as session:
                 await recommendations.add_validation(session, recommendation_id, validation)
-            if validation.baseline_quality is not None:
+            if validation.baseline_quality is not None and draft.deployment_id is not None:
                 await store_figure(
                     self._platform,
                     row.customer_id,
-                    deployment.deployment_id,
+                    draft.deployment_id,
                     "quality_score",
                     validation.baseline_quality,
                 )
 
     async def _ask_golden_prompts(self, row: models.Recommendation, deployment: Deployment) -> list[GoldenAnswer]:
-        """Answers of the deployment as it is; none when its runtime cannot get any, which the validator then says."""
+        """Answers of the deployment as it is; none when its runtime gets none, which the validator then reports."""
         try:
-            return await baseline_answers(self._platform, row, deployment)
+            return await ask_baseline(self._platform, row.customer_id, row.id, deployment)
         except CommandError as error:
-            log.warning("no quality baseline", recommendation_id=row.id, error=str(error))
+            log.warning("quality baseline missing", recommendation_id=row.id, error=str(error))
             return []
 
     async def _auto_approve(self, analysis_id: str) -> list[str]:
-        """Approve what the customer's preferences approve in advance; the ids of the optimizations to start."""
+        """Approve what the customer's preferences approve automatically; the ids of the optimizations to start."""
         async with self._platform.database.transaction() as session:
             analysis = await session.get_one(models.Analysis, analysis_id)
             customer = await session.get_one(models.Customer, analysis.customer_id)
@@ -165,8 +168,8 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             ):
                 try:
                     approved.append(await recommendations.approve(self._platform, customer.id, row.id, "preferences"))
-                except Problem as problem:  # the customer was faster, or another change is on its way
-                    log.info("not approved in advance", recommendation_id=row.id, reason=problem.detail)
+                except (Conflict, NotFound) as refusal:  # the customer was faster, or another change is in progress
+                    log.info("automatic approval refused", recommendation_id=row.id, reason=refusal.detail)
         return approved
 
     async def _complete(self, analysis_id: str, summary: str) -> None:
@@ -179,7 +182,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
     async def _finish(
         self, analysis_id: str, status: AnalysisStatus, summary: str | None = None, error: str | None = None
     ) -> bool:
-        """False when there is nothing to finish: the customer left, with everything of theirs."""
+        """False when there is nothing to finish: the customer was deleted, with all their rows."""
         async with self._platform.database.transaction() as session:
             row = await session.get(models.Analysis, analysis_id, with_for_update=True)
             if row is None:

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.consistency import Dangling
 from optiinfra.domain.optimization import FINAL
-from optiinfra.orchestrator.durable import UNDER_WAY
+from optiinfra.orchestrator.durable import IN_PROGRESS
 
-_VALUES = {"final": sorted(FINAL), "under_way": list(UNDER_WAY), "young": 60}
+_VALUES = {"final": sorted(FINAL), "in_progress": list(IN_PROGRESS), "young": 60}
 """`young`, in seconds: what is younger may still wait for its workflow, as a restarted orchestrator starts it."""
 
 # Each selects, for every reference of its kind: whose it is, what it refers to, and whether that is there.
@@ -28,7 +28,7 @@ SOFT_REFERENCES = {
     # Under way, or to be undone: a workflow must be at it.
     "optimizations": """
         SELECT it.id, 'workflow of ' || it.id || ' under way',
-               EXISTS (SELECT FROM dbos.workflow_status AS w WHERE w.status = ANY(:under_way)
+               EXISTS (SELECT FROM dbos.workflow_status AS w WHERE w.status = ANY(:in_progress)
                           AND w.workflow_uuid IN (it.id, concat_ws(':', it.id, 'rollback')))
                OR (it.status = 'pending' AND it.created_at > now() - make_interval(secs => :young))
           FROM optimizations AS it
@@ -37,7 +37,7 @@ SOFT_REFERENCES = {
         SELECT it.id, 'workflow of ' || it.id || ' under way',
                w.workflow_uuid IS NOT NULL OR it.created_at > now() - make_interval(secs => :young)
           FROM analyses AS it
-          LEFT JOIN dbos.workflow_status AS w ON w.workflow_uuid = it.id AND w.status = ANY(:under_way)
+          LEFT JOIN dbos.workflow_status AS w ON w.workflow_uuid = it.id AND w.status = ANY(:in_progress)
          WHERE it.status = 'started'""",
     "workflows": """
         SELECT it.workflow_uuid, 'row ' || split_part(it.workflow_uuid, ':', 1),

@@ -9,7 +9,7 @@ from optiinfra.domain.optimization import FINAL, OptimizationStatus
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.problems import Problem, not_found
 from optiinfra.orchestrator.background import under_way
-from optiinfra.orchestrator.durable import forget
+from optiinfra.orchestrator.durable import delete_workflows
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
@@ -85,7 +85,7 @@ async def remove_rest(platform: Platform, customer_id: str) -> None:
     with under_way(removal_of(customer_id)):
         await platform.telemetry.delete_customer(customer_id)
         await platform.memory.delete_customer(customer_id)
-        await forget(customer_id)
+        await delete_workflows(customer_id)
         async with platform.database.transaction() as session:
             await session.execute(delete(models.Leaving).where(models.Leaving.customer_id == customer_id))
 

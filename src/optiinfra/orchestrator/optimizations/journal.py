@@ -1,5 +1,7 @@
-"""An optimization's rows: what began, what ended and how, each with its event in the same transaction."""
+"""The record of an optimization: which steps began and how they ended, each with its event in the same transaction."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
@@ -8,133 +10,171 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from optiinfra.api.common import now
 from optiinfra.api.events import EventType
 from optiinfra.api.recommendations import Result
-from optiinfra.domain.optimization import FINAL, STEPS, OptimizationStatus, StepStatus
+from optiinfra.domain.optimization import FINAL, OptimizationStatus, StepStatus, rollback_step
 from optiinfra.domain.recommendation import RecommendationStatus
 from optiinfra.orchestrator.events.service import record
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 
 ON_REQUEST = "rolled back on request"
-"""Why an optimization is undone that did not fail."""
+"""Why an optimization is rolled back that did not fail."""
 
 
-async def begin_step(database: Database, optimization_id: str, name: str) -> models.OptimizationStep:
-    """Note that a step begins, or begins again after a crash. One that is completed is returned as it is."""
-    async with database.transaction() as session:
-        optimization = await _lock(session, optimization_id)
-        if optimization.status == OptimizationStatus.PENDING:
-            optimization.status, optimization.started_at = OptimizationStatus.RUNNING, now()
-            recommendation = await session.get_one(models.Recommendation, optimization.recommendation_id)
-            recommendation.status = RecommendationStatus.EXECUTING
-            await _record(session, optimization, "optimization_started", {}, status=OptimizationStatus.RUNNING)
-        step = await session.get(models.OptimizationStep, (optimization_id, name))
-        if step is None:
-            begun = await session.scalars(
-                select(models.OptimizationStep.name).where(models.OptimizationStep.optimization_id == optimization_id)
-            )
-            step = models.OptimizationStep(
-                optimization_id=optimization_id,
-                name=name,
-                position=len(begun.all()),
-                status=StepStatus.RUNNING,
-                attempt=1,
-                started_at=now(),
-                detail={},
-            )
-            session.add(step)
-            await _record(session, optimization, "step_started", {}, step=name, status=StepStatus.RUNNING)
-        elif step.status == StepStatus.RUNNING:
-            step.attempt += 1
-    return step
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An optimization with the recommendation that it executes and its steps so far, by name as shown."""
+
+    optimization: models.Optimization
+    recommendation: models.Recommendation
+    steps: Mapping[str, models.OptimizationStep]
+
+    def error_of(self, name: str) -> str | None:
+        """Why a step failed; None for one that did not."""
+        return self.steps[name].detail.get("error")
 
 
-async def end_step(
-    database: Database, optimization_id: str, name: str, detail: dict[str, Any], error: str | None = None
-) -> None:
-    """Note that a step is done, or has failed."""
-    async with database.transaction() as session:
-        optimization = await _lock(session, optimization_id)
-        step = await session.get_one(models.OptimizationStep, (optimization_id, name))
-        if step.status != StepStatus.RUNNING:
-            return
-        step.status = StepStatus.FAILED if error else StepStatus.COMPLETED
-        step.completed_at = now()
-        step.detail = detail | ({"error": error} if error else {})
-        event: EventType = "step_failed" if error else "step_completed"
-        payload = {"error": error} if error else {}
-        await _record(session, optimization, event, payload, step=name, status=step.status)
+class Journal:
+    """Keeps records. `plans` has the names of each optimization type's steps, for the progress that events show."""
+
+    def __init__(self, database: Database, plans: Mapping[str, Sequence[str]]) -> None:
+        self._database, self._plans = database, plans
+
+    async def read(self, optimization_id: str) -> Record:
+        """The record as it is; NoResultFound when the optimization was deleted with its customer."""
+        async with self._database.transaction() as session:
+            return await _read(session, optimization_id)
+
+    async def begin_step(self, optimization_id: str, name: str) -> Record:
+        """Note that a step begins, or begins again after a crash; one that has ended stays as it is.
+
+        Nothing begins once a rollback was requested: the record then has no such step, or one from before a crash.
+        """
+        async with self._database.transaction() as session:
+            found = await _read(session, optimization_id, lock=True)
+            optimization = found.optimization
+            if optimization.rollback_reason is not None:
+                return found
+            if optimization.status == OptimizationStatus.PENDING:
+                optimization.status, optimization.started_at = OptimizationStatus.RUNNING, now()
+                found.recommendation.status = RecommendationStatus.EXECUTING
+                await self._record(session, found, "optimization_started", {}, status=OptimizationStatus.RUNNING)
+            return await self._begin(session, found, name)
+
+    async def begin_rollback_step(self, optimization_id: str, name: str) -> Record:
+        """Note that the rollback of a step begins, or begins again; nothing where the step itself never began.
+
+        The record's step is named `undo_<name>`.
+        """
+        async with self._database.transaction() as session:
+            found = await _read(session, optimization_id, lock=True)
+            if found.optimization.snapshot is None or name not in found.steps:
+                return found
+            return await self._begin(session, found, rollback_step(name))
+
+    async def end_step(self, optimization_id: str, name: str, detail: dict[str, Any], error: str | None = None) -> None:
+        """Note that a step is completed, or has failed; nothing where it has ended already."""
+        async with self._database.transaction() as session:
+            found = await _read(session, optimization_id, lock=True)
+            step = found.steps[name]
+            if step.status != StepStatus.RUNNING:
+                return
+            step.status = StepStatus.FAILED if error else StepStatus.COMPLETED
+            step.completed_at = now()
+            step.detail = detail | ({"error": error} if error else {})
+            event: EventType = "step_failed" if error else "step_completed"
+            payload = {"error": error} if error else {}
+            await self._record(session, found, event, payload, step=name, status=step.status)
+
+    async def keep_snapshot(self, optimization_id: str, snapshot: dict[str, Any]) -> None:
+        """Keep how everything was before the first step changed anything."""
+        async with self._database.transaction() as session:
+            (await _lock(session, optimization_id)).snapshot = snapshot
+
+    async def begin_rollback(self, optimization_id: str, reason: str) -> None:
+        """Note that a rollback is in progress, and why."""
+        async with self._database.transaction() as session:
+            optimization = await _lock(session, optimization_id)
+            optimization.status, optimization.rollback_reason = OptimizationStatus.ROLLING_BACK, reason
+
+    async def complete(self, optimization_id: str, result: Result) -> str | None:
+        """Note that all steps are completed; or return why not: a rollback was requested meanwhile."""
+        async with self._database.transaction() as session:
+            found = await _read(session, optimization_id, lock=True)
+            optimization = found.optimization
+            running = optimization.status == OptimizationStatus.RUNNING
+            if running and optimization.rollback_reason is None:
+                await self._end(session, found, OptimizationStatus.COMPLETED, result)
+            return optimization.rollback_reason if running else None
+
+    async def finish_rollback(self, optimization_id: str, status: OptimizationStatus, result: Result) -> None:
+        """Note how a rollback ended; nothing where that is noted already."""
+        async with self._database.transaction() as session:
+            found = await _read(session, optimization_id, lock=True)
+            if found.optimization.status not in FINAL:
+                await self._end(session, found, status, result)
+
+    async def _begin(self, session: AsyncSession, found: Record, name: str) -> Record:
+        if (step := found.steps.get(name)) is not None:
+            if step.status == StepStatus.RUNNING:
+                step.attempt += 1
+            return found
+        step = models.OptimizationStep(
+            optimization_id=found.optimization.id,
+            name=name,
+            position=len(found.steps),
+            status=StepStatus.RUNNING,
+            attempt=1,
+            started_at=now(),
+            detail={},
+        )
+        session.add(step)
+        await self._record(session, found, "step_started", {}, step=name, status=StepStatus.RUNNING)
+        return Record(found.optimization, found.recommendation, {**found.steps, name: step})
+
+    async def _end(self, session: AsyncSession, found: Record, status: OptimizationStatus, result: Result) -> None:
+        found.optimization.status, found.optimization.completed_at = status, now()
+        found.optimization.result = result.model_dump(mode="json")
+        found.recommendation.status = RecommendationStatus(status)
+        event: EventType = (
+            "optimization_completed" if status == OptimizationStatus.COMPLETED else "optimization_rolled_back"
+        )
+        await self._record(session, found, event, found.optimization.result, status=status)
+
+    async def _record(
+        self,
+        session: AsyncSession,
+        found: Record,
+        event: EventType,
+        payload: dict[str, Any],
+        *,
+        status: str,
+        step: str | None = None,
+    ) -> None:
+        """Record an event with the progress so far: the share of the planned steps that are completed."""
+        plan = self._plans[found.optimization.type]
+        completed = [name for name in plan if name in found.steps and found.steps[name].status == StepStatus.COMPLETED]
+        await session.flush()
+        await record(
+            session,
+            found.optimization.customer_id,
+            event,
+            "orchestrator",
+            payload,
+            optimization_id=found.optimization.id,
+            step=step,
+            status=status,
+            progress=len(completed) / len(plan),
+        )
 
 
-async def begin_rollback(database: Database, optimization_id: str, reason: str) -> None:
-    """Note that what was done is being undone, and why."""
-    async with database.transaction() as session:
-        optimization = await _lock(session, optimization_id)
-        optimization.status, optimization.rollback_reason = OptimizationStatus.ROLLING_BACK, reason
-
-
-async def was_begun(database: Database, optimization_id: str, name: str) -> bool:
-    """Whether a step ever began."""
-    async with database.transaction() as session:
-        return await session.get(models.OptimizationStep, (optimization_id, name)) is not None
-
-
-async def complete(database: Database, optimization_id: str, result: Result) -> str | None:
-    """Note that all steps are done; or return why not, when going back was asked for meanwhile."""
-    async with database.transaction() as session:
-        optimization = await _lock(session, optimization_id)
-        if optimization.status == OptimizationStatus.RUNNING and optimization.rollback_reason is None:
-            await _end(session, optimization, OptimizationStatus.COMPLETED, result)
-        return optimization.rollback_reason if optimization.status == OptimizationStatus.RUNNING else None
-
-
-async def finish(database: Database, optimization_id: str, status: OptimizationStatus, result: Result) -> None:
-    """Note how going back ended."""
-    async with database.transaction() as session:
-        optimization = await _lock(session, optimization_id)
-        if optimization.status not in FINAL:
-            await _end(session, optimization, status, result)
-
-
-async def _end(
-    session: AsyncSession, optimization: models.Optimization, status: OptimizationStatus, result: Result
-) -> None:
-    optimization.status, optimization.completed_at = status, now()
-    optimization.result = result.model_dump(mode="json")
+async def _read(session: AsyncSession, optimization_id: str, *, lock: bool = False) -> Record:
+    optimization = await session.get_one(models.Optimization, optimization_id, with_for_update=lock)
     recommendation = await session.get_one(models.Recommendation, optimization.recommendation_id)
-    recommendation.status = RecommendationStatus(status)
-    event: EventType = (
-        "optimization_completed" if status == OptimizationStatus.COMPLETED else "optimization_rolled_back"
-    )
-    await _record(session, optimization, event, optimization.result, status=status)
+    table = models.OptimizationStep
+    query = select(table).where(table.optimization_id == optimization_id).order_by(table.position)
+    steps = await session.scalars(query)
+    return Record(optimization, recommendation, {step.name: step for step in steps})
 
 
 async def _lock(session: AsyncSession, optimization_id: str) -> models.Optimization:
     return await session.get_one(models.Optimization, optimization_id, with_for_update=True)
-
-
-async def _record(
-    session: AsyncSession,
-    optimization: models.Optimization,
-    event: EventType,
-    payload: dict[str, Any],
-    *,
-    step: str | None = None,
-    status: str,
-) -> None:
-    await session.flush()
-    table = models.OptimizationStep
-    done = await session.scalars(
-        select(table.name).where(table.optimization_id == optimization.id, table.status == StepStatus.COMPLETED)
-    )
-    plan = STEPS[optimization.type]  # type: ignore[index]  # written from the same literals
-    await record(
-        session,
-        optimization.customer_id,
-        event,
-        "orchestrator",
-        payload,
-        optimization_id=optimization.id,
-        step=step,
-        status=status,
-        progress=len(set(done) & set(plan)) / len(plan),
-    )

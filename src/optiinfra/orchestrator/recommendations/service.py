@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, Text, and_, cast, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.agents import Draft, Validation
@@ -12,7 +13,7 @@ from optiinfra.domain.optimization import FINAL, OptimizationStatus
 from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus, pending_validators
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.logging import trace_id
-from optiinfra.kit.problems import Problem, not_found
+from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
@@ -26,8 +27,9 @@ async def store(
     agent_type: str,
     drafts: dict[str, Draft],
 ) -> None:
-    """Store drafts under their ids; what was pending for the same change of the same deployment is superseded.
+    """Store drafts under their ids; a pending recommendation of the same change is superseded.
 
+    That is one of the same type for the same deployment, or, without a deployment, for any of the same resources.
     Storing the same ids again changes nothing.
     """
     table = models.Recommendation
@@ -35,11 +37,14 @@ async def store(
     for recommendation_id, draft in drafts.items():
         if recommendation_id in known:
             continue
+        same_change = table.deployment_id == draft.deployment_id
+        if draft.deployment_id is None:
+            same_change = and_(table.deployment_id.is_(None), _affects_any(draft.affected_resources))
         older = (
             table.customer_id == customer_id,
-            table.deployment_id == draft.deployment_id,
             table.draft["type"].astext == draft.type,
             table.status == RecommendationStatus.PENDING,
+            same_change,
         )
         await session.execute(update(table).where(*older).values(status=RecommendationStatus.SUPERSEDED))
         session.add(
@@ -56,7 +61,7 @@ async def store(
             )
         )
     await session.flush()
-    # Only now, for an event locks the customer's row: recommendations are locked before it everywhere.
+    # Only now: an event locks the customer's row, and recommendations are locked before it everywhere.
     for recommendation_id, draft in drafts.items():
         if recommendation_id not in known:
             payload = {
@@ -101,7 +106,7 @@ async def listing(
 async def approve(platform: Platform, customer_id: str, recommendation_id: str, approver: str) -> str:
     """Approve, and return the id of the one optimization that carries it out, however often it is approved.
 
-    Raises 404 for another's, 409 for one that cannot be carried out any more, or never could.
+    Raises NotFound for another customer's, Conflict for one that cannot be executed any more, or never could.
     """
     async with platform.database.transaction() as session:
         row = await _lock(session, customer_id, recommendation_id)
@@ -109,8 +114,8 @@ async def approve(platform: Platform, customer_id: str, recommendation_id: str, 
         if (existing := await session.scalar(query)) is not None:
             return str(existing)
         draft = Draft.model_validate(row.draft)
-        _must_be_approvable(to_wire(row))
-        await _must_be_alone(session, row)
+        require_approvable(to_wire(row))
+        await _require_no_other_change(session, row, draft)
         optimization = models.Optimization(
             id=new_id("opt"),
             customer_id=customer_id,
@@ -161,39 +166,54 @@ def to_wire(row: models.Recommendation) -> Recommendation:
     )
 
 
-def _must_be_approvable(recommendation: Recommendation) -> None:
+def require_approvable(recommendation: Recommendation) -> None:
+    """Raise Conflict unless every validator approved, the platform can execute it, and it is pending."""
     for validation in recommendation.validations:
         if not validation.approved:
             refusal = f"the {validation.agent_type} agent refused it: {validation.reason}"
-            raise Problem(409, "refused_by_validator", refusal)
+            raise Conflict("refused_by_validator", refusal)
     spoken = {validation.agent_type for validation in recommendation.validations}
     if silent := pending_validators(recommendation.agent_type, spoken):
-        raise Problem(409, "not_validated", f"not yet judged by: {', '.join(silent)}")
+        raise Conflict("not_validated", f"not yet judged by: {', '.join(silent)}")
     if recommendation.type in ADVICE_ONLY:
-        raise Problem(409, "not_executable", "this is advice for you to follow; the platform cannot carry it out")
+        raise Conflict("not_executable", "this is advice for you to follow; the platform cannot carry it out")
     if recommendation.status != RecommendationStatus.PENDING:
         raise _not_pending(recommendation)
 
 
-def _not_pending(recommendation: Recommendation) -> Problem:
-    said = f"{recommendation.id} is {recommendation.status}, not pending: have a new analysis made for a new one"
-    return Problem(409, "not_pending", said)
+def _not_pending(recommendation: Recommendation) -> Conflict:
+    state = f"{recommendation.id} is {recommendation.status}, not pending: have a new analysis made for a new one"
+    return Conflict("not_pending", state)
 
 
-async def _must_be_alone(session: AsyncSession, row: models.Recommendation) -> None:
-    # The lock makes two approvals for one deployment wait for each other.
-    await session.get_one(models.Deployment, row.deployment_id, with_for_update=True)
+async def _require_no_other_change(session: AsyncSession, row: models.Recommendation, draft: Draft) -> None:
+    """Raise Conflict while an optimization that has not ended changes the same deployment or any of its resources."""
+    # The lock makes two approvals of one customer wait for each other.
+    await session.get_one(models.Customer, row.customer_id, with_for_update={"key_share": True})
+    table = models.Recommendation
+    same_resources = [_affects_any(draft.affected_resources)]
+    if row.deployment_id is not None:
+        same_resources.append(table.deployment_id == row.deployment_id)
     running = (
         select(models.Optimization.id)
-        .join(models.Recommendation, models.Recommendation.id == models.Optimization.recommendation_id)
-        .where(models.Recommendation.deployment_id == row.deployment_id, models.Optimization.status.not_in(FINAL))
+        .join(table, table.id == models.Optimization.recommendation_id)
+        .where(table.customer_id == row.customer_id, models.Optimization.status.not_in(FINAL))
+        .where(or_(*same_resources))
     )
     if (other := await session.scalar(running.limit(1))) is not None:
-        raise Problem(409, "deployment_busy", f"optimization {other} is still changing this deployment")
+        subject = "these resources" if row.deployment_id is None else "this deployment"
+        raise Conflict("deployment_busy", f"optimization {other} is still changing {subject}")
+
+
+def _affects_any(resources: list[str]) -> ColumnElement[bool]:
+    affected: ColumnElement[bool] = models.Recommendation.draft["affected_resources"].has_any(
+        cast(resources, ARRAY(Text))
+    )
+    return affected
 
 
 async def _lock(session: AsyncSession, customer_id: str, recommendation_id: str) -> models.Recommendation:
     row = await session.get(models.Recommendation, recommendation_id, with_for_update=True)
     if row is None or row.customer_id != customer_id:
-        raise not_found("recommendation")
+        raise NotFound("recommendation")
     return row

@@ -1,0 +1,32 @@
+"""Asking golden prompts of a customer's replicas, through their runtime."""
+
+from collections.abc import Sequence
+
+from optiinfra.api.customers import Deployment
+from optiinfra.api.runtimes import GoldenAnswer, GoldenPrompts
+from optiinfra.domain.quality import LOOKS
+from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.runtimes.service import order
+
+
+async def ask_baseline(
+    platform: Platform, customer_id: str, recommendation_id: str, deployment: Deployment
+) -> list[GoldenAnswer]:
+    """What the serving replicas answer before the change. Asked once a recommendation; raises CommandError."""
+    serving = [replica for replica, weight in deployment.weights.items() if weight > 0]
+    key = f"{recommendation_id}:baseline"
+    return await ask(platform, customer_id, key, deployment.name, serving, range(LOOKS[-1]))
+
+
+async def ask(
+    platform: Platform, customer_id: str, key: str, deployment: str, replica_ids: Sequence[str], prompts: range
+) -> list[GoldenAnswer]:
+    """Answers of these replicas to the prompts of these numbers, once per idempotency key; raises CommandError.
+
+    The same number is the same prompt under the same sampling seed, so that answers can be compared one by one.
+    """
+    payload = GoldenPrompts(
+        deployment=deployment, replica_ids=list(replica_ids), offset=prompts.start, count=len(prompts)
+    )
+    output = await order(platform, customer_id, key, "golden_prompts", payload)
+    return [GoldenAnswer.model_validate(answer) for answer in output["answers"]]

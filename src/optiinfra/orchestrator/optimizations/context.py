@@ -1,0 +1,106 @@
+"""What a step works with: its optimization's records, its cloud account, its customer's runtime."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from optiinfra.api.agents import Draft, Validation
+from optiinfra.api.common import Wire
+from optiinfra.api.customers import Deployment, Infrastructure
+from optiinfra.api.runtimes import CommandKind, Discover, Measure, MeasureOutput
+from optiinfra.clouds.protocol import CUSTOMER_TAG, Cloud
+from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.inventory import service as inventory
+from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.runtimes.service import order
+
+Detail = dict[str, Any]
+"""What a step reports of itself; shown to the customer."""
+
+
+class StepError(Exception):
+    """A step cannot be done, or what it checked does not hold; the text is shown to the customer."""
+
+
+class Snapshot(Wire):
+    """The affected resources before anything was changed: dollars a month, milliseconds, a share 0..1.
+
+    Each type adds what it needs to restore them. None stands for what was not measured.
+    """
+
+    cost: float
+    p95_latency_ms: float | None = None
+    quality: float | None = None
+
+
+P = TypeVar("P", bound=Wire)
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext(Generic[P, S]):
+    """An approved change and the means to make it. `cloud` is the one account that holds the affected instances.
+
+    `step` is the step's name as shown, rollback steps included. `snapshot` is how everything was (None until it is
+    taken), `details` what completed steps reported, by name.
+    """
+
+    platform: Platform
+    optimization_id: str
+    recommendation_id: str
+    customer_id: str
+    step: str
+    draft: Draft
+    validations: Sequence[Validation]
+    parameters: P
+    cloud: Cloud
+    snapshot: S
+    details: Mapping[str, Detail]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What marks an instance as made for this customer."""
+        return {CUSTOMER_TAG: self.customer_id}
+
+    def key(self, purpose: str) -> str:
+        """Names what is made or asked for this optimization and purpose, however often."""
+        return f"{self.optimization_id}:{purpose}"
+
+    def fresh_key(self) -> str:
+        """Names a command of this step that is given anew each time; a later attempt of the step cancels it."""
+        return self.key(f"{self.step}:{new_id('cmd')}")
+
+    async def command_once(self, purpose: str, kind: CommandKind, payload: Wire) -> dict[str, Any]:
+        """Have the runtime do something once for this optimization; raises CommandError."""
+        return await order(self.platform, self.customer_id, self.key(purpose), kind, payload)
+
+    async def command(self, kind: CommandKind, payload: Wire) -> dict[str, Any]:
+        """Have the runtime do what is harmless to repeat, and stale when it is not; raises CommandError."""
+        return await order(self.platform, self.customer_id, self.fresh_key(), kind, payload)
+
+    async def measure(self, deployment: str) -> MeasureOutput:
+        """Have a deployment scraped now; what it did so far is then in the telemetry."""
+        return MeasureOutput.model_validate(await self.command("measure", Measure(deployment=deployment)))
+
+    async def discover(self) -> Infrastructure:
+        """The estate with every deployment as its gateway describes it now; instances as last listed."""
+        await self.command("discover", Discover())
+        async with self.platform.database.transaction() as session:
+            return await inventory.describe(session, self.customer_id)
+
+    async def deployment(self) -> Deployment:
+        """The deployment that is changed, as its gateway describes it now; raises StepError when it is gone."""
+        return deployment_in(await self.discover(), self.draft)
+
+
+Change = StepContext[P, None]
+"""A change before its snapshot is taken."""
+
+
+def deployment_in(estate: Infrastructure, draft: Draft) -> Deployment:
+    """The deployment that a recommendation is about; raises StepError when it is gone."""
+    try:
+        return estate.deployment(draft.deployment_id)
+    except KeyError:
+        name = draft.parameters.get("deployment", draft.deployment_id)
+        raise StepError(f"deployment {name} is gone from the customer's gateway") from None

@@ -1,0 +1,51 @@
+"""Spot instances that the cloud reclaims during a change: noticed while the cloud's notice lasts."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from optiinfra.clouds.protocol import CloudUnavailable
+from optiinfra.orchestrator.optimizations.context import StepContext, StepError
+
+T = TypeVar("T")
+
+
+async def fail_on_interruption(context: StepContext[Any, Any], key: str, action: Coroutine[Any, Any, T]) -> T:
+    """What `action` returns; raises StepError as soon as the cloud reclaims an instance made under `key`.
+
+    The action is cancelled then, and has ended when this raises: a rollback meets nothing in progress.
+    """
+    acting, watching = asyncio.ensure_future(action), asyncio.ensure_future(_watch(context, key))
+    try:
+        await asyncio.wait((acting, watching), return_when=asyncio.FIRST_COMPLETED)
+        return acting.result() if acting.done() else watching.result()
+    finally:
+        acting.cancel()
+        watching.cancel()
+        await asyncio.gather(acting, watching, return_exceptions=True)
+
+
+async def require_uninterrupted(context: StepContext[Any, Any], key: str) -> None:
+    """Raise StepError when the cloud has reclaimed, or is about to reclaim, an instance made under `key`."""
+    if reclaimed := await context.cloud.interrupted(key):
+        raise _interrupted(reclaimed)
+
+
+async def _watch(context: StepContext[Any, Any], key: str) -> NoReturn:
+    """Look now and again. A cloud that does not answer is tolerated for less time than a notice lasts."""
+    settings = context.platform.settings
+    last_seen = time.monotonic()
+    while True:
+        try:
+            await require_uninterrupted(context, key)
+            last_seen = time.monotonic()
+        except CloudUnavailable as error:
+            if time.monotonic() - last_seen > settings.spot_blind_seconds:
+                unknown = f"the state of the spot instances is unknown for {settings.spot_blind_seconds:.0f} s"
+                raise StepError(f"{unknown}: {error}") from error
+        await asyncio.sleep(settings.spot_watch_seconds)
+
+
+def _interrupted(instance_ids: Sequence[str]) -> StepError:
+    return StepError(f"the cloud reclaims spot instances that this change relies on: {', '.join(instance_ids)}")

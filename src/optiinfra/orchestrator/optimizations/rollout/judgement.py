@@ -1,0 +1,64 @@
+"""Judging a stage of a rollout: the performance and the application agent look until both are sure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from optiinfra.api.agents import JudgeAnswer, JudgeTask
+from optiinfra.api.runtimes import GoldenAnswer
+from optiinfra.domain.quality import LOOKS
+from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.golden_prompts import service as golden_prompts
+from optiinfra.orchestrator.optimizations.context import Detail
+from optiinfra.orchestrator.optimizations.judgement import ask, deadline_of, look_until_sure
+from optiinfra.orchestrator.optimizations.rollout.snapshot import RolloutContext
+
+
+async def judge(context: RolloutContext, replica_ids: Sequence[str]) -> Detail:
+    """Judge a stage by what these replicas do from now on.
+
+    Returns `{verdicts: {agent_type: JudgeAnswer}}`; raises StepError when an agent fails the stage or is not sure in
+    time.
+    """
+    deadline = deadline_of(context)
+    name = context.snapshot.deployment.name
+    # What is scraped from now on happened from now on. By the runtime's clock, which stamps the telemetry.
+    since = (await context.measure(name)).measured_at
+    answers: list[GoldenAnswer] = []
+
+    async def latency(look: int) -> JudgeAnswer:
+        await context.measure(name)
+        return await ask(context, "performance", _task(context, since, look, replica_ids, []))
+
+    async def quality(look: int) -> JudgeAnswer:
+        target = next(count for count in LOOKS if count > len(answers))  # at the last look the agent is sure
+        prompts = range(len(answers), target)
+        answers.extend(
+            await golden_prompts.ask(
+                context.platform, context.customer_id, context.fresh_key(), name, replica_ids, prompts
+            )
+        )
+        return await ask(context, "application", _task(context, since, look, replica_ids, answers))
+
+    # In this order: golden prompts are shorter than customers' requests and would flatter the latency.
+    verdicts = [await look_until_sure(look, deadline) for look in (latency, quality)]
+    return {"verdicts": {verdict.agent_type: verdict.model_dump(mode="json") for verdict in verdicts}}
+
+
+def _task(
+    context: RolloutContext, since: datetime, look: int, replica_ids: Sequence[str], answers: list[GoldenAnswer]
+) -> JudgeTask:
+    before = context.snapshot
+    return JudgeTask(
+        task_id=new_id("task"),
+        customer_id=context.customer_id,
+        deployment_id=before.deployment.deployment_id,
+        stage=context.step,
+        since=since,
+        replica_ids=list(replica_ids),
+        slo_p95_latency_ms=before.deployment.slo.p95_latency_ms,
+        slo_quality=before.deployment.slo.quality,
+        baseline_quality=before.quality or 0.0,
+        look=look,
+        golden_answers=answers,
+        baseline_answers=before.baseline_answers if answers else [],
+    )

@@ -1,0 +1,260 @@
+"""Idle shutdown: instances that serve no deployment are stopped, watched for a while, and terminated.
+
+Stopping is undone by starting. Terminating cannot be undone: a rollback launches instances with the same settings.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from optiinfra.api.agents import JudgeAnswer, JudgeTask
+from optiinfra.api.common import Wire, now
+from optiinfra.api.customers import Deployment, Infrastructure
+from optiinfra.api.parameters import IdleShutdownParameters
+from optiinfra.api.recommendations import Result
+from optiinfra.clouds.protocol import LaunchSettings
+from optiinfra.domain.latency import quantile
+from optiinfra.domain.savings import reduction_percent, total
+from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.inventory import service as inventory
+from optiinfra.orchestrator.optimizations.concurrency import gather_to_end
+from optiinfra.orchestrator.optimizations.context import Change, Detail, Snapshot, StepContext, StepError
+from optiinfra.orchestrator.optimizations.judgement import ask, deadline_of, look_until_sure
+from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Step, nothing_to_roll_back
+
+_LATENCY_MARGIN = 1.1
+"""A deployment that misses its objective already may not get slower than this times what it was."""
+_WATCH_SECONDS = 0.5
+
+
+class Neighbor(Wire):
+    """A deployment of the customer that must stay as it is; `p95_latency_ms` is None where it had no traffic."""
+
+    deployment_id: str
+    name: str
+    replica_ids: list[str]
+    requests_dropped: int
+    p95_latency_ms: float | None
+
+
+class IdleSnapshot(Snapshot):
+    """`launch_settings` is what it takes to launch each instance again, by instance id."""
+
+    launch_settings: dict[str, LaunchSettings]
+    neighbors: list[Neighbor]
+
+
+IdleChange = Change[IdleShutdownParameters]
+IdleContext = StepContext[IdleShutdownParameters, IdleSnapshot]
+
+
+async def _take_snapshot(change: IdleChange) -> IdleSnapshot:
+    wanted = change.parameters.instance_ids
+    estate = await inventory.refresh(change.platform, change.customer_id)
+    _require_idle(await change.discover(), wanted)
+    running = {one.instance_id: one for one in estate.instances if one.state == "running"}
+    if ended := sorted(set(wanted) - running.keys()):
+        raise StepError(f"{', '.join(ended)} no longer runs: analyze again")
+    if spot := sorted(one for one in wanted if running[one].lifecycle == "spot"):
+        raise StepError(f"{', '.join(spot)} is a spot instance, which could not be started again after a stop")
+    return IdleSnapshot(
+        cost=total(running[one].monthly_cost for one in wanted),
+        launch_settings=await change.cloud.launch_settings(wanted),
+        neighbors=await gather_to_end(_neighbor(change, one) for one in estate.vllm_deployments),
+    )
+
+
+async def _neighbor(change: IdleChange, deployment: Deployment) -> Neighbor:
+    measured = await change.measure(deployment.name)
+    serving = _serving(deployment)
+    since = now() - timedelta(seconds=change.platform.settings.measuring_window_seconds)
+    counts = await change.platform.telemetry.latencies(change.customer_id, deployment.deployment_id, since, serving)
+    return Neighbor(
+        deployment_id=deployment.deployment_id,
+        name=deployment.name,
+        replica_ids=serving,
+        requests_dropped=measured.requests_dropped,
+        p95_latency_ms=1000.0 * quantile(counts, 0.95) if sum(counts.values()) else None,
+    )
+
+
+async def snapshot_inventory(context: IdleContext) -> Detail:
+    """Show what is kept of the instances. The snapshot itself is taken before every first step."""
+    return {"instance_ids": sorted(context.snapshot.launch_settings), "monthly_cost": context.snapshot.cost}
+
+
+async def stop_instances(context: IdleContext) -> Detail:
+    """Stop the instances, unless one of them has come to serve a deployment."""
+    _require_idle(await context.discover(), context.parameters.instance_ids)
+    await context.cloud.stop(context.parameters.instance_ids)
+    return {"stopped": context.parameters.instance_ids}
+
+
+async def start_instances(context: IdleContext) -> Detail:
+    """Start those of the instances that are stopped."""
+    return {"started": await context.cloud.start(context.parameters.instance_ids)}
+
+
+async def verify_unaffected(context: IdleContext) -> Detail:
+    """Judge every deployment from now on, and see that nobody starts the instances again for a while."""
+    deadline = deadline_of(context)
+    estate = await context.discover()
+    judged = await gather_to_end(
+        _judge_neighbor(context, estate, neighbor, deadline) for neighbor in context.snapshot.neighbors
+    )
+    await _watch_stopped(context)
+    await _require_unaffected(context)
+    return {"judged": [answer.reason for answer in judged if answer is not None]}
+
+
+async def terminate_instances(context: IdleContext) -> Detail:
+    """Terminate the instances, unless somebody has started one or depends on it by now."""
+    await _require_stopped(context)
+    await _require_unaffected(context)
+    await context.cloud.terminate(context.parameters.instance_ids)
+    return {"terminated": context.parameters.instance_ids}
+
+
+async def launch_again(context: IdleContext) -> Detail:
+    """Launch an instance like it for each that is gone."""
+    listed = {one.instance_id: one.state for one in await context.cloud.instances()}
+    gone = [one for one in context.parameters.instance_ids if listed.get(one, "terminated") == "terminated"]
+    made = await gather_to_end(
+        context.cloud.launch_like(_restored_key(context, one), context.snapshot.launch_settings[one], context.tags)
+        for one in gone
+    )
+    return {"launched": dict(zip(gone, made, strict=True))}
+
+
+async def _measure_result(context: IdleContext) -> Result:
+    estate = await inventory.refresh(context.platform, context.customer_id)
+    cost_before, affected = context.snapshot.cost, set(context.parameters.instance_ids)
+    cost_after = total(one.monthly_cost for one in estate.instances if one.instance_id in affected)
+    measured = await gather_to_end(context.measure(one.name) for one in context.snapshot.neighbors)
+    dropped = sum(
+        now.requests_dropped - before.requests_dropped
+        for now, before in zip(measured, context.snapshot.neighbors, strict=True)
+    )
+    return Result(
+        success=True,
+        predicted_savings=context.draft.estimated_savings,
+        actual_savings=round(cost_before - cost_after, 2),
+        cost_before=cost_before,
+        cost_after=cost_after,
+        reduction_percent=round(reduction_percent(cost_before, cost_after), 2),
+        requests_dropped=dropped,
+    )
+
+
+async def _is_restored(context: IdleContext) -> bool:
+    """Whether each instance runs, or one in its place with the same launch settings."""
+    running = {one.instance_id for one in await context.cloud.instances() if one.state == "running"}
+    for instance_id, settings in context.snapshot.launch_settings.items():
+        in_place = [instance_id] if instance_id in running else await _launched(context, instance_id)
+        found = await context.cloud.launch_settings(in_place)
+        if [settings] != list(found.values()) or not running.issuperset(in_place):
+            return False
+    return True
+
+
+async def _launched(context: IdleContext, instance_id: str) -> list[str]:
+    return await context.cloud.tagged(_restored_key(context, instance_id))
+
+
+async def _judge_neighbor(
+    context: IdleContext, estate: Infrastructure, neighbor: Neighbor, deadline: float
+) -> JudgeAnswer | None:
+    """Judge the latency of a deployment that has traffic, by all of its serving replicas; None for one without."""
+    if neighbor.p95_latency_ms is None:
+        return None
+    deployment = estate.deployment(neighbor.deployment_id)
+    objective = max(deployment.slo.p95_latency_ms, _LATENCY_MARGIN * neighbor.p95_latency_ms)
+    since: datetime = (await context.measure(neighbor.name)).measured_at
+
+    async def latency(look: int) -> JudgeAnswer:
+        await context.measure(neighbor.name)
+        task = JudgeTask(
+            task_id=new_id("task"),
+            customer_id=context.customer_id,
+            deployment_id=neighbor.deployment_id,
+            stage=neighbor.name,
+            since=since,
+            replica_ids=_serving(deployment),
+            slo_p95_latency_ms=objective,
+            slo_quality=deployment.slo.quality,
+            baseline_quality=0.0,
+            look=look,
+        )
+        return await ask(context, "performance", task)
+
+    return await look_until_sure(latency, deadline)
+
+
+async def _watch_stopped(context: IdleContext) -> None:
+    """See the instances stay stopped for the observation period: an owner who needs one starts it again."""
+    ends = time.monotonic() + context.platform.settings.idle_observation_seconds
+    while True:
+        await _require_stopped(context)
+        if time.monotonic() >= ends:
+            return
+        await asyncio.sleep(_WATCH_SECONDS)
+
+
+async def _require_stopped(context: IdleContext) -> None:
+    """Raise StepError where somebody has started one of the instances; one that is terminated already is fine."""
+    states = {one.instance_id: one.state for one in await context.cloud.instances()}
+    if started := [one for one in context.parameters.instance_ids if states.get(one) in ("pending", "running")]:
+        raise StepError(f"{', '.join(started)} was started again by somebody who needs it")
+
+
+async def _require_unaffected(context: IdleContext) -> None:
+    """Raise StepError where a deployment lost a replica or dropped requests since the snapshot."""
+    estate = await context.discover()
+    _require_idle(estate, context.parameters.instance_ids)
+    for neighbor in context.snapshot.neighbors:
+        try:
+            deployment = estate.deployment(neighbor.deployment_id)
+        except KeyError:
+            raise StepError(f"deployment {neighbor.name} is gone since the instances were stopped") from None
+        if len(serving := _serving(deployment)) < len(neighbor.replica_ids):
+            change = f"{len(neighbor.replica_ids)} to {len(serving)}"
+            raise StepError(f"{neighbor.name} went from {change} replicas since the instances were stopped")
+        dropped = (await context.measure(neighbor.name)).requests_dropped - neighbor.requests_dropped
+        if dropped > 0:
+            raise StepError(f"{neighbor.name} dropped {dropped} requests since the instances were stopped")
+
+
+def _require_idle(estate: Infrastructure, instance_ids: Sequence[str]) -> None:
+    """Raise StepError where one of the instances hosts a living replica."""
+    for deployment in estate.vllm_deployments:
+        for engine in deployment.engines:
+            if engine.state != "dead" and engine.instance_id in instance_ids:
+                raise StepError(f"{engine.instance_id} serves {deployment.name}: it is not idle any more")
+
+
+def _serving(deployment: Deployment) -> list[str]:
+    """Ids of the living replicas that carry traffic."""
+    alive = {engine.replica_id for engine in deployment.engines if engine.state != "dead"}
+    return sorted(replica for replica, weight in deployment.weights.items() if weight > 0 and replica in alive)
+
+
+def _restored_key(context: IdleContext, instance_id: str) -> str:
+    return context.key(f"restored:{instance_id}")
+
+
+IDLE_SHUTDOWN = OptimizationType(
+    name="idle_shutdown",
+    parameters=IdleShutdownParameters,
+    snapshot=IdleSnapshot,
+    steps=(
+        Step("snapshot_inventory", snapshot_inventory, nothing_to_roll_back),
+        Step("stop_instances", stop_instances, start_instances),
+        Step("verify_unaffected", verify_unaffected, nothing_to_roll_back),
+        Step("terminate_instances", terminate_instances, launch_again),
+    ),
+    instance_ids=lambda parameters: parameters.instance_ids,
+    take_snapshot=_take_snapshot,
+    measure_result=_measure_result,
+    is_restored=_is_restored,
+)
