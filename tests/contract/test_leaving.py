@@ -63,10 +63,10 @@ class Stores:
 
 @pytest.fixture
 async def stores(database: Database, customer: None, monkeypatch: pytest.MonkeyPatch) -> Stores:
-    async def forget(_customer_id: str) -> None:
+    async def delete_workflows(_customer_id: str) -> None:
         """There is no workflow."""
 
-    monkeypatch.setattr(customers, "forget", forget)
+    monkeypatch.setattr(customers, "delete_workflows", delete_workflows)
     return Stores(database)
 
 

@@ -26,6 +26,7 @@ from optiinfra.orchestrator.customers import endpoints as customers
 from optiinfra.orchestrator.events import endpoints as events
 from optiinfra.orchestrator.inventory import endpoints as inventory
 from optiinfra.orchestrator.optimizations import endpoints as optimizations
+from optiinfra.orchestrator.optimizations.executor import StepExecutor
 from optiinfra.orchestrator.optimizations.types import TYPES
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform, of_connection
@@ -63,7 +64,7 @@ def create(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _connected(settings, checks) as platform:
             app.state.platform = platform
-            app.state.optimizations = OptimizationWorkflow(platform, TYPES)
+            app.state.optimizations = OptimizationWorkflow(platform, StepExecutor(platform, TYPES))
             app.state.analyses = AnalysisWorkflow(platform, app.state.optimizations)
             # Called here, not in a thread: recovered workflows must run on the loop that the clients belong to.
             DBOS.launch()

@@ -140,30 +140,30 @@ class Workflows:
 
 async def test_workflows_that_ended_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     workflows = Workflows(monkeypatch, opt_1="SUCCESS", anal_1="ERROR")
-    await durable.forget("cust_1")
+    await durable.delete_workflows("cust_1")
     assert workflows.done == ["deleted opt_1, anal_1"]
 
 
 async def test_one_that_runs_is_let_end(monkeypatch: pytest.MonkeyPatch) -> None:
     workflows = Workflows(monkeypatch, ends=2, anal_1="PENDING")
-    await durable.forget("cust_1")
+    await durable.delete_workflows("cust_1")
     assert workflows.done == ["deleted anal_1"]
 
 
 async def test_one_that_does_not_end_is_cancelled_before_it_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     workflows = Workflows(monkeypatch, opt_1="SUCCESS", anal_1="PENDING")
-    await durable.forget("cust_1")
+    await durable.delete_workflows("cust_1")
     assert workflows.done == ["cancelled anal_1", "deleted opt_1, anal_1"]
 
 
 async def test_where_there_is_no_workflow_none_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     workflows = Workflows(monkeypatch)
-    await durable.forget("cust_1")
+    await durable.delete_workflows("cust_1")
     assert workflows.done == []
 
 
 def test_a_row_that_is_gone_is_not_waited_for() -> None:
-    should_retry = durable.patient("draft")["should_retry"]
+    should_retry = durable.retry_on_errors("draft")["should_retry"]
     assert should_retry is not None
     assert not should_retry(NoResultFound())
     assert should_retry(ConnectionError())

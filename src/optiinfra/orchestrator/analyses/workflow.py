@@ -25,6 +25,7 @@ from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.recommendations import service as recommendations
+from optiinfra.orchestrator.runtimes.client import CustomerRuntime
 from optiinfra.orchestrator.runtimes.service import CommandError
 from optiinfra.orchestrator.telemetry.service import store_figure
 from optiinfra.stores.errors import StoreUnavailable
@@ -144,7 +145,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
     async def _ask_golden_prompts(self, row: models.Recommendation, deployment: Deployment) -> list[GoldenAnswer]:
         """Answers of the deployment as it is; none when its runtime gets none, which the validator then reports."""
         try:
-            return await ask_baseline(self._platform, row.customer_id, row.id, deployment)
+            return await ask_baseline(CustomerRuntime(self._platform, row.customer_id), row.id, deployment)
         except CommandError as error:
             log.warning("quality baseline missing", recommendation_id=row.id, error=str(error))
             return []

@@ -5,21 +5,18 @@ from collections.abc import Sequence
 from optiinfra.api.customers import Deployment
 from optiinfra.api.runtimes import GoldenAnswer, GoldenPrompts
 from optiinfra.domain.quality import LOOKS
-from optiinfra.orchestrator.platform import Platform
-from optiinfra.orchestrator.runtimes.service import order
+from optiinfra.orchestrator.runtimes.client import Runtime
 
 
-async def ask_baseline(
-    platform: Platform, customer_id: str, recommendation_id: str, deployment: Deployment
-) -> list[GoldenAnswer]:
+async def ask_baseline(runtime: Runtime, recommendation_id: str, deployment: Deployment) -> list[GoldenAnswer]:
     """What the serving replicas answer before the change. Asked once a recommendation; raises CommandError."""
     serving = [replica for replica, weight in deployment.weights.items() if weight > 0]
     key = f"{recommendation_id}:baseline"
-    return await ask(platform, customer_id, key, deployment.name, serving, range(LOOKS[-1]))
+    return await ask(runtime, key, deployment.name, serving, range(LOOKS[-1]))
 
 
 async def ask(
-    platform: Platform, customer_id: str, key: str, deployment: str, replica_ids: Sequence[str], prompts: range
+    runtime: Runtime, key: str, deployment: str, replica_ids: Sequence[str], prompts: range
 ) -> list[GoldenAnswer]:
     """Answers of these replicas to the prompts of these numbers, once per idempotency key; raises CommandError.
 
@@ -28,5 +25,5 @@ async def ask(
     payload = GoldenPrompts(
         deployment=deployment, replica_ids=list(replica_ids), offset=prompts.start, count=len(prompts)
     )
-    output = await order(platform, customer_id, key, "golden_prompts", payload)
+    output = await runtime.execute(key, "golden_prompts", payload)
     return [GoldenAnswer.model_validate(answer) for answer in output["answers"]]

@@ -7,12 +7,11 @@ from typing import Any, Generic, TypeVar
 from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import Wire
 from optiinfra.api.customers import Deployment, Infrastructure
-from optiinfra.api.runtimes import CommandKind, Discover, Measure, MeasureOutput
+from optiinfra.api.runtimes import CommandKind, Measure, MeasureOutput
 from optiinfra.clouds.protocol import CUSTOMER_TAG, Cloud
 from optiinfra.kit.ids import new_id
-from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.platform import Platform
-from optiinfra.orchestrator.runtimes.service import order
+from optiinfra.orchestrator.runtimes.client import Runtime
 
 Detail = dict[str, Any]
 """What a step reports of itself; shown to the customer."""
@@ -54,6 +53,7 @@ class StepContext(Generic[P, S]):
     validations: Sequence[Validation]
     parameters: P
     cloud: Cloud
+    runtime: Runtime
     snapshot: S
     details: Mapping[str, Detail]
 
@@ -72,11 +72,11 @@ class StepContext(Generic[P, S]):
 
     async def command_once(self, purpose: str, kind: CommandKind, payload: Wire) -> dict[str, Any]:
         """Have the runtime do something once for this optimization; raises CommandError."""
-        return await order(self.platform, self.customer_id, self.key(purpose), kind, payload)
+        return await self.runtime.execute(self.key(purpose), kind, payload)
 
     async def command(self, kind: CommandKind, payload: Wire) -> dict[str, Any]:
         """Have the runtime do what is harmless to repeat, and stale when it is not; raises CommandError."""
-        return await order(self.platform, self.customer_id, self.fresh_key(), kind, payload)
+        return await self.runtime.execute(self.fresh_key(), kind, payload)
 
     async def measure(self, deployment: str) -> MeasureOutput:
         """Have a deployment scraped now; what it did so far is then in the telemetry."""
@@ -84,9 +84,7 @@ class StepContext(Generic[P, S]):
 
     async def discover(self) -> Infrastructure:
         """The estate with every deployment as its gateway describes it now; instances as last listed."""
-        await self.command("discover", Discover())
-        async with self.platform.database.transaction() as session:
-            return await inventory.describe(session, self.customer_id)
+        return await self.runtime.discover(self.fresh_key())
 
     async def deployment(self) -> Deployment:
         """The deployment that is changed, as its gateway describes it now; raises StepError when it is gone."""

@@ -13,7 +13,7 @@ from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Result
 from optiinfra.clouds.patience import patiently
-from optiinfra.clouds.protocol import CloudError
+from optiinfra.clouds.protocol import Cloud, CloudError
 from optiinfra.domain.optimization import StepStatus, rollback_step
 from optiinfra.kit.logging import bind_trace
 from optiinfra.orchestrator.agents.service import AgentError
@@ -24,7 +24,9 @@ from optiinfra.orchestrator.optimizations.context import Detail, Snapshot, StepC
 from optiinfra.orchestrator.optimizations.journal import Journal, Record
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Registry
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.runtimes.client import CustomerRuntime
 from optiinfra.orchestrator.runtimes.service import CommandError, withdraw
+from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.postgres import models
 
 log = structlog.get_logger(__name__)
@@ -36,13 +38,15 @@ REFUSALS = (StepError, CommandError, AgentError, CloudError, Conflict)
 
 AnyType = OptimizationType[Any, Any]
 AnyContext = StepContext[Any, Any]
+Connect = Callable[[Settings, models.CloudAccount], Awaitable[Cloud]]
+"""Opens a customer's cloud account; raises CloudError."""
 
 
 class StepExecutor:
     """Runs the steps of the registered optimization types."""
 
-    def __init__(self, platform: Platform, types: Registry) -> None:
-        self._platform, self._types = platform, types
+    def __init__(self, platform: Platform, types: Registry, connect: Connect = cloud_of) -> None:
+        self._platform, self._types, self._connect = platform, types, connect
         self.journal = Journal(platform.database, {name: kind.step_names for name, kind in types.items()})
 
     def type_of(self, record: Record) -> AnyType:
@@ -170,7 +174,8 @@ class StepExecutor:
             draft=draft,
             validations=[Validation.model_validate(given) for given in recommendation.validations],
             parameters=parameters,
-            cloud=await cloud_of(self._platform.settings, account),
+            cloud=await self._connect(self._platform.settings, account),
+            runtime=CustomerRuntime(self._platform, optimization.customer_id),
             snapshot=None,
             details={name: one.detail for name, one in record.steps.items() if one.status == StepStatus.COMPLETED},
         )

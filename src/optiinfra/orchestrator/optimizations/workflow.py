@@ -13,7 +13,6 @@ from optiinfra.domain.optimization import OptimizationStatus, rollback_order, ro
 from optiinfra.orchestrator.durable import begin, retry_on_errors, retry_while_unavailable
 from optiinfra.orchestrator.optimizations.executor import StepExecutor, unmeasured, unsuccessful
 from optiinfra.orchestrator.optimizations.journal import ON_REQUEST
-from optiinfra.orchestrator.optimizations.types.base import Registry
 from optiinfra.orchestrator.outcomes import service as outcomes
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
@@ -29,13 +28,11 @@ _OUTCOME_ATTEMPTS = 13
 # Names of workflows and their steps are recorded with running work: a renamed function must not strand it.
 @DBOS.dbos_class("OptimizationWorkflow")
 class OptimizationWorkflow(DBOSConfiguredInstance):
-    """Runs optimizations of the registered types; the workflow's id is the optimization's id."""
+    """Runs optimizations; the workflow's id is the optimization's id."""
 
-    def __init__(self, platform: Platform, types: Registry) -> None:
+    def __init__(self, platform: Platform, executor: StepExecutor) -> None:
         super().__init__(config_name="optimizations")
-        self._platform = platform
-        self._executor = StepExecutor(platform, types)
-        self._journal = self._executor.journal
+        self._platform, self._executor, self._journal = platform, executor, executor.journal
 
     async def start(self, optimization_id: str) -> None:
         """Begin, or do nothing when it has begun already."""

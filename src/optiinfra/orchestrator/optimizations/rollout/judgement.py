@@ -32,11 +32,7 @@ async def judge(context: RolloutContext, replica_ids: Sequence[str]) -> Detail:
     async def quality(look: int) -> JudgeAnswer:
         target = next(count for count in LOOKS if count > len(answers))  # at the last look the agent is sure
         prompts = range(len(answers), target)
-        answers.extend(
-            await golden_prompts.ask(
-                context.platform, context.customer_id, context.fresh_key(), name, replica_ids, prompts
-            )
-        )
+        answers.extend(await golden_prompts.ask(context.runtime, context.fresh_key(), name, replica_ids, prompts))
         return await ask(context, "application", _task(context, since, look, replica_ids, answers))
 
     # In this order: golden prompts are shorter than customers' requests and would flatter the latency.

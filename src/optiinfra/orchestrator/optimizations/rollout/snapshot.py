@@ -40,7 +40,7 @@ async def take_snapshot(change: Change[Any], source_instance_ids: Sequence[str])
     instances = [instance for instance in estate.instances_of(deployment) if instance.state == "running"]
     if sorted(instance.instance_id for instance in instances) != sorted(source_instance_ids):
         raise StepError(f"{deployment.name} runs on other instances than when this was recommended: analyze again")
-    answers = await ask_baseline(platform, customer_id, change.recommendation_id, deployment)
+    answers = await ask_baseline(change.runtime, change.recommendation_id, deployment)
     measured = await change.measure(deployment.name)
     since = now() - timedelta(seconds=platform.settings.measuring_window_seconds)
     serving = [replica for replica, weight in deployment.weights.items() if weight > 0]

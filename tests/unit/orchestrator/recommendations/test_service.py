@@ -1,4 +1,4 @@
-"""What may be approved: only what every validator agreed to, what can be carried out, and what is still pending."""
+"""Which recommendations may be approved: validated by all, executable, and still pending."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import pytest
 
 from optiinfra.api.agents import Validation
 from optiinfra.api.recommendations import Recommendation
-from optiinfra.kit.problems import Problem
-from optiinfra.orchestrator.recommendations.service import _must_be_approvable
+from optiinfra.orchestrator.errors import Conflict
+from optiinfra.orchestrator.recommendations.service import require_approvable
 from tests.helpers.examples import recommendation
 
 
@@ -15,15 +15,15 @@ def judged(agent_type: Any, *, approved: bool = True) -> Validation:
     return Validation(agent_type=agent_type, approved=approved, reason="p95 would pass 10 s")
 
 
-def agreed(**changes: Any) -> Recommendation:
-    """One of the cost agent's that both validators agreed to."""
+def recommended(**changes: Any) -> Recommendation:
+    """A recommendation of the cost agent that both validators approved."""
     return recommendation(judged("performance"), judged("application"), **changes)
 
 
-def test_what_every_validator_agreed_to_may_be_approved() -> None:
+def test_recommendation_approved_by_every_validator_is_approvable() -> None:
     # Neither raises: that is the answer.
-    _must_be_approvable(agreed())
-    _must_be_approvable(agreed(agent_type="performance", validations=[judged("application")]))
+    require_approvable(recommended())
+    require_approvable(recommended(agent_type="performance", validations=[judged("application")]))
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_what_every_validator_agreed_to_may_be_approved() -> None:
         ({"status": "superseded"}, "not_pending", "is superseded, not pending"),
     ],
 )
-def test_what_may_not_be_approved_says_why(changes: dict[str, Any], kind: str, said: str) -> None:
-    with pytest.raises(Problem) as refused:
-        _must_be_approvable(agreed(**changes))
-    assert (refused.value.status, refused.value.kind) == (409, kind)
+def test_recommendation_that_is_not_approvable_says_why(changes: dict[str, Any], kind: str, said: str) -> None:
+    with pytest.raises(Conflict) as refused:
+        require_approvable(recommended(**changes))
+    assert refused.value.code == kind
     assert said in refused.value.detail
