@@ -19,7 +19,7 @@ from optiinfra.kit import logging, openapi, problems
 from optiinfra.kit.auth import PUBLIC_ROUTES, Authenticate, AuthenticationMiddleware
 from optiinfra.kit.bodies import BodyLimitMiddleware
 from optiinfra.kit.deadline import DeadlineMiddleware
-from optiinfra.kit.tasks import cancel_in_background
+from optiinfra.kit.tasks import cancel_in_background, first_completed
 from optiinfra.stores.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -102,14 +102,12 @@ def serve(app: FastAPI, host: str, port: int) -> None:
 
 async def cancel_on_shutdown(app: FastAPI, work: Coroutine[Any, Any, T], default: T) -> T:
     """The result of `work`; on shutdown cancel it and return `default`. For long polls."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(app.state.shutdown.wait())
-    try:
-        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else default
-    finally:
-        stopping.cancel()
-        working.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
+
+    async def shutdown() -> T:
+        await app.state.shutdown.wait()
+        return default
+
+    return await first_completed(work, shutdown())
 
 
 class _Server(uvicorn.Server):

@@ -1,7 +1,8 @@
-"""Asyncio tasks that nobody waits for any more."""
+"""Helpers for asyncio tasks: race several, cancel one without waiting, log what nobody awaits."""
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import structlog
 
@@ -9,7 +10,25 @@ from optiinfra.stores.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 _cancelled: "set[asyncio.Future[Any]]" = set()
+
+
+async def first_completed(*coroutines: Coroutine[Any, Any, T]) -> T:
+    """Run the coroutines concurrently; return the result of the first that ends, or raise its exception.
+
+    If several end at once, the earliest argument counts. The others are cancelled, and have ended when this returns,
+    raises or is cancelled itself.
+    """
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task.done()).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def cancel_in_background(task: "asyncio.Future[Any]") -> None:

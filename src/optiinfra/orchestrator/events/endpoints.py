@@ -1,6 +1,5 @@
 """Events by page, and live over a WebSocket."""
 
-import asyncio
 import contextlib
 from typing import Annotated
 
@@ -9,6 +8,7 @@ from fastapi import APIRouter, Query, WebSocket
 
 from optiinfra.api.events import Event
 from optiinfra.kit.auth import CurrentPrincipal, current_principal
+from optiinfra.kit.tasks import first_completed
 from optiinfra.orchestrator.access import require_tenant
 from optiinfra.orchestrator.events import service
 from optiinfra.orchestrator.platform import CurrentPlatform, Platform, of_connection
@@ -51,21 +51,18 @@ async def live(websocket: WebSocket, customer_id: str, after: Annotated[int, Que
         await websocket.close(4404, "no such customer")
         return
     await websocket.accept(subprotocol=SUBPROTOCOL)
-    sending = asyncio.create_task(_send_forever(websocket, of_connection(websocket), customer_id, after))
-    listening = asyncio.create_task(_until_closed(websocket))
-    done, _ = await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
-    sending.cancel()
-    listening.cancel()
-    results = await asyncio.gather(sending, listening, return_exceptions=True)
-    if listening not in done:
-        log.warning("event stream broke off", customer_id=customer_id, error=repr(results[0]))
-        with contextlib.suppress(RuntimeError):  # it may be closed already: that may be what broke it off
-            await websocket.close(1011, "the stream broke off: connect again after the last number")
+    sending = _send_forever(websocket, of_connection(websocket), customer_id, after)
+    try:
+        await first_completed(_wait_until_closed(websocket), sending)
+    except Exception as error:
+        log.warning("event stream failed", customer_id=customer_id, error=repr(error))
+        with contextlib.suppress(RuntimeError):  # the connection may be closed: that may be the error
+            await websocket.close(1011, "the stream failed: connect again after the last number")
 
 
-async def _until_closed(websocket: WebSocket) -> None:
+async def _wait_until_closed(websocket: WebSocket) -> None:
     while (await websocket.receive())["type"] != "websocket.disconnect":
-        pass  # what a customer says here is not for us
+        pass  # messages from the customer are ignored
 
 
 async def _send_forever(websocket: WebSocket, platform: Platform, customer_id: str, seq: int) -> None:
