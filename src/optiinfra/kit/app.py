@@ -19,6 +19,7 @@ from optiinfra.kit import logging, openapi, problems
 from optiinfra.kit.auth import PUBLIC_ROUTES, Authenticate, AuthenticationMiddleware
 from optiinfra.kit.bodies import BodyLimitMiddleware
 from optiinfra.kit.deadline import DeadlineMiddleware
+from optiinfra.kit.store_outage import StoreOutageMiddleware
 from optiinfra.kit.tasks import cancel_in_background, first_completed
 from optiinfra.stores.errors import StoreUnavailable
 
@@ -66,6 +67,7 @@ def create_app(
     public_paths = PUBLIC_ROUTES | frozenset(public)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public_paths)
+    app.add_middleware(StoreOutageMiddleware)
     app.add_middleware(DeadlineMiddleware, seconds=answer_seconds, long_calls=long_calls)
     app.add_middleware(_Observe)
     problems.install(app)

@@ -1,29 +1,25 @@
-"""Every call has an answer in time: 503 where a store is away, or nothing came before the deadline."""
+"""Answer 503 when a handler has not started its response before a deadline."""
 
 import asyncio
 import re
 from collections.abc import Collection
 
 import structlog
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from optiinfra.kit.problems import problem_response
+from optiinfra.kit.problems import RETRY_AFTER, problem_response
 from optiinfra.kit.tasks import cancel_in_background
-from optiinfra.stores.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
 LONG_CALL_SECONDS = 60.0
-"""How much longer a call may take that is known to take long."""
-RETRY_AFTER = {"Retry-After": "2"}
+"""Additional time for requests that are known to take long."""
 
 
 class DeadlineMiddleware:
-    """Answers in place of a handler that found a store away, or that has not begun to answer after `seconds`.
+    """Answers 503 and cancels the handler if its response has not started after `seconds`; the client may retry.
 
-    Such a handler is cancelled: its caller asks again. `long_calls` are regular expressions for the calls (`GET /path`)
-    that may take longer.
+    `long_calls` are regular expressions for the requests (`GET /path`) that may take LONG_CALL_SECONDS longer.
     """
 
     def __init__(self, app: ASGIApp, seconds: float, long_calls: Collection[str] = ()) -> None:
@@ -35,39 +31,30 @@ class DeadlineMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, given_up = asyncio.Event(), False
+        started, expired = asyncio.Event(), False
 
-        async def observed(message: Message) -> None:
-            if not given_up:
-                begun.set()
+        async def observed_send(message: Message) -> None:
+            if not expired:
+                started.set()
                 await send(message)
 
-        work = asyncio.ensure_future(self.app(scope, receive, observed))
-        beginning = asyncio.ensure_future(begun.wait())
+        # Not `first_completed`: the handler goes on once its response has started.
+        handler = asyncio.ensure_future(self.app(scope, receive, observed_send))
+        response_start = asyncio.ensure_future(started.wait())
         takes_long = self._long.fullmatch(f"{scope['method']} {scope['path']}") is not None
         allowed = self.seconds + (LONG_CALL_SECONDS if takes_long else 0.0)
         try:
-            await asyncio.wait((work, beginning), timeout=allowed, return_when=asyncio.FIRST_COMPLETED)
-            if work.done() or begun.is_set():
-                await work
+            await asyncio.wait((handler, response_start), timeout=allowed, return_when=asyncio.FIRST_COMPLETED)
+            if handler.done() or started.is_set():
+                await handler
                 return
-        except StoreUnavailable as error:
-            if begun.is_set():
-                raise
-            log.warning("a store is away", error=str(error))
-            await _unavailable("store_unavailable", f"{error}; try again")(scope, receive, send)
-            return
-        except asyncio.CancelledError:  # the server ends
-            work.cancel()
+        except asyncio.CancelledError:  # the server shuts down
+            handler.cancel()
             raise
         finally:
-            beginning.cancel()
-        given_up = True
-        cancel_in_background(work)
-        log.warning("no answer in time", seconds=allowed)
-        detail = f"no answer within {allowed:.0f} s; what was asked for may have been done: look before you ask again"
-        await _unavailable("deadline", detail)(scope, receive, send)
-
-
-def _unavailable(kind: str, detail: str) -> Response:
-    return problem_response(503, kind, detail, headers=RETRY_AFTER)
+            response_start.cancel()
+        expired = True
+        cancel_in_background(handler)
+        log.warning("request deadline exceeded", seconds=allowed)
+        detail = f"no answer within {allowed:.0f} s; the request may have been carried out: check before you repeat it"
+        await problem_response(503, "deadline", detail, headers=RETRY_AFTER)(scope, receive, send)

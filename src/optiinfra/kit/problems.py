@@ -9,9 +9,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from optiinfra.api.problems import PREFIX
 from optiinfra.kit.logging import TRACE_HEADER, trace_id
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = {"Retry-After": "2"}
+"""Header of a 503 that a client may retry."""
 _KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -51,7 +54,7 @@ def problem_response(
 ) -> JSONResponse:
     """A problem details response (RFC 9457) with the current trace id."""
     body = {
-        "type": f"urn:optiinfra:problem:{kind}",
+        "type": f"{PREFIX}{kind}",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,

@@ -15,6 +15,7 @@ from optiinfra.api.agents import Agent
 from optiinfra.api.common import Wire
 from optiinfra.api.customers import Infrastructure
 from optiinfra.api.events import Event
+from optiinfra.api.problems import kind_of
 from optiinfra.api.recommendations import Approved, Optimization, Recommendation, Reject
 from optiinfra.api.telemetry import MetricPoint, MetricType
 from optiinfra.kit.problems import Problem
@@ -157,7 +158,7 @@ def _refusal(response: httpx.Response) -> Problem:
     """The orchestrator's problem as ours, or its status alone when it sent none."""
     try:
         told = response.json()
-        kind, detail = str(told["type"]).rsplit(":", 1)[-1], str(told["detail"])
+        kind, detail = kind_of(str(told["type"])), str(told["detail"])
     except (ValueError, KeyError, TypeError):
         kind, detail = "refused", f"the platform refused this with status {response.status_code}"
     return Problem(response.status_code, kind, detail)

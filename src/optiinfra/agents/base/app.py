@@ -17,6 +17,7 @@ from optiinfra.agents.base.registration import Registration
 from optiinfra.agents.base.settings import AgentSettings
 from optiinfra.agents.base.tasks import TaskDesk
 from optiinfra.api.agents import AnalyzeAnswer, JudgeAnswer, Register, Task, Validation
+from optiinfra.api.problems import STARTING, kind_of
 from optiinfra.kit import http
 from optiinfra.kit.app import create_app, serve
 from optiinfra.kit.auth import Principal, bearer
@@ -74,7 +75,7 @@ class AgentApp:
             text = f"the {self._kind.type} agent does not serve {task.kind} tasks; it serves: {serves}"
             raise Problem(422, "unsupported_task", text)
         if self.sources is None:
-            raise Problem(503, "starting", "this agent is not connected to its stores yet")
+            raise Problem(503, kind_of(STARTING), "this agent is not connected to its stores yet")
         return await self.desk.do(task.task_id, partial(handler, task, self.sources))
 
     @asynccontextmanager
