@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["nox>=2025.10"]
 # ///
-"""Sessions: what is run, each in a virtualenv of its own. Positional arguments go to pytest."""
+"""Test sessions, each in its own virtualenv. Positional arguments are passed to pytest."""
 
 import os
 import time
@@ -23,10 +23,10 @@ SYSTEM_TESTS = 43
 
 
 def install(session: nox.Session, extra: str) -> None:
-    """Install the project with one of its extras, at the pinned versions."""
-    # Empty means unset: bytecode is what makes the second start of anything fast.
+    """Install the project with one of its extras at the pinned versions."""
+    # Empty means unset: processes start much faster with bytecode.
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
-    # Whose all this is: if nox is killed, `invoke clean` ends and removes it.
+    # Names the owner of everything that the session starts. If nox is killed, `invoke clean` removes it.
     session.env["OPTIINFRA_OWNER"] = f"{os.getpid()}:{ROOT}"
     session.install("-e", f".[{extra}]", "-c", "constraints.txt")
 
@@ -35,9 +35,9 @@ def install(session: nox.Session, extra: str) -> None:
 def environment(
     session: nox.Session, *, coverage: bool = False, reuse: bool = True, extra: str = "system"
 ) -> Iterator[str]:
-    """The name of a built, started and checked environment; what was started is stopped, whatever happens.
+    """Build, start and check an environment, and yield its name. It is stopped and removed even after a failure.
 
-    A running one is used where it fits; its evidence is kept either way.
+    With `reuse`, a running environment with the same fingerprint is used and left running. Evidence is always saved.
     """
     began = time.time()
     install(session, extra)
@@ -47,7 +47,7 @@ def environment(
     name = running or f"{session.name}-{os.getpid()}"
     session.run("invoke", "build-all", "--name", name)
     if running:
-        session.log(f"using the running environment {name!r}: it was started from the same source and settings")
+        session.log(f"reusing the running environment {name!r}, started from the same source and settings")
     try:
         session.run("invoke", "start-test-env", "--name", name, *flags)
         session.run("invoke", "health-check", "--name", name)
@@ -59,7 +59,7 @@ def environment(
                 session.run("invoke", "stop-test-env", "--name", name)
             session.run("python", "-m", "testbed.evidence", session.name, "--name", name, f"--started={began}")
             if coverage and running:
-                session.log(f"service coverage is written when environment {name!r} stops")
+                session.log(f"service coverage is written when environment {name!r} is stopped")
             elif coverage:
                 session.run("python", "-m", "testbed.coverage_summary", session.name, "--name", name)
         finally:
@@ -70,7 +70,7 @@ def environment(
 def suite(
     session: nox.Session, *pytest_arguments: str, coverage: bool = False, reuse: bool = True, extra: str = "system"
 ) -> None:
-    """Test on an environment, and check afterwards that all its stores agree."""
+    """Run pytest on an environment, then check the consistency of its stores."""
     with (
         environment(session, coverage=coverage, reuse=reuse, extra=extra) as name,
         consistent_afterwards(session, name),
@@ -80,7 +80,7 @@ def suite(
 
 @contextmanager
 def consistent_afterwards(session: nox.Session, name: str) -> Iterator[None]:
-    """Keep how the stores agree afterwards. What dangles fails a session whose tests passed."""
+    """Save a consistency report afterwards. A dangling reference fails the session, unless its tests already failed."""
     codes = [0, 1]
     try:
         yield
@@ -90,12 +90,12 @@ def consistent_afterwards(session: nox.Session, name: str) -> Iterator[None]:
 
 
 def existing(*folders: str) -> list[str]:
-    """The folders of tests that there are."""
+    """Those of the folders that contain tests."""
     return [folder for folder in folders if any((ROOT / folder).glob("test_*.py"))]
 
 
 def chosen(session: nox.Session, *defaults: str) -> list[str]:
-    """pytest's arguments: the given ones, with the session's own folders unless they name tests themselves."""
+    """The arguments for pytest: the positional ones, and the default folders unless these name tests."""
     named = any(argument.startswith("tests/") for argument in session.posargs)
     return [*([] if named else defaults), *session.posargs]
 
@@ -112,7 +112,7 @@ def fast(session: nox.Session) -> None:
     folders = [*existing("tests/contract", "tests/integration", "tests/security"), "tests/unit"]
     marks = "not slow and not e2e and not performance"
     suite(session, "-m", marks, *chosen(session, *folders), extra="system,unit")
-    session.log("e2e and performance tests were left out: `nox -s test` runs everything")
+    session.log("e2e and performance tests do not run here: `nox -s test` runs all system tests")
 
 
 @nox.session
@@ -127,20 +127,20 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Tests that need nothing but the code."""
+    """Unit tests, which need nothing but the code."""
     install(session, "unit")
     session.run("pytest", *chosen(session, "tests/unit"))
 
 
 @nox.session
 def platform(session: nox.Session) -> None:
-    """What needs the environment and is none of the system tests: undo, other estates, the environment's own verbs."""
+    """Platform tests: crashes, outages, rollback, bad input, other estates, the environment's commands."""
     suite(session, *chosen(session, "tests/platform"))
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Long measurements; `-- crash --runs N` kills processes at random moments and counts what was lost."""
+    """Long measurements. `-- crash --runs N` kills processes at random moments and counts what was lost."""
     with environment(session) as name:
         arguments = session.posargs or ["crash"]
         session.run("python", "-m", "tests.bench", *arguments, env={"OPTIINFRA_TESTENV": name})
@@ -156,7 +156,7 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, formatting, and the arrows between packages."""
+    """Style, formatting, and import rules."""
     install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -165,7 +165,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
-    """mypy, strict."""
+    """Strict type checks with mypy."""
     install(session, "types")
     session.run("mypy")
 

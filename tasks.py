@@ -1,4 +1,4 @@
-"""The environment's verbs: `invoke --list`. Each is a thin call into src/testbed."""
+"""The environment's commands: `invoke --list`. Each is a thin call into src/testbed."""
 
 import os
 import threading
@@ -34,14 +34,14 @@ from testbed.waiting import WaitTimeoutError
 optional_positional.allow()
 
 NAME_HELP = "the environment's name; only the default one has fixed ports"
-JSON_HELP = "one JSON document on stdout"
+JSON_HELP = "print one JSON document on stdout"
 DEMO_SPEED = 1.0
 WATCH_SECONDS = 2.0
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn what the user can mend into a message without a traceback."""
+    """Show errors that the user can fix as a message without a traceback."""
     try:
         yield
     except guard.Refused as refused:
@@ -51,7 +51,7 @@ def user_errors() -> Iterator[None]:
 
 
 def existing(name: str) -> Environment:
-    """The environment of this name, started at some time."""
+    """The environment of this name, whether it runs or not. SetupError when there is none."""
     found = environments.load(name)
     if found is None:
         raise SetupError(f"there is no environment {name!r}: `invoke start-test-env` starts one")
@@ -59,7 +59,7 @@ def existing(name: str) -> Environment:
 
 
 def started(name: str, settings: Settings) -> Environment:
-    """Start with progress on the terminal; what dead sessions left would only take memory and ports."""
+    """Start an environment with progress on the terminal, after removing what dead sessions left behind."""
     out = console()
     leftovers.clear(out.print)
     began = time.monotonic()
@@ -95,7 +95,7 @@ def build_all(_context: Context, name: str = DEFAULT_NAME) -> None:
         "name": NAME_HELP,
         "backend": "embedded (default)",
         "coverage": "measure the services' coverage",
-        "speed": "the fleet's simulated seconds a second",
+        "speed": "simulated seconds per second of the fleet",
     }
 )
 def start_test_env(
@@ -105,10 +105,10 @@ def start_test_env(
     coverage: bool = False,
     speed: str | None = None,
 ) -> None:
-    """Start everything at once; return when all parts are healthy."""
+    """Start all parts at once, and return when they are healthy."""
     with user_errors():
         guard.check_caller(backend)
-        # Invoke knows a word's type by its default alone: what stands after --speed is text.
+        # Invoke takes an option's type from its default, so without a default --speed is text.
         number = None if speed is None else float(speed)
         started(name, Settings.chosen(backend, coverage=coverage, fleet_speed=number))
     console().print("■ Environment Ready! Proceed to test execution.")
@@ -116,16 +116,16 @@ def start_test_env(
 
 @task(help={"name": NAME_HELP})
 def stop_test_env(_context: Context, name: str = DEFAULT_NAME) -> None:
-    """Stop every process of the environment; data and logs stay."""
+    """Stop every process of the environment, and keep data and logs."""
     out = console()
     with user_errors():
         ran = startup.stop(name, out.print)
     out.print(f"environment {name!r} is stopped" if ran else f"environment {name!r} was not running")
 
 
-@task(help={"name": NAME_HELP, "json": JSON_HELP, "watch": "again every two seconds, until Ctrl-C"})
+@task(help={"name": NAME_HELP, "json": JSON_HELP, "watch": "repeat every two seconds until Ctrl-C"})
 def health_check(_context: Context, name: str = DEFAULT_NAME, json: bool = False, watch: bool = False) -> None:
-    """Show a row a part; exit 0 only if all are healthy."""
+    """Show a row for each part; exit 0 only if all are healthy."""
     out = console()
     pause = threading.Event()
     with user_errors():
@@ -145,7 +145,7 @@ def health_check(_context: Context, name: str = DEFAULT_NAME, json: bool = False
 
 @task(help={"name": NAME_HELP, "json": JSON_HELP})
 def check_consistency(_context: Context, name: str = DEFAULT_NAME, json: bool = False) -> None:
-    """Show every reference between stores and clouds to what is not there; exit 1 if there is one."""
+    """Show every dangling reference between stores and clouds; exit 1 if there is one."""
     with user_errors():
         answer = consistency.fetch(startup.needed(name))
     if json:
@@ -173,10 +173,10 @@ def status(_context: Context, name: str = DEFAULT_NAME, json: bool = False) -> N
 @task(
     name="logs",
     positional=["service"],
-    help={"service": "one part; all when left out", "name": NAME_HELP, "follow": "show what comes, until Ctrl-C"},
+    help={"service": "one part; default all", "name": NAME_HELP, "follow": "show new lines until Ctrl-C"},
 )
 def show_logs(_context: Context, service: str, name: str = DEFAULT_NAME, follow: bool = False) -> None:
-    """Show the end of the logs."""
+    """Show the last lines of the logs."""
     with user_errors():
         existing(name)
         logs.show(logs.files(name, service), lambda line: print(line, flush=True), follow=follow)
@@ -184,7 +184,7 @@ def show_logs(_context: Context, service: str, name: str = DEFAULT_NAME, follow:
 
 @task(help={"name": NAME_HELP, "reports": "also remove reports/, htmlcov/, screenshots/ and test-results.xml"})
 def clean(_context: Context, name: str = DEFAULT_NAME, reports: bool = False) -> None:
-    """Stop and remove everything of the environment, and what sessions that were killed left of theirs."""
+    """Remove the environment with all its data, and the environments of killed sessions."""
     out = console()
     with user_errors():
         startup.clean(name, out.print)
@@ -218,9 +218,9 @@ def seed_estate(
     print(f"customer {document['customer_id']} ({document['email']}): {deployments}")
 
 
-@task(name="demo", help={"name": NAME_HELP, "suffix": "makes email and account unique, to seed once more"})
+@task(name="demo", help={"name": NAME_HELP, "suffix": "makes email and account unique, to seed the estate again"})
 def run_demo(_context: Context, name: str = DEFAULT_NAME, suffix: str | None = None) -> None:
-    """Start the environment at real speed, with the sample estate in it, analysed; print where to look."""
+    """Start the environment at real speed, provision and analyse the sample estate, and print address and login."""
     out = console()
     with user_errors():
         guard.check_caller()

@@ -1,7 +1,7 @@
-"""``python -m testbed.consistency SESSION --name ENVIRONMENT``: do the environment's stores and clouds agree?
+"""``python -m testbed.consistency SESSION --name ENVIRONMENT``: check references between stores and clouds.
 
-Asks the orchestrator, keeps the answer as the session's ``consistency.json``, and exits 1 if a reference dangles or
-nobody answered.
+Saves the orchestrator's report as the session's `consistency.json`. Exit code 1 if a reference dangles or the
+orchestrator cannot be reached.
 """
 
 import argparse
@@ -19,44 +19,44 @@ from testbed.console import console
 from testbed.environment import Environment, SetupError
 from testbed.waiting import stretched
 
-ANSWER_SECONDS = 60.0
-"""Every store and cloud account is read, twice where something seems to dangle."""
+REPORT_SECONDS = 60.0
+"""Timeout of the check, which reads every store and cloud account up to twice."""
 
 
 def fetch(environment: Environment) -> dict[str, Any]:
-    """The answer of ``GET /admin/consistency``; SetupError when there is none."""
+    """The report of `GET /admin/consistency`. SetupError when the request fails."""
     url = f"{environment.url('orchestrator')}/admin/consistency"
     headers = {"Authorization": f"Bearer {environment.credentials['admin_token']}"}
     try:
         with loopback.session() as session:
-            answer = session.get(url, headers=headers, timeout=stretched(ANSWER_SECONDS))
-            answer.raise_for_status()
+            response = session.get(url, headers=headers, timeout=stretched(REPORT_SECONDS))
+            response.raise_for_status()
     except requests.RequestException as error:
-        raise SetupError(f"the orchestrator could not be asked: {error}") from error
-    document: dict[str, Any] = answer.json()
+        raise SetupError(f"no consistency report from the orchestrator: {error}") from error
+    document: dict[str, Any] = response.json()
     return document
 
 
-def table(answer: dict[str, Any]) -> Table:
-    """For people: how many references of each kind were looked at, and how many dangle."""
-    dangling = Counter(one["kind"] for one in answer["dangling"])
+def table(report: dict[str, Any]) -> Table:
+    """The number of references of each kind that were checked, and that dangle."""
+    dangling = Counter(one["kind"] for one in report["dangling"])
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column("kind")
-    for heading in ("looked at", "dangling"):
+    for heading in ("checked", "dangling"):
         made.add_column(heading, justify="right")
-    for kind in sorted({*answer["checked"], *dangling}):
-        made.add_row(kind, str(answer["checked"].get(kind, "")), str(dangling.get(kind, "")))
+    for kind in sorted({*report["checked"], *dangling}):
+        made.add_row(kind, str(report["checked"].get(kind, "")), str(dangling.get(kind, "")))
     return made
 
 
-def summary(answer: dict[str, Any]) -> str:
-    """What dangles, a line each: what refers to what."""
-    lines = [f"  {one['store']} {one['kind']} {one['id']} -> {one['refers_to']}" for one in answer["dangling"]]
+def summary(report: dict[str, Any]) -> str:
+    """A line for each dangling reference: its source and its target."""
+    lines = [f"  {one['store']} {one['kind']} {one['id']} -> {one['refers_to']}" for one in report["dangling"]]
     return "\n".join([f"dangling references: {len(lines)}", *lines])
 
 
 def main() -> int:
-    """The command line."""
+    """Run the check and save its report; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("session")
     parser.add_argument("--name", required=True)
@@ -64,14 +64,14 @@ def main() -> int:
     target = evidence.folder_of(arguments.session) / "consistency.json"
     target.unlink(missing_ok=True)
     try:
-        answer = fetch(startup.needed(arguments.name))
+        report = fetch(startup.needed(arguments.name))
     except SetupError as error:
         print(f"consistency: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    target.write_text(json.dumps(answer, indent=2))
-    console().print(table(answer))
-    if not answer["consistent"]:
-        print(summary(answer), file=sys.stderr)  # noqa: T201
+    target.write_text(json.dumps(report, indent=2))
+    console().print(table(report))
+    if not report["consistent"]:
+        print(summary(report), file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

@@ -1,11 +1,11 @@
-"""The coverage of the platform's own code, by component, as measured in the service processes."""
+"""Statement coverage of the platform by component, measured in the service processes."""
 
 import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from testbed import paths
+from testbed import evidence, paths
 
 PACKAGE = PurePosixPath("src/optiinfra")
 FIRST = (
@@ -20,7 +20,7 @@ FIRST = (
 
 @dataclass(frozen=True)
 class Counts:
-    """Statements and how many of them ran."""
+    """The number of statements, and of those that ran."""
 
     statements: int = 0
     covered: int = 0
@@ -35,7 +35,7 @@ class Counts:
 
 
 def component(path: str) -> str:
-    """The row that a file of the platform belongs to: its folder, or its agent's."""
+    """The component of a file: its folder below `src/optiinfra`, or that of its agent."""
     parts = PurePosixPath(path).relative_to(PACKAGE).parts
     if len(parts) == 1:
         return "./"
@@ -44,7 +44,7 @@ def component(path: str) -> str:
 
 
 def rows(files: Iterable[tuple[str, Counts]]) -> list[tuple[str, Counts]]:
-    """A row a component, in the report's order, and the total; no statement is omitted."""
+    """The counts of each component in the report's order, then the total of all statements."""
     found: dict[str, Counts] = dict.fromkeys(FIRST, Counts())
     for path, counts in files:
         name = component(path)
@@ -61,15 +61,15 @@ def render(listed: list[tuple[str, Counts]]) -> str:
 
 
 def combine(data_dir: Path, target: Path) -> list[tuple[str, Counts]]:
-    """Combine the processes' data into ``target``, write ``htmlcov/``, and return the counts a file.
+    """Combine the data of all processes into `target`, write `htmlcov/`, and return the counts of each file.
 
-    Raises coverage's NoDataError when no process left any.
+    Raises coverage's NoDataError when there is no data.
     """
     from coverage import Coverage
 
     measured = Coverage(data_file=str(target), config_file=str(paths.ROOT / ".coveragerc"))
     target.unlink(missing_ok=True)
-    # File by file: a folder is searched only for names that begin like the target's.
+    # Given a folder, coverage would combine only files whose names start with the target's.
     measured.combine([str(file) for file in sorted(data_dir.glob(".coverage.*"))], strict=True, keep=True)
     measured.save()
     measured.html_report(directory=str(paths.ROOT / "htmlcov"))
@@ -82,14 +82,13 @@ def combine(data_dir: Path, target: Path) -> list[tuple[str, Counts]]:
 
 
 def main() -> None:
-    """``python -m testbed.coverage_summary SESSION --name ENVIRONMENT``: print the summary, keep the data."""
+    """``python -m testbed.coverage_summary SESSION --name ENVIRONMENT``: print the summary and save the data."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("session")
     parser.add_argument("--name", required=True)
     arguments = parser.parse_args()
-    folder = paths.ROOT / "reports" / "evidence" / arguments.session
-    folder.mkdir(parents=True, exist_ok=True)
-    counts = combine(paths.state_dir(arguments.name) / "coverage", folder / "coverage.data")
+    target = evidence.folder_of(arguments.session) / "coverage.data"
+    counts = combine(paths.state_dir(arguments.name) / "coverage", target)
     print(render(rows(counts)))  # noqa: T201
 
 

@@ -1,4 +1,4 @@
-"""demo: an environment, the sample estate in it, analysed, and where to look at it."""
+"""`invoke demo` and `invoke seed-estate`: provision an estate, and run a cost analysis on it."""
 
 import json
 import subprocess
@@ -20,22 +20,23 @@ ANALYSIS_SECONDS = 120.0
 
 
 def seed(environment: Environment, file: Path, suffix: str | None) -> dict[str, Any]:
-    """Provision the estate that the file describes, in a process of its own: the testbed imports no fixtures.
+    """Provision the estate that a file describes, and return the document that `fixtures.provision` prints.
 
-    Returns what provisioning printed; its progress goes to stderr. SetupError when it fails.
+    It runs as a separate process because the testbed imports no fixtures. Progress goes to stderr. SetupError when it
+    fails.
     """
     command = [sys.executable, "-m", "fixtures.provision", str(file), "--json"]
     command += ["--environment", str(environment.state_dir / "environment.json")]
     command += ["--suffix", suffix] if suffix else []
     done = subprocess.run(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        raise SetupError(f"the estate in {file} was not provisioned")
+        raise SetupError(f"provisioning the estate of {file} failed")
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
 def analyse(environment: Environment, customer: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Ask for a cost analysis as the customer would, once their traffic was measured, and wait for its result."""
+    """Wait for measured traffic, then start a cost analysis as the customer and wait for its result."""
     began = datetime.now(UTC)
     url = environment.url("orchestrator")
     estate = f"{url}/customers/{customer['customer_id']}"
@@ -45,7 +46,7 @@ def analyse(environment: Environment, customer: dict[str, Any], say: Callable[[s
         login.raise_for_status()
         session.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
         for deployment in customer["deployments"]:
-            say(f"waiting for the traffic of {deployment['name']} to be measured")
+            say(f"waiting for measured traffic of {deployment['name']}")
             _await_traffic(session, estate, deployment, began)
         started = session.post(f"{estate}/analyze", json={"agent_type": "cost"}, timeout=stretched(10))
         started.raise_for_status()
@@ -64,7 +65,7 @@ def analyse(environment: Environment, customer: dict[str, Any], say: Callable[[s
 
 
 def _await_traffic(session: requests.Session, estate: str, deployment: dict[str, Any], began: datetime) -> None:
-    """Wait until requests are seen to be answered: an agent that knows of none objects to every change."""
+    """Wait for a throughput above zero, without which agents refuse every change."""
     figures = {
         "metric_type": "throughput",
         "resource_id": deployment["deployment_id"],
@@ -72,7 +73,7 @@ def _await_traffic(session: requests.Session, estate: str, deployment: dict[str,
     }
     wait_until(
         lambda: session.get(f"{estate}/metrics", params=figures, timeout=stretched(10)).json(),
-        f"{deployment['name']} to have answered requests",
+        f"measured traffic of {deployment['name']}",
         TRAFFIC_SECONDS,
         accept=lambda points: any(point["value"] > 0 for point in points),
     )

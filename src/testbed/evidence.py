@@ -1,4 +1,4 @@
-"""What a session leaves behind to be judged: ``reports/evidence/<session>/``."""
+"""The evidence of a session for the release gate, in `reports/evidence/<session>/`."""
 
 import argparse
 import hashlib
@@ -17,7 +17,7 @@ SCHEMA = 1
 
 
 def folder_of(session: str) -> Path:
-    """Where a session's evidence lies, made if it was missing."""
+    """The folder of a session's evidence, created when missing."""
     folder = paths.ROOT / "reports" / "evidence" / session
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -31,7 +31,7 @@ def remove_reports(root: Path) -> None:
 
 
 def keep_logs(name: str, target: Path) -> None:
-    """Copy an environment's logs to ``target``, replacing what an earlier run left there."""
+    """Replace `target` by a copy of an environment's logs."""
     shutil.rmtree(target, ignore_errors=True)
     folder = paths.log_dir(name)
     if folder.exists():
@@ -39,7 +39,7 @@ def keep_logs(name: str, target: Path) -> None:
 
 
 def tree_hash(root: Path = paths.ROOT) -> str:
-    """A digest of every file that git tracks or would track, as it lies there now."""
+    """A digest of the working tree: every file that git tracks or would track."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -57,7 +57,7 @@ def tree_hash(root: Path = paths.ROOT) -> str:
 
 
 def manifest(session: str, started: datetime, backend: str) -> dict[str, Any]:
-    """What the evidence was made from: a verdict needs it to be of one commit and tree."""
+    """The origin of the evidence: the gate accepts only evidence of one commit and tree."""
     return {
         "schema": SCHEMA,
         "session": session,
@@ -70,11 +70,11 @@ def manifest(session: str, started: datetime, backend: str) -> dict[str, Any]:
 
 
 def collect(session: str, name: str, started: datetime) -> Path:
-    """Gather a session's evidence from its environment and the latest reports; the folder that it lies in."""
+    """Collect a session's evidence from its environment and the latest reports, and return its folder."""
     folder = folder_of(session)
     consistency = folder / "consistency.json"
     if consistency.exists() and consistency.stat().st_mtime < started.timestamp():
-        consistency.unlink()  # an earlier session's: this one did not get so far
+        consistency.unlink()  # from an earlier session
     keep_logs(name, folder / "logs")
     results = paths.ROOT / "test-results.xml"
     if results.exists():
@@ -86,11 +86,11 @@ def collect(session: str, name: str, started: datetime) -> Path:
 
 
 def main() -> None:
-    """``python -m testbed.evidence SESSION --name ENVIRONMENT --started SECONDS``."""
+    """``python -m testbed.evidence SESSION --name ENVIRONMENT --started SECONDS``: collect a session's evidence."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("session")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--started", type=float, required=True, help="when the session began, in seconds since 1970")
+    parser.add_argument("--started", type=float, required=True, help="start of the session, in seconds since 1970")
     arguments = parser.parse_args()
     folder = collect(arguments.session, arguments.name, datetime.fromtimestamp(arguments.started, UTC))
     print(f"Evidence: {folder.relative_to(paths.ROOT)}")  # noqa: T201

@@ -1,4 +1,4 @@
-"""What an environment was started from, to decide whether a running one may be used by a test session."""
+"""Fingerprint and version of the source. A session reuses a running environment only with the same fingerprint."""
 
 import hashlib
 import subprocess
@@ -11,13 +11,13 @@ SOURCES = ("src", "fixtures")
 
 
 def source_files(root: Path) -> list[Path]:
-    """Every file that the environment's processes may read, in a fixed order."""
+    """Every file that the environment's processes may read, sorted."""
     found = (path for folder in SOURCES for path in (root / folder).rglob("*"))
     return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
 
 
 def fingerprint(root: Path = ROOT, *, backend: str, coverage: bool, fleet_speed: float) -> str:
-    """A digest of source, pins, Python, backend and the settings that change behaviour."""
+    """A digest of source, pinned versions, Python, backend, and the settings that change behaviour."""
     digest = hashlib.sha256()
     for path in [*source_files(root), root / "constraints.txt", root / ".coveragerc"]:
         if path.is_file():
@@ -28,7 +28,7 @@ def fingerprint(root: Path = ROOT, *, backend: str, coverage: bool, fleet_speed:
 
 
 def version(root: Path = ROOT) -> str:
-    """The checked-out commit, short, with ``+dirty`` when tracked files differ from it; ``unknown`` outside of git."""
+    """The short commit, with `+dirty` when tracked files differ from it; `unknown` outside a git checkout."""
 
     def git(*arguments: str) -> str | None:
         try:

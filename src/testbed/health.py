@@ -1,4 +1,4 @@
-"""health-check: a row a part, and whether all of them are well."""
+"""`invoke health-check`: one row for each part, and whether all parts are healthy."""
 
 import socket
 import time
@@ -20,14 +20,18 @@ from testbed.probes import ProbeError, probe_of
 from testbed.supervision import Exit, ProcessState, Supervisor, recent
 
 MAX_RESTARTS = 2
-# A part that has just been brought back is not believed at once.
+"""More restarts than this within a minute count as a crash loop."""
 STABLE_AFTER = timedelta(seconds=5)
+"""A restarted part counts as healthy only after this time."""
 CONNECT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """A part's health; ``latency_ms`` is how long its whole check took, ``restarts`` those of the last minute."""
+    """The health of one part.
+
+    `latency_ms` is the duration of the whole check, `restarts` the number of restarts within the last minute.
+    """
 
     name: str
     address: str
@@ -40,22 +44,22 @@ class Row:
 
 @dataclass(frozen=True)
 class SupervisorSnapshot:
-    """What the supervisor knows, taken once for all rows."""
+    """The supervisor's view of all processes at one moment, shared by all rows."""
 
     states: Mapping[str, ProcessState]
     exits: list[Exit]
 
     @classmethod
     def take(cls, environment: Environment) -> "SupervisorSnapshot":
-        """Ask the supervisor of the environment."""
+        """Query the environment's supervisor."""
         supervisor = Supervisor(environment)
         return cls(supervisor.states(), supervisor.exits(datetime.now(UTC) - timedelta(minutes=1)))
 
     def problem(self, part: Part, now: datetime) -> str | None:
-        """Why the part is not well whatever it answers, or None."""
+        """Why the part is unhealthy even if its probe succeeds, or None."""
         state = self.states.get(part.program)
         if state is None:
-            return "no supervisor runs it: `invoke start-test-env`"
+            return "not supervised: `invoke start-test-env` starts it"
         ended = recent(self.exits, part.program, now)
         how = f" ({ended[-1].how})" if ended else ""
         if state.state not in ("RUNNING", "STARTING"):
@@ -67,35 +71,35 @@ class SupervisorSnapshot:
         return None
 
 
-def check(environment: Environment, part: Part, supervised: SupervisorSnapshot | None) -> Row:
-    """One part's row; without ``supervised`` only what the part itself answers counts."""
+def check(environment: Environment, part: Part, snapshot: SupervisorSnapshot | None) -> Row:
+    """Check one part. Without a snapshot only the part's own probe counts."""
     restarts = 0
-    trouble = None
-    if supervised is not None:
+    problem = None
+    if snapshot is not None:
         now = datetime.now(UTC)
-        restarts = len(recent(supervised.exits, part.program, now))
-        trouble = supervised.problem(part, now)
+        restarts = len(recent(snapshot.exits, part.program, now))
+        problem = snapshot.problem(part, now)
     address = f"{HOST}:{environment.ports[part.name]}" if part.port else "-"
     expected = probe_errors()
     started = time.perf_counter()
     try:
         if part.port:
-            # Cheaper than a client library's own attempts, and with one message for all.
+            # A plain connection fails faster than a client library, and with the same message for every part.
             socket.create_connection((HOST, environment.ports[part.name]), CONNECT_SECONDS).close()
-        outcome = probe_of(part)(environment, part)
+        result = probe_of(part)(environment, part)
     except ConnectionRefusedError:
-        return Row(part.name, address, "unhealthy", "", None, restarts, trouble or "nothing listens on its port")
+        return Row(part.name, address, "unhealthy", "", None, restarts, problem or "connection refused")
     except expected as error:
         note = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return Row(part.name, address, "unhealthy", "", None, restarts, trouble or note[:300])
+        return Row(part.name, address, "unhealthy", "", None, restarts, problem or note[:300])
     latency = round((time.perf_counter() - started) * 1000, 1)
-    if trouble:
-        return Row(part.name, address, "unhealthy", outcome.version, latency, restarts, trouble)
-    return Row(part.name, address, "healthy", outcome.version, latency, restarts, outcome.note)
+    if problem:
+        return Row(part.name, address, "unhealthy", result.version, latency, restarts, problem)
+    return Row(part.name, address, "healthy", result.version, latency, restarts, result.note)
 
 
 def probe_errors() -> tuple[type[Exception], ...]:
-    """What a probe may raise; loads the stores' clients, which is why it is called before anything is timed."""
+    """The exceptions of a failed probe. The call imports the stores' clients, so make it before measuring time."""
     import psycopg
     import redis
 
@@ -103,11 +107,11 @@ def probe_errors() -> tuple[type[Exception], ...]:
 
 
 def check_all(environment: Environment) -> list[Row]:
-    """Every part's row, in the manifest's order, checked side by side; services must run what is checked out now."""
+    """Check all parts concurrently; rows in the order of PARTS. Services must run the checked-out version."""
     environment = replace(environment, version=checked_out_version())
-    supervised = SupervisorSnapshot.take(environment)
+    snapshot = SupervisorSnapshot.take(environment)
     with ThreadPoolExecutor(max_workers=len(environment.parts)) as pool:
-        return list(pool.map(lambda part: check(environment, part, supervised), environment.parts))
+        return list(pool.map(lambda part: check(environment, part, snapshot), environment.parts))
 
 
 def all_healthy(rows: list[Row]) -> bool:
@@ -121,7 +125,7 @@ def document(environment: Environment, rows: list[Row]) -> dict[str, Any]:
 
 
 def table(rows: list[Row], title: str) -> Table:
-    """The rows for people."""
+    """The rows as a table."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("part", "address", "status", "version"):
         made.add_column(heading, no_wrap=True)

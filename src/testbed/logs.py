@@ -1,4 +1,4 @@
-"""Reading the parts' logs."""
+"""`invoke logs`: show and follow the logs of parts."""
 
 import contextlib
 import threading
@@ -13,7 +13,7 @@ POLL_SECONDS = 0.3
 
 
 def files(name: str, service: str) -> list[Path]:
-    """The log files of one part, or of all when ``service`` is empty. ValueError for an unknown part."""
+    """The log files of one part, or of all parts when `service` is empty. ValueError for an unknown part."""
     folder = paths.log_dir(name)
     if service:
         return [folder / f"{find_part(service).program}.log"]
@@ -21,16 +21,19 @@ def files(name: str, service: str) -> list[Path]:
 
 
 def show(chosen: list[Path], write: Callable[[str], None], *, follow: bool) -> None:
-    """Print the end of each log, each line with its program when there are several; then what comes, until Ctrl-C."""
+    """Write the last lines of each log, and with `follow` new lines until Ctrl-C.
+
+    Lines carry the name of their program when several logs are shown.
+    """
     positions: dict[Path, int] = {}
     for path in chosen:
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         positions[path] = path.stat().st_size if path.exists() else 0
         for line in lines[-TAIL_LINES:]:
             write(_labelled(path, line, chosen))
-    never = threading.Event()
+    pause = threading.Event()
     with contextlib.suppress(KeyboardInterrupt):
-        while follow and not never.wait(POLL_SECONDS):
+        while follow and not pause.wait(POLL_SECONDS):
             for path in chosen:
                 _show_new(path, positions, chosen, write)
 

@@ -1,10 +1,10 @@
-"""HTTP to what runs on this machine."""
+"""HTTP requests to this machine."""
 
 import requests
 
 
 def session() -> requests.Session:
-    """A session that nothing of the caller's own reaches: neither their proxies nor their ``.netrc``."""
+    """A session that ignores the caller's proxy variables and `.netrc`."""
     made = requests.Session()
     made.trust_env = False
     return made

@@ -1,4 +1,4 @@
-"""`invoke logs [SERVICE]`: invoke itself knows only positional arguments that must be given."""
+"""Optional positional arguments for invoke, which knows only required ones: `invoke logs [SERVICE]`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ OPTIONAL = ("service",)
 
 
 def allow() -> None:
-    """Let the arguments in OPTIONAL be left out: they are empty then."""
+    """Make the arguments in OPTIONAL optional, with an empty default."""
     complete = ParseMachine.complete_context
 
     def complete_context(parser: Any) -> None:

@@ -1,7 +1,7 @@
-"""The one manifest of what an environment consists of.
+"""The manifest of an environment's parts.
 
-Supervision, health rows, logs, status, port checks and cleaning all derive from it: a new part is one entry here (and
-its probe, where no existing one fits).
+Supervision, health rows, logs, status, port checks and cleaning all derive from it. A new part is one entry here, plus
+a probe where no existing one fits.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package that a part cannot run without: the module that proves it is there, and the extra that brings it."""
+    """A required package: a module that shows whether it is installed, and the extra that installs it."""
 
     module: str
     distribution: str
@@ -24,11 +24,11 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Part:
-    """One row of health-check.
+    """One part of the environment, which is one row of health-check.
 
-    ``program`` is the process that plays the part (one process may play several), ``module`` what ``python -m`` runs.
-    ``variables`` are the settings that this process gets besides the common ones: a service sees only the secrets that
-    it needs. ``wave`` orders stopping: a lower one stops first, so that nobody loses a server it still talks to.
+    `program` is the process that runs the part; one process may run several parts. `module` is what `python -m` runs.
+    `variables` are the settings that the process gets besides the common ones, so that a service sees only the secrets
+    it needs. Parts with a lower `stop_order` stop first, so that clients stop before their servers.
     """
 
     name: str
@@ -46,17 +46,17 @@ class Part:
 
     @property
     def port_variable(self) -> str | None:
-        """The variable that overrides the port."""
+        """The environment variable that overrides the port."""
         return f"OPTIINFRA_{variable_name(self.name)}_PORT" if self.port else None
 
     @property
     def is_platform(self) -> bool:
-        """Whether it runs the platform's own code, whose coverage counts."""
+        """Whether it runs the platform's own code, for which coverage is measured."""
         return self.kind in ("service", "agent", "runtime")
 
 
 def variable_name(name: str) -> str:
-    """`cost-agent` as it stands in a variable: COST_AGENT."""
+    """A part's name in environment variables: COST_AGENT for `cost-agent`."""
     return name.upper().replace("-", "_")
 
 
@@ -71,7 +71,7 @@ def _engine(name: str, kind: Kind, port: int, variables: tuple[str, ...], wheel:
         variables=variables,
         wheel=wheel,
         stop_signal=stop,
-        # PostgreSQL's own processes must be stopped by it alone.
+        # Only PostgreSQL itself may stop its child processes.
         stop_group=name != "postgresql",
     )
 
@@ -168,7 +168,7 @@ PARTS: tuple[Part, ...] = (
 
 
 def programs(parts: Iterable[Part] = PARTS) -> dict[str, Part]:
-    """The processes: each program's first part, in the manifest's order."""
+    """The first part of each program, in the order of `parts`."""
     found: dict[str, Part] = {}
     for part in parts:
         found.setdefault(part.program, part)
@@ -176,7 +176,7 @@ def programs(parts: Iterable[Part] = PARTS) -> dict[str, Part]:
 
 
 def find_part(name: str) -> Part:
-    """The part or program of this name; ValueError lists the names there are."""
+    """The part with this name or program. ValueError lists the known names."""
     for part in PARTS:
         if name in (part.name, part.program):
             return part

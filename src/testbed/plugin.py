@@ -1,6 +1,6 @@
-"""The pytest plugin of the testbed: marks, timeouts, scenarios, and the environment that tests run against.
+"""The testbed's pytest plugin: markers, timeouts, scenarios, and the environment that tests run against.
 
-Unit tests load it too, so whatever is heavy is imported where it is used.
+Unit tests load it as well, so expensive modules are imported inside functions.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import pytest
 from testbed import guard, owners, paths, waiting
 from testbed.scenario import Scenario
 
-# Minutes of each scenario, seconds of the other kinds.
+# Timeouts of the contract: minutes for each scenario, seconds for the other kinds.
 SCENARIO_MINUTES = {
     "test_spot_migration": 8,
     "test_performance_optimization": 7,
@@ -27,15 +27,15 @@ SCENARIO_MINUTES = {
 }
 SECONDS = {"integration": 120, "performance": 300, "security": 30}
 
-GIVEN = "OPTIINFRA_TESTENV"  # the environment that a nox session started for this run
-OWN = "OPTIINFRA_TESTENV_OWN"  # what this run calls an environment that it has to start itself
+GIVEN = "OPTIINFRA_TESTENV"  # name of the environment that the nox session provides
+OWN = "OPTIINFRA_TESTENV_OWN"  # name of the environment that this run starts when none is running
 
 _scenario = pytest.StashKey[Scenario]()
 _used = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks; name the run's own environment, and its owner, to all that it starts."""
+    """Register markers, and hand the name and owner of the run's own environment down to child processes."""
     config.addinivalue_line("markers", "phases(*names, title=None): the phases of a scenario, in order")
     config.addinivalue_line("markers", "slow: takes more than 5 seconds; `nox -s fast` leaves it out")
     if not hasattr(config, "workerinput"):
@@ -45,22 +45,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart() -> None:
-    """Refuse to run any test where it could reach something real.
+    """Refuse to run tests that could reach a real service.
 
-    Here rather than in the fixture, whose exit would take xdist's worker down without the reason.
+    Checked here because an exit from the fixture would end an xdist worker without showing the reason.
     """
     from testbed import environment as environments
 
     try:
         guard.check_caller()
-        with contextlib.suppress(ValueError, environments.SetupError):  # told to the test that needs it
+        with contextlib.suppress(ValueError, environments.SetupError):  # the environment fixture reports it
             environments.load(os.environ.get(GIVEN) or environments.DEFAULT_NAME)
     except guard.Refused as refused:
         pytest.exit(str(refused), returncode=guard.EXIT_CODE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every system test the deadline of its kind. Setting up the environment does not count."""
+    """Give every system test the timeout of its kind, which excludes starting the environment."""
     for item in items:
         seconds = allowed_seconds(item)
         if seconds is not None and item.get_closest_marker("timeout") is None:
@@ -68,20 +68,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def allowed_seconds(item: pytest.Item) -> float | None:
-    """The contract's deadline of a test, in seconds; None for tests that have none."""
+    """The contract's timeout of a test in seconds, or None."""
     if item.get_closest_marker("e2e"):
         module = item.path.stem
         if module not in SCENARIO_MINUTES:
-            raise pytest.UsageError(
-                f"{item.nodeid}: no deadline is set for scenario {module}: add it to SCENARIO_MINUTES"
-            )
+            raise pytest.UsageError(f"{item.nodeid}: scenario {module} has no timeout: add it to SCENARIO_MINUTES")
         return SCENARIO_MINUTES[module] * 60
     return next((float(seconds) for mark, seconds in SECONDS.items() if item.get_closest_marker(mark)), None)
 
 
 @pytest.fixture
 def scenario(request: pytest.FixtureRequest) -> Scenario:
-    """The test's scenario, made from its `phases` mark; a missing or out-of-order phase fails the test."""
+    """The test's scenario with the phases of its `phases` marker. A missing or out-of-order phase fails the test."""
     mark = request.node.get_closest_marker("phases")
     if mark is None:
         raise pytest.UsageError(f"{request.node.nodeid} uses `scenario` without @pytest.mark.phases(...)")
@@ -92,13 +90,13 @@ def scenario(request: pytest.FixtureRequest) -> Scenario:
 
 
 def scenario_name(path: Path) -> str:
-    """SPOT MIGRATION, of test_spot_migration.py."""
+    """SPOT MIGRATION for test_spot_migration.py."""
     return path.stem.removeprefix("test_").removesuffix("_scenario").replace("_", " ").upper()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """A scenario whose body ended well must have carried out all its phases: checked as part of the test itself."""
+    """Check, as part of the test itself, that all phases of a scenario have run."""
     waiting.reset_waits()
     result = yield
     found = pyfuncitem.stash.get(_scenario, None)
@@ -109,18 +107,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Put the scenario's lines into the report, and where it stood and what it waited for when it failed."""
+    """Add the scenario's output to the report, and after a failure its phase and what it was waiting for."""
     report = yield
     found = item.stash.get(_scenario, None)
     if call.when == "call":
         if found is not None:
             report.user_properties.append(("scenario", "\n".join(found.lines)))
         if report.failed:
-            words = [found.where()] if found is not None else []
-            last = waiting.unfinished_wait()
-            words += [last] if last else []
-            if words:
-                report.sections.append(("where it stood", "\n".join(words)))
+            position = [found.position()] if found is not None else []
+            wait = waiting.unfinished_wait()
+            position += [wait] if wait else []
+            if position:
+                report.sections.append(("position", "\n".join(position)))
     if call.when != "teardown" and (used := item.config.stash.get(_used, None)):
         report.user_properties.append(("environment", used))
     return report
@@ -128,7 +126,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session")
 def environment(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The environment's document (`invoke status --json`): the given or running one, else one started for this run."""
+    """The document of the given, running, or newly started environment, as of `invoke status --json`."""
     from testbed import startup
     from testbed.environment import DEFAULT_NAME, Settings
 
@@ -137,13 +135,13 @@ def environment(request: pytest.FixtureRequest) -> dict[str, Any]:
     if given and found is None:
         raise pytest.UsageError(f"{GIVEN}={given}, but no such environment is running")
     settings = Settings.chosen(None, coverage=False, fleet_speed=None)
-    how = "given by the session" if given else "running already"
+    how = "provided by the session" if given else "already running"
     if found is None:
         own = os.environ[OWN]
         found = startup.start(own, settings, print)
-        how = "started for this run, stopped after it"
+        how = "started for this run and stopped after it"
     elif not given and found.fingerprint != found.settings.fingerprint():
-        how = "running already, started from OTHER SOURCES than the present ones"
+        how = "already running, STARTED FROM OTHER SOURCES"
     coverage = "on" if found.settings.coverage else "off"
     request.config.stash[_used] = f"{found.name} ({how}); service coverage is {coverage}"
     return found.document()
@@ -151,7 +149,7 @@ def environment(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Stop the run's own environment, if any test needed one; its logs are kept."""
+    """Stop the environment that this run started, if any, and save its logs."""
     if hasattr(session.config, "workerinput"):
         return
     own = os.environ[OWN]
@@ -164,9 +162,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say which environment was used, and show the scenarios' lines where they were not seen live."""
+    """Name the environment that was used, and show scenario output that was not shown live."""
     reports = [report for group in ("passed", "failed", "error") for report in terminalreporter.stats.get(group, [])]
-    # What could not be collected has none.
+    # Reports of collection errors have no properties.
     properties = [entry for report in reports for entry in getattr(report, "user_properties", ())]
     for used in sorted({value for key, value in properties if key == "environment"}):
         terminalreporter.write_line(f"environment: {used}")

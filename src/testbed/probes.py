@@ -1,7 +1,7 @@
-"""How each kind of part proves that it works; returns its version and a note, raises when it does not.
+"""Health probes, one for each kind of part. A probe returns a version and a note, or raises.
 
-A store's probe writes and reads, an agent needs a fresh heartbeat in the orchestrator's registry, a service must run
-the commit that the environment was started from.
+A store's probe writes and reads. An agent needs a recent heartbeat in the orchestrator's registry. A service must run
+the version that the environment was started from.
 """
 
 import json
@@ -23,12 +23,12 @@ HEALTH_COLLECTION = "testbed_health"
 
 
 class ProbeError(Exception):
-    """The part answered, but not as a healthy one does."""
+    """The part responded, but is not healthy."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """A healthy part's version, and what else to know about it."""
+    """The version of a healthy part, and a note."""
 
     version: str
     note: str = ""
@@ -46,7 +46,7 @@ def _request(method: str, url: str, **arguments: Any) -> requests.Response:
 
 
 def postgresql(environment: Environment, _part: Part) -> ProbeResult:
-    """Write a row and read it back, as the platform's role."""
+    """Write a row and read it back with the platform's role."""
     import psycopg
 
     with psycopg.connect(
@@ -66,7 +66,7 @@ def postgresql(environment: Environment, _part: Part) -> ProbeResult:
 
 
 def redis(environment: Environment, _part: Part) -> ProbeResult:
-    """Set a key that expires and get it back."""
+    """Set a key with an expiry and get it back."""
     from redis import Redis
 
     with Redis(
@@ -86,7 +86,7 @@ def redis(environment: Environment, _part: Part) -> ProbeResult:
 
 
 def clickhouse(environment: Environment, _part: Part) -> ProbeResult:
-    """Insert a row and count it, with the platform's account."""
+    """Insert a row and count it with the platform's account."""
     url = environment.url("clickhouse")
     headers = {
         "X-ClickHouse-User": "optiinfra",
@@ -102,7 +102,7 @@ def clickhouse(environment: Environment, _part: Part) -> ProbeResult:
         " TTL toDateTime(at) + INTERVAL 1 HOUR"
     )
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-    # A literal of our own clock, nothing from outside.
+    # The literal is our own clock's, so there is nothing to inject.
     query(f"INSERT INTO testbed.health VALUES ('{at}')")  # noqa: S608
     count, version = query(f"SELECT count(), version() FROM testbed.health WHERE at = '{at}'").split("\t")  # noqa: S608
     if count != "1":
@@ -125,11 +125,11 @@ def qdrant(environment: Environment, _part: Part) -> ProbeResult:
         raise ProbeError(f"wrote point 1 at {word} and read {found!r}")
     answer = _request("GET", url).json()
     embedded = answer.get("commit") == "embedded"
-    return ProbeResult(answer["version"], "the engine is Qdrant's, the REST layer is ours" if embedded else "")
+    return ProbeResult(answer["version"], "Qdrant's engine behind the testbed's own REST layer" if embedded else "")
 
 
 def localstack(environment: Environment, _part: Part) -> ProbeResult:
-    """Ask who we are, and for the regions, as an SDK would."""
+    """Call STS and EC2 as an SDK would."""
     url = environment.url("localstack")
 
     def call(service: str, action: str, api: str) -> str:
@@ -155,21 +155,21 @@ def localstack(environment: Environment, _part: Part) -> ProbeResult:
 
 
 def service(environment: Environment, part: Part) -> ProbeResult:
-    """`/health` says healthy, and the version is the checked-out commit's."""
+    """`/health` reports healthy, and the expected version."""
     answer = _request("GET", environment.url(part.name) + part.health_path).json()
     if answer.get("status") != "healthy":
-        raise ProbeError(f"says {answer!r}")
+        raise ProbeError(f"health endpoint returned {answer!r}")
     _expect_version(environment, answer.get("version"))
     return ProbeResult(answer["version"])
 
 
 def _expect_version(environment: Environment, found: object) -> None:
     if found != environment.version:
-        raise ProbeError(f"runs version {found}, not {environment.version}: stop and start the environment")
+        raise ProbeError(f"runs version {found}, expected {environment.version}: stop and start the environment")
 
 
 def agent(environment: Environment, part: Part) -> ProbeResult:
-    """A healthy service that the orchestrator's registry has heard of lately."""
+    """The service is healthy and has an active registration with a recent heartbeat."""
     result = service(environment, part)
     headers = {"Authorization": f"Bearer {environment.credentials['admin_token']}"}
     rows = _request("GET", environment.url("orchestrator") + "/orchestrator/agents", headers=headers).json()
@@ -190,20 +190,20 @@ def agent(environment: Environment, part: Part) -> ProbeResult:
 
 
 def sandbox(environment: Environment, part: Part) -> ProbeResult:
-    """`/health` of the listener, with the speed of the fleet's clock."""
+    """The service is healthy; the note shows the speed of the fleet's clock."""
     result = service(environment, part)
     return ProbeResult(result.version, f"speed {environment.settings.fleet_speed:g}")
 
 
 def runtime(environment: Environment, _part: Part) -> ProbeResult:
-    """Its status file, which it renews every second, is fresh."""
+    """Its status file, which it rewrites every second, is recent."""
     file = environment.state_dir / "runtime-status.json"
     if not file.exists():
         raise ProbeError(f"{file.name} is missing")
     status = json.loads(file.read_text())
     age = datetime.now(UTC) - datetime.fromisoformat(status["at"])
     if age > timedelta(seconds=stretched(REQUEST_SECONDS)):
-        raise ProbeError(f"its status is {age.total_seconds():.0f} s old")
+        raise ProbeError(f"status file is {age.total_seconds():.0f} s old")
     _expect_version(environment, status["version"])
     customers = status["customers"]
     count = customers if isinstance(customers, int) else len(customers)
@@ -224,5 +224,5 @@ PROBES: dict[str, Probe] = {
 
 
 def probe_of(part: Part) -> Probe:
-    """The part's own probe, else its kind's."""
+    """The probe of this part, or else of its kind."""
     return PROBES.get(part.name) or PROBES[part.kind]

@@ -1,6 +1,6 @@
-"""``python -m testbed.reuse``: the name of a running environment that a test session may use, or nothing.
+"""``python -m testbed.reuse``: print the name of a running environment that a session can reuse, or an empty line.
 
-It may if it was started from the same source, pins, Python, backend and settings.
+Its fingerprint must match: same source, pinned versions, Python, backend and settings.
 """
 
 import argparse
@@ -11,13 +11,13 @@ from testbed.environment import DEFAULT_NAME, Settings
 
 
 def reusable(settings: Settings) -> str | None:
-    """The running default environment's name if its fingerprint is what starting now would give."""
+    """The name of the running default environment, if its fingerprint matches these settings."""
     found = startup.running(DEFAULT_NAME)
     return found.name if found is not None and found.fingerprint == settings.fingerprint() else None
 
 
 def main() -> None:
-    """Print the name."""
+    """Print the name. Exit code 2 when the production guard refuses."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--coverage", action="store_true")
     arguments = parser.parse_args()

@@ -1,17 +1,17 @@
-"""A scenario's phases: declared up front, carried out in order, printed as they go."""
+"""Phases of a scenario test: declared in advance, run in order, printed as they start."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 
 class PhaseError(AssertionError):
-    """A phase was left out, repeated, nested or taken out of order."""
+    """A phase is missing, repeated, nested or out of order."""
 
 
 class Scenario:
-    """What a scenario test prints, and the order that it must keep.
+    """The output and the phase order of one scenario test.
 
-    Lines go to ``write`` as they come and are kept in ``lines`` for the report.
+    Each line goes to `write` at once and is kept in `lines` for the report.
     """
 
     def __init__(self, title: str, phases: Sequence[str], write: Callable[[str], None] = print) -> None:
@@ -23,47 +23,47 @@ class Scenario:
         self.phases = tuple(phases)
         self.lines: list[str] = []
         self.current: str | None = None
-        self._begun = 0
+        self._started = 0
         self._write = write
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Carry out the next phase; PhaseError when it is not the next one."""
+        """Run the next phase. PhaseError when another phase is next or one is still running."""
         if self.current is not None:
-            raise PhaseError(f"phase {name!r} begins inside phase {self.current!r}")
-        expected = self.phases[self._begun] if self._begun < len(self.phases) else None
+            raise PhaseError(f"phase {name!r} starts inside phase {self.current!r}")
+        expected = self.phases[self._started] if self._started < len(self.phases) else None
         if name != expected:
-            wanted = f"{expected!r} comes next" if expected else "all declared phases are over"
+            wanted = f"expected {expected!r}" if expected else "all declared phases have run"
             raise PhaseError(f"phase {name!r} is out of order: {wanted} (declared: {', '.join(self.phases)})")
-        self._begun += 1
+        self._started += 1
         self.current = name
-        self._line(f"■ PHASE {self._begun}: {name}...")
+        self._line(f"■ PHASE {self._started}: {name}...")
         yield
-        # Not in a finally: a phase that failed stays current, for the report to name it.
+        # Not in a finally block: a failed phase stays current, so that the report names it.
         self.current = None
 
     def say(self, text: str) -> None:
-        """A figure or a fact of the phase, indented."""
+        """Print a figure or fact of the phase, indented."""
         self._line(f"  {text}")
 
     def announce(self, text: str) -> None:
-        """Something that the scenario was waiting for has come true."""
+        """Print a milestone of the scenario."""
         self._line(f"■ {text}")
 
     def finish(self) -> None:
-        """The test's body has ended well: PhaseError names the phases that it left out."""
-        left = self.phases[self._begun :]
-        if left:
-            raise PhaseError(f"phases left out: {', '.join(left)}")
+        """Print that the test passed. PhaseError names the phases that did not run."""
+        missing = self.phases[self._started :]
+        if missing:
+            raise PhaseError(f"phases did not run: {', '.join(missing)}")
         self._line(f"■ {self.title} PASSED")
 
-    def where(self) -> str:
-        """The phase that the scenario stands in, in words."""
+    def position(self) -> str:
+        """The current phase, or the last or first one, for messages."""
         if self.current is not None:
-            return f"in phase {self._begun}: {self.current}"
-        if self._begun == 0:
+            return f"in phase {self._started}: {self.current}"
+        if self._started == 0:
             return f"before phase 1: {self.phases[0]}"
-        return f"after phase {self._begun}: {self.phases[self._begun - 1]}"
+        return f"after phase {self._started}: {self.phases[self._started - 1]}"
 
     def _line(self, line: str) -> None:
         self.lines.append(line)

@@ -1,4 +1,4 @@
-"""Waiting on a condition, with a deadline, and an error that says what was last seen."""
+"""Waiting for a condition with a deadline. The error says what was last seen."""
 
 import os
 import time
@@ -13,11 +13,11 @@ _unfinished: list[str] = []
 
 
 class WaitTimeoutError(AssertionError):
-    """The deadline passed; the message says what was waited for and what was last seen."""
+    """The deadline passed. The message has the condition and what was last seen."""
 
 
 def timeout_factor() -> float:
-    """``OPTIINFRA_TIMEOUT_FACTOR``: how much every deadline is stretched on a slow machine."""
+    """`OPTIINFRA_TIMEOUT_FACTOR`, by which every deadline is stretched on a slow machine. ValueError unless above 0."""
     text = os.environ.get("OPTIINFRA_TIMEOUT_FACTOR", "1")
     try:
         factor = float(text)
@@ -29,7 +29,7 @@ def timeout_factor() -> float:
 
 
 def stretched(seconds: float) -> float:
-    """A deadline of this many seconds, stretched by the factor."""
+    """A deadline in seconds, multiplied by the timeout factor."""
     return seconds * timeout_factor()
 
 
@@ -42,10 +42,10 @@ def wait_until(
     transient: tuple[type[Exception], ...] = (),
     poll: float = POLL_SECONDS,
 ) -> T:
-    """Call ``probe`` until ``accept`` likes its answer, and return that answer.
+    """Call `probe` until `accept` is true for its result, and return that result.
 
-    ``deadline`` is in seconds before stretching. Exceptions of the types in ``transient`` count as "not yet"; any other
-    ends the wait at once. Raises WaitTimeoutError with the last answer or exception.
+    `what` completes "waiting for ..." in messages. `deadline` is in seconds before stretching. Exceptions of the types
+    in `transient` count as "not yet"; any other ends the wait. Raises WaitTimeoutError with what was last seen.
     """
     allowed = stretched(deadline)
     end = time.monotonic() + allowed
@@ -67,10 +67,10 @@ def wait_until(
 
 
 def unfinished_wait() -> str | None:
-    """The wait that did not end well, if the last one did not: what a test was waiting for when it was stopped."""
+    """What a test was waiting for when it was stopped or failed; None if the last wait succeeded."""
     return _unfinished[0] if _unfinished else None
 
 
 def reset_waits() -> None:
-    """Start afresh: a new test begins."""
+    """Forget the last wait, at the start of a new test."""
     _unfinished.clear()

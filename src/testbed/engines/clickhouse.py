@@ -1,7 +1,7 @@
-"""ClickHouse: the server that the chdb-core wheel holds, with its own HTTP interface.
+"""ClickHouse: the server inside the chdb-core wheel, with its own HTTP interface.
 
-The library runs a query that does not end while its servers listen: it reads a pipe that we close to stop it.
-Readiness is an authenticated query over HTTP, never the process alone.
+The library serves only while a query runs. That query reads a pipe, which is closed to stop the server. The server is
+ready when an authenticated HTTP query succeeds, not when its process runs.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ from testbed.engines import settings
 
 
 def users_xml(user: str, password: str, reader_password: str) -> str:
-    """Accounts: the platform's, the agents' (read only), and the library's own `default`, which may only start it.
+    """The accounts: the platform's, a read-only one for agents, and the library's `default`, which may only start it.
 
-    The library knows no storage for accounts made in SQL, so every account stands here.
+    The library cannot store accounts created with SQL, so all of them are listed here.
     """
     digest, reader_digest = (hashlib.sha256(word.encode()).hexdigest() for word in (password, reader_password))
     own = "<networks><ip>127.0.0.1</ip><ip>::1</ip></networks><profile>default</profile><quota>default</quota>"
@@ -52,7 +52,7 @@ def users_xml(user: str, password: str, reader_password: str) -> str:
 
 
 def config_xml(port: int, data: Path) -> str:
-    """The server's configuration: HTTP on loopback, small caches, prompt shutdown."""
+    """The server's configuration: HTTP on loopback, small caches, fast shutdown."""
     folder = escape(str(data))
     return f"""\
 <clickhouse>
@@ -71,7 +71,7 @@ def config_xml(port: int, data: Path) -> str:
 
 
 class Server:
-    """The library's server in a thread; ``stop`` may be called from a signal handler."""
+    """The library's server. `run` blocks; `stop` may be called from a signal handler."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
@@ -80,20 +80,20 @@ class Server:
         self.error: str | None = None
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
-        """Close the pipe: the endless query ends, and the server with it."""
+        """Close the pipe, which ends the query and with it the server."""
         if self._stopping.acquire(blocking=False):
             os.close(self._writer)
 
     def run(self) -> None:
-        """Serve until ``stop``; ``error`` says why when it ended otherwise."""
-        _chdb = importlib.import_module("chdb._chdb")  # loads 300 MB, and has no types
+        """Serve until `stop`. Sets `error` when the server ended for another reason."""
+        _chdb = importlib.import_module("chdb._chdb")  # large (300 MB) and untyped
         _chdb.set_signal_handlers_enabled(0)
         endless = f"SELECT count() FROM file('/dev/fd/{self._reader}', 'LineAsString')"  # noqa: S608  (our own pipe)
         result = _chdb.query(f"SYSTEM START LISTEN HTTP; {endless}", "TabSeparated", path=str(self._data / "db"))
         if result.has_error():
             self.error = result.error_message()
         elif not self._stopping.locked():
-            self.error = "the server ended by itself"
+            self.error = "the server ended unexpectedly"
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def main() -> None:
     )
     settings.write_private(data / "users.xml", accounts)
     settings.write_private(data / "config.xml", config_xml(settings.port("clickhouse"), data))
-    # The library's scratch space; one that was killed leaves it behind.
+    # Temporary files of the library. A killed process leaves them behind.
     scratch = data / "tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -117,7 +117,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, server.stop)
     thread = threading.Thread(target=server.run, name="clickhouse")
     thread.start()
-    while thread.is_alive():  # a join without end would keep Python from running the signal handlers
+    while thread.is_alive():  # a join without timeout would block signal handlers
         thread.join(0.2)
     if server.error:
         print(server.error, file=sys.stderr)  # noqa: T201

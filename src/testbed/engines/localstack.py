@@ -1,4 +1,4 @@
-"""The mock cloud: moto's server, whose EC2, STS and IAM are LocalStack's as well. It keeps everything in memory."""
+"""The mock cloud: moto's server, from which LocalStack takes EC2, STS and IAM too. Its state is in memory."""
 
 import logging
 import signal
@@ -17,7 +17,7 @@ def main() -> None:
     from werkzeug.serving import run_simple
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # A line for every request would bury what matters.
+    # A line for each request would hide everything else.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     run_simple(
         settings.HOST,

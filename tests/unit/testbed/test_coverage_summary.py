@@ -1,4 +1,4 @@
-"""The summary's rows, their order, and that nothing is omitted."""
+"""The coverage summary: its components, their order and the printed lines."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from testbed import paths
 from testbed.coverage_summary import FIRST, Counts, combine, component, render, rows
 
 
-def test_files_belong_to_their_folder_and_agents_to_their_own() -> None:
+def test_component_is_the_folder_or_the_agent() -> None:
     assert component("src/optiinfra/orchestrator/events/service.py") == "orchestrator/"
     assert component("src/optiinfra/agents/cost_agent/analysis.py") == "agents/cost_agent/"
     assert component("src/optiinfra/agents/base/app.py") == "agents/base/"
@@ -17,7 +17,7 @@ def test_files_belong_to_their_folder_and_agents_to_their_own() -> None:
     assert component("src/optiinfra/__init__.py") == "./"
 
 
-def test_the_contracts_rows_come_first_also_when_empty_and_the_total_last() -> None:
+def test_rows_start_with_the_contracts_components_and_end_with_the_total() -> None:
     files = [
         ("src/optiinfra/domain/savings.py", Counts(10, 10)),
         ("src/optiinfra/portal/app.py", Counts(30, 15)),
@@ -49,7 +49,7 @@ def test_percent_is_100_only_if_every_statement_ran() -> None:
     assert Counts(1000, 1000).percent == 100
 
 
-def test_the_processes_data_are_combined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_combine_merges_the_data_of_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Coverage, "html_report", lambda *_, **__: None)
     monkeypatch.chdir(paths.ROOT)  # the data holds paths relative to it
     data = tmp_path / "coverage"

@@ -1,10 +1,25 @@
-"""What sessions leave to be judged, and removing it."""
+"""The evidence of sessions, and removing reports."""
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from testbed import evidence, paths
+
+
+@pytest.mark.parametrize(("age_seconds", "kept"), [(-60, False), (60, True)])
+def test_collect_keeps_only_a_consistency_report_of_this_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_seconds: int, kept: bool
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    started = datetime.now(UTC)
+    report = evidence.folder_of("e2e") / "consistency.json"
+    report.write_text("{}")
+    os.utime(report, times=(started.timestamp() + age_seconds,) * 2)
+    assert evidence.collect("e2e", "x", started) == report.parent
+    assert report.exists() is kept
 
 
 def test_remove_reports_leaves_everything_else(tmp_path: Path) -> None:

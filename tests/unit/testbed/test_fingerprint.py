@@ -1,4 +1,4 @@
-"""What makes an environment another one."""
+"""The fingerprint changes with source and settings; the version is that of git."""
 
 from pathlib import Path
 
@@ -21,28 +21,28 @@ def of(tree: Path, *, coverage: bool = False, backend: str = "embedded", fleet_s
 
 
 @pytest.mark.parametrize("name", ["src/a.py", "fixtures/estate.yaml", "constraints.txt"])
-def test_source_fixtures_and_pins_count(tree: Path, name: str) -> None:
+def test_fingerprint_changes_with_source_fixtures_and_pins(tree: Path, name: str) -> None:
     before = of(tree)
     (tree / name).write_text("changed")
     assert of(tree) != before
 
 
 @pytest.mark.parametrize("name", ["tests/test_a.py", "src/__pycache__/a.pyc"])
-def test_tests_and_bytecode_do_not(tree: Path, name: str) -> None:
+def test_fingerprint_ignores_tests_and_bytecode(tree: Path, name: str) -> None:
     before = of(tree)
     (tree / name).write_text("changed")
     assert of(tree) == before
 
 
-def test_a_renamed_file_counts(tree: Path) -> None:
+def test_fingerprint_changes_with_a_renamed_file(tree: Path) -> None:
     before = of(tree)
     (tree / "src/a.py").rename(tree / "src/b.py")
     assert of(tree) != before
 
 
-def test_settings_count(tree: Path) -> None:
+def test_fingerprint_changes_with_each_setting(tree: Path) -> None:
     assert len({of(tree), of(tree, coverage=True), of(tree, backend="compose"), of(tree, fleet_speed=1)}) == 4
 
 
-def test_outside_of_git_the_version_is_unknown(tmp_path: Path) -> None:
+def test_version_outside_git_is_unknown(tmp_path: Path) -> None:
     assert version(tmp_path) == "unknown"

@@ -1,4 +1,4 @@
-"""The production guard: what it refuses, why, and that nothing was started or called by then."""
+"""The production guard: what it refuses, the reasons, and that nothing is started or called before."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from testbed.waiting import stretched
 
 KEY = "AKIA" + "Z7EXAMPLEEXAMPLE"
 TEMPORARY_KEY = "ASIA" + "Z7EXAMPLEEXAMPLE"
-# What names resolve to here.
+# The addresses that host names resolve to in these tests.
 NAMES = {
     "localhost": ["127.0.0.1", "::1"],
     "prod.example": ["203.0.113.7"],
@@ -39,7 +39,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def harmless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A caller whose own variables, and Docker's files, are not what a test is about."""
+    """Remove the caller's own variables and Docker configuration."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "DOCKER_", "OPTIINFRA_")) and name != "OPTIINFRA_TIMEOUT_FACTOR":
             monkeypatch.delenv(name)
@@ -52,7 +52,7 @@ def reasons(backend: str | None = None) -> str:
     return str(refused.value)
 
 
-def test_a_caller_without_anything_real_may_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_caller_without_anything_real_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
@@ -74,17 +74,17 @@ def test_a_caller_without_anything_real_may_go_on(monkeypatch: pytest.MonkeyPatc
         ("OPTIINFRA_NOTE", f"first, {TEMPORARY_KEY}"),
     ],
 )
-def test_what_looks_like_a_real_key_is_refused_and_not_shown(
+def test_check_caller_with_a_possibly_real_key_refuses_without_showing_it(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    said = reasons()
-    assert f"unset {name}" in said
-    assert "looks like a real AWS key" in said
-    assert "Z7EXAMPLE" not in said
+    refusal = reasons()
+    assert f"unset {name}" in refusal
+    assert "looks like a real AWS key" in refusal
+    assert "Z7EXAMPLE" not in refusal
 
 
-def test_letters_within_a_word_are_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_caller_with_a_key_prefix_inside_a_word_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIINFRA_ADMIN_TOKEN", "f00AKIA1234567890123456")
     monkeypatch.setenv("OPTIINFRA_REGION", "ASIA")
     guard.check_caller()
@@ -103,7 +103,9 @@ def test_letters_within_a_word_are_no_key(monkeypatch: pytest.MonkeyPatch) -> No
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     ],
 )
-def test_what_leads_to_a_persons_credentials_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_check_caller_with_a_variable_that_leads_to_credentials_refuses(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "anything")
     assert f"unset {name}" in reasons()
 
@@ -116,28 +118,28 @@ def test_what_leads_to_a_persons_credentials_is_refused(monkeypatch: pytest.Monk
         ("http://0.0.0.0:8001", "leads to 0.0.0.0, not"),
         ("http://[2001:db8::1]:8001", "leads to 2001:db8::1, not"),
         ("http://[::ffff:203.0.113.7]:8001", "203.0.113.7"),
-        ("http://prod.example", "leads to 203.0.113.7 (by the name 'prod.example'), not to loopback"),
-        ("http://mixed.example", "leads to 203.0.113.7 (by the name 'mixed.example'), not to loopback"),
+        ("http://prod.example", "leads to 203.0.113.7 (resolved from 'prod.example'), not to loopback"),
+        ("http://mixed.example", "leads to 203.0.113.7 (resolved from 'mixed.example'), not to loopback"),
         ("http://unknown.example", "'unknown.example', which cannot be resolved"),
-        ("http://nothing.example", "leads to no address (by the name 'nothing.example')"),
+        ("http://nothing.example", "leads to no address (resolved from 'nothing.example')"),
         ("http://127.0.0.1:8001@prod.example", "'prod.example'"),
-        ("http://prod.example\\@127.0.0.1", "names no host that can be checked"),
+        ("http://prod.example\\@127.0.0.1", "has no host that can be checked"),
         ("postgresql+psycopg://a:b@127.0.0.1:5433,prod.example:5432/db", "'prod.example'"),
         ("postgresql+psycopg://a:b@127.0.0.1/db?host=prod.example:5432", "'prod.example'"),
         ("postgresql+psycopg://a:b@127.0.0.1/db?hostaddr=203.0.113.7", "203.0.113.7"),
         ("redis:///0?host=prod.example", "'prod.example'"),
-        ("prod.example:8001", "names no host that can be checked"),
-        ("http://[127.0.0.1", "names no host that can be checked"),
+        ("prod.example:8001", "has no host that can be checked"),
+        ("http://[127.0.0.1", "has no host that can be checked"),
     ],
 )
-def test_an_address_elsewhere_is_refused_with_what_it_leads_to(
+def test_check_caller_with_a_remote_address_refuses_and_names_it(
     monkeypatch: pytest.MonkeyPatch, url: str, why: str
 ) -> None:
     monkeypatch.setenv("OPTIINFRA_ORCHESTRATOR_URL", url)
-    said = reasons()
-    assert "OPTIINFRA_ORCHESTRATOR_URL" in said
-    assert why in said
-    assert "all on 127.0.0.1: unset" in said
+    refusal = reasons()
+    assert "OPTIINFRA_ORCHESTRATOR_URL" in refusal
+    assert why in refusal
+    assert "all on 127.0.0.1: unset" in refusal
     monkeypatch.delenv("OPTIINFRA_ORCHESTRATOR_URL")
     monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", url)
     assert "AWS_ENDPOINT_URL_EC2" in reasons()
@@ -156,12 +158,12 @@ def test_an_address_elsewhere_is_refused_with_what_it_leads_to(
         "",
     ],
 )
-def test_loopback_by_any_name_is_allowed(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_check_caller_with_a_loopback_address_passes(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("OPTIINFRA_POSTGRESQL_URL", url)
     guard.check_caller()
 
 
-def test_an_addresss_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_of_an_address_hides_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIINFRA_REDIS_URL", "redis://:hidden-word@prod.example/0")
     assert "hidden-word" not in reasons()
 
@@ -175,7 +177,7 @@ def test_an_addresss_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> N
         ("DOCKER_CONTEXT", "production"),
     ],
 )
-def test_a_remote_docker_is_refused_where_docker_is_used(
+def test_check_caller_with_a_remote_docker_refuses_for_compose_only(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -196,7 +198,7 @@ def test_a_remote_docker_is_refused_where_docker_is_used(
         ("DOCKER_CONTEXT", "default"),
     ],
 )
-def test_this_machines_docker_is_allowed(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_check_caller_with_a_local_docker_passes(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     guard.check_caller("compose")
 
@@ -213,25 +215,25 @@ def choose_context(folder: Path, name: str, host: str | None = None) -> None:
 @pytest.mark.parametrize(
     ("host", "why"),
     [
-        ("ssh://root@prod.example", "leads to 203.0.113.7 (by the name 'prod.example'), not to loopback"),
+        ("ssh://root@prod.example", "leads to 203.0.113.7 (resolved from 'prod.example'), not to loopback"),
         ("tcp://203.0.113.7:2376", "leads to 203.0.113.7, not to loopback"),
         (None, "could be an engine on another machine"),
     ],
 )
-def test_a_remote_context_is_refused_wherever_it_is_chosen(
+def test_check_caller_with_a_remote_docker_context_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str | None, why: str
 ) -> None:
     choose_context(tmp_path, "production", host)
-    said = reasons("compose")
-    assert f"{tmp_path / 'config.json'}: its currentContext 'production' {why}" in said
-    assert "docker context use default" in said
+    refusal = reasons("compose")
+    assert f"{tmp_path / 'config.json'}: its currentContext 'production' {why}" in refusal
+    assert "docker context use default" in refusal
     guard.check_caller("embedded")
     monkeypatch.setenv("DOCKER_CONTEXT", "production")
     assert f"DOCKER_CONTEXT=production {why}" in reasons("compose")
 
 
 @pytest.mark.parametrize("variable", [("DOCKER_CONTEXT", "default"), ("DOCKER_HOST", "unix:///run/docker.sock")])
-def test_dockers_variables_go_before_its_file(
+def test_docker_variables_take_precedence_over_its_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
 ) -> None:
     choose_context(tmp_path, "production", "ssh://prod.example")
@@ -239,7 +241,7 @@ def test_dockers_variables_go_before_its_file(
     guard.check_caller("compose")
 
 
-def test_this_machines_context_is_allowed(tmp_path: Path) -> None:
+def test_check_caller_with_a_local_docker_context_passes(tmp_path: Path) -> None:
     choose_context(tmp_path, "desktop-linux", "unix:///home/me/.docker/desktop/docker.sock")
     guard.check_caller("compose")
     choose_context(tmp_path, "default")
@@ -249,17 +251,17 @@ def test_this_machines_context_is_allowed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{"])
-def test_a_choice_of_docker_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
+def test_check_caller_with_an_unreadable_docker_configuration_refuses(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     assert "cannot be read" in reasons("compose")
 
 
-def test_every_reason_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_lists_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "production")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("OPTIINFRA_PORTAL_URL", "http://prod.example")
-    said = reasons()
-    assert all(name in said for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "OPTIINFRA_PORTAL_URL"))
+    refusal = reasons()
+    assert all(name in refusal for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "OPTIINFRA_PORTAL_URL"))
 
 
 @pytest.fixture
@@ -280,41 +282,41 @@ def edit(file: Path, group: str, part: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(("group", "value"), [("urls", "http://prod.example:4567"), ("ports", "1@prod.example:4567")])
-def test_an_edited_description_is_refused_by_file_and_part(described: Path, group: str, value: str) -> None:
+def test_edited_description_is_refused_with_file_and_part(described: Path, group: str, value: str) -> None:
     edit(described, group, "localstack", value)
     with pytest.raises(guard.Refused) as refused:
         startup.running("mine")
-    said = str(refused.value)
-    assert str(described) in said
-    assert "the address of localstack leads to 203.0.113.7 (by the name 'prod.example'), not to loopback" in said
-    assert "invoke clean --name mine" in said
+    refusal = str(refused.value)
+    assert str(described) in refusal
+    assert "the address of localstack leads to 203.0.113.7 (resolved from 'prod.example'), not to loopback" in refusal
+    assert "invoke clean --name mine" in refusal
 
 
-def test_an_edited_description_can_still_be_cleaned(described: Path) -> None:
+def test_edited_description_can_be_cleaned(described: Path) -> None:
     edit(described, "urls", "localstack", "http://prod.example:4567")
     startup.clean("mine", print)
     assert not described.parent.exists()
 
 
-def test_a_session_that_asks_for_an_environment_to_reuse_is_refused_too(
+def test_reuse_of_a_refused_environment_exits_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(_name: str) -> None:
-        raise guard.Refused(["the address of portal leads elsewhere"])
+        raise guard.Refused(["the address of portal is remote"])
 
     monkeypatch.setattr(startup, "running", refuse)
     monkeypatch.setattr(sys, "argv", ["reuse"])
     with pytest.raises(SystemExit) as ended:
         reuse.main()
     assert ended.value.code == 2
-    assert "the address of portal leads elsewhere" in capsys.readouterr().err
+    assert "the address of portal is remote" in capsys.readouterr().err
 
 
 def invoke(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "invoke", *words],
         cwd=paths.ROOT,
-        # Without the guard the start would still end before its first process: this is no port.
+        # The invalid port ends the start before its first process even if the guard fails to.
         env=os.environ | {"OPTIINFRA_REDIS_PORT": "none"} | variables,
         capture_output=True,
         text=True,
@@ -325,7 +327,7 @@ def invoke(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("verb", "variables", "named"),
+    ("command", "variables", "name"),
     [
         (["start-test-env"], {"AWS_ACCESS_KEY_ID": KEY}, "AWS_ACCESS_KEY_ID"),
         (["start-test-env", "--backend", "compose"], {"DOCKER_HOST": "tcp://203.0.113.7:2375"}, "DOCKER_HOST"),
@@ -333,17 +335,16 @@ def invoke(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         (["demo"], {"OPTIINFRA_AWS_ENDPOINT_URL": "https://203.0.113.7"}, "OPTIINFRA_AWS_ENDPOINT_URL"),
     ],
 )
-def test_verbs_exit_2_with_the_reason_before_anything_starts(
-    verb: list[str], variables: dict[str, str], named: str
+def test_command_with_a_refused_variable_exits_2_before_anything_starts(
+    command: list[str], variables: dict[str, str], name: str
 ) -> None:
-    name = f"guard-{os.getpid()}"
-    done = invoke(*verb, "--name", name, **variables)
+    environment = f"guard-{os.getpid()}"
+    done = invoke(*command, "--name", environment, **variables)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert f"unset {named}" in done.stderr
+    assert f"unset {name}" in done.stderr
     assert done.stdout == ""
-    state = paths.state_dir(name)
-    assert not state.exists()
-    assert not (state.parent / f".{name}.lock").exists()
+    assert not paths.state_dir(environment).exists()
+    assert not paths.lock_file(environment).exists()
 
 
 DUMMY = """
@@ -355,10 +356,10 @@ def test_that_needs_the_environment(environment):
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "1"]])
-def test_pytest_exits_2_with_the_reason_before_the_first_test(
+def test_pytest_with_a_refused_variable_exits_2_before_the_first_test(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: list[str]
 ) -> None:
-    # Without the guard the fixture would find no such environment, rather than start one.
+    # If the guard fails, the fixture finds no such environment instead of starting one.
     monkeypatch.setenv("OPTIINFRA_TESTENV", "guard-absent")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     pytester.makepyfile(DUMMY)
@@ -369,7 +370,7 @@ def test_pytest_exits_2_with_the_reason_before_the_first_test(
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "1"]])
-def test_pytest_exits_2_when_the_environments_description_leads_elsewhere(
+def test_pytest_with_a_remote_address_in_the_description_exits_2(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: list[str]
 ) -> None:
     name = f"guard-{os.getpid()}-{len(workers)}"

@@ -1,4 +1,4 @@
-"""When a part counts as unhealthy whatever it answers."""
+"""When the supervisor's view makes a part unhealthy although its probe succeeds."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,35 +11,35 @@ from testbed.supervision import Exit, ProcessState
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
-def seen(state: str, *, up_for: float, ages: tuple[float, ...] = ()) -> SupervisorSnapshot:
+def snapshot(state: str, *, up_for: float, ages: tuple[float, ...] = ()) -> SupervisorSnapshot:
     process = ProcessState("redis", state, 4711, NOW - timedelta(seconds=up_for))
     exits = [Exit("redis", NOW - timedelta(seconds=age), "terminated by SIGKILL; not expected") for age in ages]
     return SupervisorSnapshot({"redis": process}, exits)
 
 
-def trouble(supervised: SupervisorSnapshot) -> str | None:
-    return supervised.problem(find_part("redis"), NOW)
+def problem(taken: SupervisorSnapshot) -> str | None:
+    return taken.problem(find_part("redis"), NOW)
 
 
 @pytest.mark.parametrize("state", ["STARTING", "RUNNING"])
-def test_a_part_that_never_ended_is_believed(state: str) -> None:
-    assert trouble(seen(state, up_for=0.5)) is None
+def test_part_without_restarts_has_no_problem(state: str) -> None:
+    assert problem(snapshot(state, up_for=0.5)) is None
 
 
 @pytest.mark.parametrize("state", ["BACKOFF", "EXITED", "FATAL", "STOPPED"])
-def test_a_part_that_does_not_run_is_named_so(state: str) -> None:
-    assert trouble(seen(state, up_for=0)) == state.lower()
+def test_part_that_does_not_run_reports_its_state(state: str) -> None:
+    assert problem(snapshot(state, up_for=0)) == state.lower()
 
 
-def test_a_part_that_was_just_brought_back_is_not_believed_yet() -> None:
-    assert "restarted 2 s ago (terminated by SIGKILL" in str(trouble(seen("RUNNING", up_for=2, ages=(3,))))
-    assert trouble(seen("RUNNING", up_for=6, ages=(7,))) is None
+def test_part_restarted_recently_is_unhealthy_until_stable() -> None:
+    assert "restarted 2 s ago (terminated by SIGKILL" in str(problem(snapshot("RUNNING", up_for=2, ages=(3,))))
+    assert problem(snapshot("RUNNING", up_for=6, ages=(7,))) is None
 
 
-def test_a_crash_loop_is_seen_although_it_runs() -> None:
-    assert "restarted 3 times in the last minute" in str(trouble(seen("RUNNING", up_for=6, ages=(50, 30, 7))))
-    assert trouble(seen("RUNNING", up_for=6, ages=(30, 7))) is None
+def test_part_in_a_crash_loop_is_unhealthy_while_it_runs() -> None:
+    assert "restarted 3 times in the last minute" in str(problem(snapshot("RUNNING", up_for=6, ages=(50, 30, 7))))
+    assert problem(snapshot("RUNNING", up_for=6, ages=(30, 7))) is None
 
 
-def test_a_part_that_nobody_supervises_is_not_healthy() -> None:
-    assert "start-test-env" in str(trouble(SupervisorSnapshot({}, [])))
+def test_part_without_a_supervisor_is_unhealthy() -> None:
+    assert "start-test-env" in str(problem(SupervisorSnapshot({}, [])))

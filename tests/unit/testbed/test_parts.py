@@ -1,4 +1,4 @@
-"""The manifest: what everything else derives from must be consistent in itself."""
+"""The manifest of parts agrees with the contract and with itself."""
 
 import importlib.util
 
@@ -23,34 +23,31 @@ FIXED_PORTS = {
 }
 
 
-def test_the_fixed_ports_are_the_contracts() -> None:
+def test_fixed_ports_are_those_of_the_contract() -> None:
     assert {part.name: part.port for part in PARTS if part.port} == FIXED_PORTS
-
-
-def test_only_the_runtime_has_no_port() -> None:
     assert [part.name for part in PARTS if part.port is None] == ["runtime"]
 
 
-def test_one_process_plays_fleet_and_front() -> None:
+def test_sandbox_process_runs_fleet_and_cloud_front() -> None:
     sandbox = [part for part in PARTS if part.program == "sandbox"]
     assert [part.name for part in sandbox] == ["inference-fleet", "cloud-front"]
     assert len(programs()) == len(PARTS) - 1
 
 
 @pytest.mark.parametrize("part", programs().values(), ids=lambda part: part.program)
-def test_every_part_can_be_run_as_a_module(part) -> None:  # type: ignore[no-untyped-def]
+def test_program_has_a_runnable_module(part) -> None:  # type: ignore[no-untyped-def]
     spec = importlib.util.find_spec(part.module)
     assert spec is not None
     if spec.submodule_search_locations:
         assert importlib.util.find_spec(f"{part.module}.__main__") is not None
 
 
-def test_postgresql_is_interrupted_alone() -> None:
+def test_postgresql_is_stopped_by_sigint_without_its_group() -> None:
     postgresql = find_part("postgresql")
     assert (postgresql.stop_signal, postgresql.stop_group) == ("INT", False)
 
 
-def test_agents_see_no_secret_that_writes() -> None:
+def test_agents_get_no_credentials_to_write() -> None:
     forbidden = {
         "POSTGRESQL_URL",
         "CLICKHOUSE_WRITER",
@@ -64,6 +61,6 @@ def test_agents_see_no_secret_that_writes() -> None:
             assert not forbidden & set(part.variables), part.name
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
+def test_find_part_with_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"choose one of postgresql, .*runtime"):
         find_part("postgres")

@@ -1,4 +1,4 @@
-"""The plugin, in runs of pytest of its own."""
+"""The pytest plugin, tested in separate pytest runs."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def run(pytester: pytest.Pytester):  # type: ignore[no-untyped-def]
     return of
 
 
-def test_a_passed_scenarios_lines_are_always_in_the_report(run) -> None:  # type: ignore[no-untyped-def]
+def test_scenario_output_is_always_in_the_report(run) -> None:  # type: ignore[no-untyped-def]
     result = run("test_spot_migration", SCENARIO.format(rest=ALL), "--junitxml=out.xml")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
@@ -35,40 +35,33 @@ def test_a_passed_scenarios_lines_are_always_in_the_report(run) -> None:  # type
     )
 
 
-def test_with_s_they_are_shown_live_and_once(run) -> None:  # type: ignore[no-untyped-def]
+def test_scenario_output_without_capture_is_shown_once(run) -> None:  # type: ignore[no-untyped-def]
     result = run("test_spot_migration", SCENARIO.format(rest=ALL), "-s")
     assert result.stdout.str().count("■ PHASE 1: One...") == 1
 
 
-def test_a_left_out_phase_fails_the_test(run) -> None:  # type: ignore[no-untyped-def]
+def test_scenario_with_a_missing_phase_fails(run) -> None:  # type: ignore[no-untyped-def]
     result = run("test_spot_migration", SCENARIO.format(rest="pass"))
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*phases left out: Two*"])
+    result.stdout.fnmatch_lines(["*phases did not run: Two*"])
 
 
-def test_a_failure_names_the_phase_and_what_was_last_seen(run) -> None:  # type: ignore[no-untyped-def]
-    waits = """
-    from testbed.waiting import wait_until
+WAITS = """from testbed.waiting import wait_until
     with scenario.phase("Two"):
-        wait_until(lambda: "pending", "the end", 0, accept=lambda seen: False)
-    """.replace("\n    ", "\n    ")
-    result = run("test_spot_migration", SCENARIO.format(rest=waits.strip()))
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*where it stood*", "in phase 2: Two", "waiting for the end; last seen: 'pending'"])
+        wait_until(lambda: "pending", "the end", {seconds}, accept=lambda seen: False)"""
 
 
-def test_an_exceeded_deadline_names_the_phase_too(run) -> None:  # type: ignore[no-untyped-def]
-    text = SCENARIO.format(
-        rest="""from testbed.waiting import wait_until
-    with scenario.phase("Two"):
-        wait_until(lambda: "pending", "the end", 60, accept=lambda seen: False)"""
-    ).replace("@pytest", "@pytest.mark.timeout(0.3)\n@pytest", 1)
+@pytest.mark.parametrize("timeout", ["wait", "test"])
+def test_failure_report_names_phase_and_last_seen(run, timeout: str) -> None:  # type: ignore[no-untyped-def]
+    text = SCENARIO.format(rest=WAITS.format(seconds=0 if timeout == "wait" else 60))
+    if timeout == "test":
+        text = text.replace("@pytest", "@pytest.mark.timeout(0.3)\n@pytest", 1)
     result = run("test_spot_migration", text)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*where it stood*", "in phase 2: Two", "waiting for the end; last seen: 'pending'"])
+    result.stdout.fnmatch_lines(["*position*", "in phase 2: Two", "waiting for the end; last seen: 'pending'"])
 
 
-def test_every_kind_has_the_contracts_deadline(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_timeout_of_each_kind_is_that_of_the_contract(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("OPTIINFRA_TIMEOUT_FACTOR", "2")
     text = """
 import pytest
@@ -89,16 +82,16 @@ def test_unit(request): assert request.node.get_closest_marker("timeout") is Non
     run("test_spot_migration", text).assert_outcomes(passed=5)
 
 
-def test_a_scenario_without_a_deadline_is_refused(run) -> None:  # type: ignore[no-untyped-def]
+def test_scenario_without_a_timeout_is_refused(run) -> None:  # type: ignore[no-untyped-def]
     result = run("test_new_scenario", "import pytest\n@pytest.mark.e2e\ndef test_new(): pass")
     assert result.ret != 0
-    result.stderr.fnmatch_lines(["*no deadline is set for scenario test_new_scenario*"])
+    result.stderr.fnmatch_lines(["*scenario test_new_scenario has no timeout*"])
 
 
-def test_the_environment_that_was_used_is_said(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_summary_names_the_environment_that_was_used(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     made = environments.create("mine", Settings(coverage=True), None, "/nowhere/supervisor.sock")
     monkeypatch.setattr(startup, "running", lambda _name: made)
     monkeypatch.setenv(plugin.GIVEN, "mine")
     result = run("test_any", "def test_any(environment): assert environment['name'] == 'mine'")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["environment: mine (given by the session); service coverage is on"])
+    result.stdout.fnmatch_lines(["environment: mine (provided by the session); service coverage is on"])

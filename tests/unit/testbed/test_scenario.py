@@ -1,4 +1,4 @@
-"""Phases are carried out all, once, in order."""
+"""Phases of a scenario run completely, once, and in order."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def scenario() -> Scenario:
     return Scenario("SPOT MIGRATION E2E TEST", ["Recording initial state", "Measuring"], lambda _line: None)
 
 
-def test_the_output_is_the_contracts(scenario: Scenario) -> None:
+def test_output_is_that_of_the_contract(scenario: Scenario) -> None:
     with scenario.phase("Recording initial state"):
         scenario.say("Initial monthly cost: $120,000")
     with scenario.phase("Measuring"):
@@ -25,39 +25,39 @@ def test_the_output_is_the_contracts(scenario: Scenario) -> None:
     ]
 
 
-def test_a_phase_out_of_order_is_refused(scenario: Scenario) -> None:
-    with pytest.raises(PhaseError, match="'Recording initial state' comes next"), scenario.phase("Measuring"):
+def test_phase_out_of_order_is_refused(scenario: Scenario) -> None:
+    with pytest.raises(PhaseError, match="expected 'Recording initial state'"), scenario.phase("Measuring"):
         pass
 
 
-def test_a_phase_is_not_repeated(scenario: Scenario) -> None:
+def test_phase_repeated_is_refused(scenario: Scenario) -> None:
     with scenario.phase("Recording initial state"):
         pass
     with pytest.raises(PhaseError, match="out of order"), scenario.phase("Recording initial state"):
         pass
 
 
-def test_a_phase_does_not_begin_inside_another(scenario: Scenario) -> None:
+def test_phase_inside_another_is_refused(scenario: Scenario) -> None:
     with scenario.phase("Recording initial state"), pytest.raises(PhaseError, match="inside"):
         scenario.phase("Measuring").__enter__()
 
 
-def test_left_out_phases_are_named(scenario: Scenario) -> None:
+def test_finish_with_missing_phases_names_them(scenario: Scenario) -> None:
     with scenario.phase("Recording initial state"):
         pass
-    with pytest.raises(PhaseError, match="left out: Measuring"):
+    with pytest.raises(PhaseError, match="did not run: Measuring"):
         scenario.finish()
     assert not any("PASSED" in line for line in scenario.lines)
 
 
-def test_where_it_stands_is_said(scenario: Scenario) -> None:
-    assert scenario.where() == "before phase 1: Recording initial state"
+def test_position_names_the_current_phase(scenario: Scenario) -> None:
+    assert scenario.position() == "before phase 1: Recording initial state"
     with pytest.raises(RuntimeError), scenario.phase("Recording initial state"):
         raise RuntimeError
-    assert scenario.where() == "in phase 1: Recording initial state"
+    assert scenario.position() == "in phase 1: Recording initial state"
 
 
 @pytest.mark.parametrize("phases", [[], ["same", "same"]])
-def test_phases_must_be_declared_and_differ(phases: list[str]) -> None:
+def test_scenario_without_distinct_phases_is_refused(phases: list[str]) -> None:
     with pytest.raises(ValueError, match="phases"):
         Scenario("X", phases)

@@ -1,6 +1,6 @@
-"""Qdrant: its own shard engine (qdrant-edge) behind a small REST layer of ours.
+"""Qdrant: the server's shard engine (qdrant-edge) behind a small REST layer of the testbed.
 
-The engine is the server's, the layer speaks only the routes that the platform's client needs: collections, payload
-indexes, points, payloads, and nearest-neighbour queries with filters. Anything else is refused with 501, never answered
-wrongly. health-check says on its row that the layer is ours.
+The layer implements only the routes that the platform uses: collections, payload indexes, points, payloads, and
+nearest-neighbour queries with filters. Any other request gets 501. The note of health-check says that the layer is the
+testbed's own.
 """

@@ -1,6 +1,6 @@
-"""The REST routes over the collections.
+"""The REST routes of the collections.
 
-Handlers run on the event loop, one after the other: the engine answers in microseconds, and one thread needs no locks.
+Handlers run one at a time on the event loop: the engine takes microseconds, and a single thread needs no locks.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from starlette.routing import Route
 from testbed.engines.qdrant.collection import Collection, Collections, ConflictError, NotFoundError
 from testbed.engines.qdrant.translate import BadRequestError, Json, UnsupportedError
 
-VERSION = "1.20.0"  # the REST API that this layer speaks
+VERSION = "1.20.0"  # of the REST API that this layer implements
 STATUS = {NotFoundError: 404, ConflictError: 409, UnsupportedError: 501, BadRequestError: 400}
 READS = {"/points", "/points/scroll", "/points/count", "/points/query"}
 
@@ -27,13 +27,13 @@ Handler = Callable[[Request, Json], Any]
 
 
 class Access:
-    """Who may call: the key may do everything, the read-only key may look."""
+    """Access control: the API key may do everything, the read-only key may only read."""
 
     def __init__(self, key: str, read_only_key: str) -> None:
         self._key, self._read_only_key = key.encode(), read_only_key.encode()
 
     def refusal(self, request: Request) -> Response | None:
-        """The answer to a caller who may not do this, or None."""
+        """The error response when the caller lacks permission, or None."""
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         given = request.headers.get("api-key", bearer).encode()
         if hmac.compare_digest(given, self._key):
@@ -47,7 +47,7 @@ class Access:
 
 
 def route(path: str, method: str, handler: Handler, access: Access) -> Route:
-    """A route that checks the key, reads JSON, and answers in Qdrant's envelope."""
+    """A route that checks access, parses JSON, and wraps the result in Qdrant's envelope."""
 
     async def endpoint(request: Request) -> Response:
         started = time.perf_counter()
@@ -67,12 +67,12 @@ def route(path: str, method: str, handler: Handler, access: Access) -> Route:
 
 
 def failure(message: str, status: int, started: float) -> Response:
-    """Qdrant's form of an error."""
+    """An error in Qdrant's format."""
     return JSONResponse({"status": {"error": message}, "time": time.perf_counter() - started}, status)
 
 
 async def version(_request: Request) -> Response:
-    """`GET /`, public as on the server: clients compare versions with it."""
+    """`GET /`, public as on the server, because clients compare versions before they authenticate."""
     return JSONResponse({"title": "qdrant - vector search engine", "version": VERSION, "commit": "embedded"})
 
 
@@ -82,7 +82,7 @@ async def healthz(_request: Request) -> Response:
 
 
 def create_app(root: Path, key: str, read_only_key: str) -> Starlette:
-    """The application over the collections under ``root``."""
+    """The application for the collections under `root`."""
     collections = Collections(root)
     access = Access(key, read_only_key)
 

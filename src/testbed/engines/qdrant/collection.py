@@ -1,4 +1,4 @@
-"""Collections on disk: a folder each, with the creation request and the engine's shard."""
+"""Collections on disk: one folder for each, with the creation request and the engine's shard."""
 
 import json
 import re
@@ -13,15 +13,15 @@ from testbed.engines.qdrant.translate import BadRequestError, Json
 
 
 class NotFoundError(Exception):
-    """No such collection or point."""
+    """The collection or point does not exist."""
 
 
 class ConflictError(Exception):
-    """The collection exists already."""
+    """The collection already exists."""
 
 
 class Collection:
-    """One shard. The engine's write-ahead log keeps every acknowledged write, also over a kill -9."""
+    """A collection with one shard. Acknowledged writes are in the write-ahead log and survive kill -9."""
 
     def __init__(self, config: Json, shard: Any) -> None:
         self._config = config
@@ -29,7 +29,7 @@ class Collection:
         self._operations = 0
 
     def close(self) -> None:
-        """Write everything out and let go of the files."""
+        """Flush all writes and close the files."""
         self._shard.flush()
         self._shard.close()
 
@@ -80,14 +80,14 @@ class Collection:
         if "points" in body:
             ids = translate.checked_ids(body["points"])
             return self._update(edge.UpdateOperation.delete_points(ids))
-        return self._update(edge.UpdateOperation.delete_points_by_filter(_needed_filter(body)))
+        return self._update(edge.UpdateOperation.delete_points_by_filter(_required_filter(body)))
 
     def set_payload(self, body: Json) -> Json:
         """`POST .../points/payload`, by ids or by filter."""
         if body.get("points") is not None:
             ids = translate.checked_ids(body["points"])
             return self._update(edge.UpdateOperation.set_payload(ids, body["payload"], body.get("key")))
-        chosen = _needed_filter(body)
+        chosen = _required_filter(body)
         return self._update(edge.UpdateOperation.set_payload_by_filter(chosen, body["payload"], body.get("key")))
 
     def retrieve(self, body: Json) -> list[Json]:
@@ -97,7 +97,7 @@ class Collection:
         return [translate.record(record) for record in records]
 
     def scroll(self, body: Json) -> Json:
-        """`POST .../points/scroll`, in the order of ids."""
+        """`POST .../points/scroll`, ordered by id."""
         if body.get("order_by"):
             raise translate.UnsupportedError("order_by is not part of the embedded Qdrant")
         request = edge.ScrollRequest(
@@ -133,7 +133,7 @@ class Collection:
         return {"points": [translate.scored(hit) for hit in self._shard.query(request)]}
 
 
-def _needed_filter(body: Json) -> Any:
+def _required_filter(body: Json) -> Any:
     chosen = translate.filter_of(body.get("filter"))
     if chosen is None:
         raise BadRequestError("give `points` or a `filter` that is not empty")
@@ -161,7 +161,7 @@ class Collections:
         return self._open[name]
 
     def create(self, name: str, body: Json) -> bool:
-        """Create a collection; its description is written last, so that a half-made one is not loaded."""
+        """Create a collection. Its description is written last, so that an incomplete one is never loaded."""
         if name in self._open:
             raise ConflictError(f"Wrong input: Collection `{name}` already exists!")
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", name):
@@ -178,7 +178,7 @@ class Collections:
         return True
 
     def drop(self, name: str) -> bool:
-        """Delete a collection with its data; False when there is none, as the server answers."""
+        """Delete a collection with its data. False when there is none, as on the server."""
         collection = self._open.pop(name, None)
         if collection is None:
             return False

@@ -1,6 +1,6 @@
-"""From the REST API's JSON to the engine's objects, and back.
+"""Conversion between the JSON of Qdrant's REST API and the engine's objects.
 
-Shapes as in Qdrant's OpenAPI description; what the engine or the platform has no use for raises Unsupported.
+Shapes are those of Qdrant's OpenAPI description. Unsupported features raise UnsupportedError.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ Json = dict[str, Any]
 
 
 class BadRequestError(Exception):
-    """The request cannot be understood: what was wrong and what would be right."""
+    """The request is invalid; the message says what is wrong and what is expected."""
 
 
 class UnsupportedError(Exception):
-    """Qdrant's server would understand this, the embedded layer does not."""
+    """The request is valid for Qdrant's server, but not supported by the embedded layer."""
 
 
 def _enum(kind: Any, value: str) -> Any:
@@ -57,7 +57,7 @@ def point(value: Json) -> Any:
 
 
 def points_of(body: Json) -> list[Any]:
-    """The points of an upsert, which come one by one or as columns."""
+    """The points of an upsert, given as a list or as columns."""
     if "points" in body:
         return [point(value) for value in body["points"]]
     batch = body["batch"]
@@ -75,12 +75,12 @@ def record(value: Any) -> Json:
 
 
 def scored(value: Any) -> Json:
-    """A query's hit as JSON."""
+    """A search result as JSON."""
     return record(value) | {"score": value.score, "version": value.version}
 
 
 def selector(value: Any) -> Any:
-    """Which payload keys to return: a truth value, a list of keys, or include/exclude."""
+    """Which payload keys to return: a boolean, a list of keys, or include/exclude."""
     if not isinstance(value, dict):
         return value
     if value.get("include") is not None:
@@ -136,7 +136,7 @@ def filter_of(value: Json | None) -> Any:
 
 
 def nearest(query: Any, using: str | None) -> Any:
-    """A nearest-neighbour query by a dense vector; None scrolls through all that match."""
+    """A nearest-neighbour query by a dense vector. None returns all points that match the filter."""
     if query is None:
         return None
     if isinstance(query, dict):
@@ -149,12 +149,12 @@ def nearest(query: Any, using: str | None) -> Any:
 
 
 def field_schema(value: Any) -> Any:
-    """A payload index's type; parameters beyond the type keep the engine's defaults."""
+    """The type of a payload index. Further parameters are ignored and keep the engine's defaults."""
     return _enum(edge.PayloadSchemaType, value["type"] if isinstance(value, dict) else value)
 
 
 def checked_ids(ids: list[Any]) -> list[int | str | UUID]:
-    """Point ids: unsigned integers or UUIDs, as the server demands."""
+    """Validated point ids: unsigned integers or UUIDs, as the server requires."""
     for value in ids:
         if isinstance(value, str):
             try:
