@@ -1,1 +1,1 @@
-"""The four agents, and what they share. They read the stores and write to none."""
+"""The four agents, and the code that they share. They read from the stores and write to none."""

@@ -1,1 +1,1 @@
-"""The application agent: holds changes to the quality of answers."""
+"""The application agent: checks that changes keep the quality of answers."""

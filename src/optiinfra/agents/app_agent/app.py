@@ -9,7 +9,7 @@ KIND = AgentKind("application", "application-agent", {"validate": validate, "jud
 
 
 class Settings(AgentSettings):
-    """Its own port."""
+    """The agent's port."""
 
     application_agent_port: int = 8014
 

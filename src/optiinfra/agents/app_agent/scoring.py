@@ -1,4 +1,4 @@
-"""Whether an answer to a golden prompt is right. Pure."""
+"""Scoring of answers to golden prompts. No I/O."""
 
 import re
 import unicodedata
@@ -8,13 +8,13 @@ from optiinfra.api.runtimes import GoldenAnswer
 
 
 def normalise(text: str) -> str:
-    """One form of each character, no capitals, single spaces, no commas between a number's thousands."""
+    """Unicode NFKC, case folded, single spaces, no thousands separators."""
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return re.sub(r"(?<=\d),(?=\d{3}\b)", "", folded)
 
 
-def is_right(answer: GoldenAnswer) -> bool:
-    """Whether the answer holds what was expected as a word of its own: 5 is neither in 15, nor in 5.2, nor in -5."""
+def is_correct(answer: GoldenAnswer) -> bool:
+    """Whether the answer contains the expected text as a whole word: 5 is not in 15, 5.2 or -5."""
     expected = normalise(answer.expected)
     if not expected:
         raise ValueError(f"golden prompt {answer.prompt_id} expects nothing; it needs an expected answer")
@@ -22,17 +22,17 @@ def is_right(answer: GoldenAnswer) -> bool:
     return re.search(pattern, normalise(answer.answer)) is not None
 
 
-def correct(answers: Sequence[GoldenAnswer]) -> int:
-    """How many of the answers are right."""
-    return sum(is_right(answer) for answer in answers)
+def count_correct(answers: Sequence[GoldenAnswer]) -> int:
+    """How many of the answers are correct."""
+    return sum(is_correct(answer) for answer in answers)
 
 
-def lost_answers(before: Sequence[GoldenAnswer], since: Sequence[GoldenAnswer]) -> int:
-    """How many prompts were answered right before and are answered wrong since.
+def count_lost(before: Sequence[GoldenAnswer], after: Sequence[GoldenAnswer]) -> int:
+    """How many prompts were answered correctly before the change and are not any more.
 
-    `before` begins with the same prompts in the same order; ValueError when it does not.
+    `before` must begin with the same prompts in the same order, else ValueError.
     """
-    asked = [answer.prompt_id for answer in since]
-    if [answer.prompt_id for answer in before[: len(since)]] != asked:
-        raise ValueError(f"the baseline's answers are not to the {len(asked)} prompts that the stage was asked")
-    return sum(is_right(was) and not is_right(now) for was, now in zip(before, since, strict=False))
+    asked = [answer.prompt_id for answer in after]
+    if [answer.prompt_id for answer in before[: len(after)]] != asked:
+        raise ValueError(f"the baseline does not answer the {len(asked)} prompts that the stage was asked")
+    return sum(is_correct(was) and not is_correct(now) for was, now in zip(before, after, strict=False))

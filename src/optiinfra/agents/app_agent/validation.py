@@ -1,8 +1,8 @@
 """The application agent's validation rules, and its judgement of canary stages: is the answer quality kept?"""
 
-from optiinfra.agents.app_agent.scoring import correct, lost_answers
-from optiinfra.agents.base.agent import Sources
+from optiinfra.agents.app_agent.scoring import count_correct, count_lost
 from optiinfra.agents.base.deployments import why_not_idle
+from optiinfra.agents.base.sources import Sources
 from optiinfra.agents.base.validation import Rules, apply
 from optiinfra.api.agents import JudgeAnswer, JudgeTask, ValidateTask, Validation
 from optiinfra.api.parameters import IdleShutdownParameters
@@ -10,21 +10,21 @@ from optiinfra.domain import quality
 
 
 async def _validate_spot_migration(task: ValidateTask, _sources: Sources) -> Validation:
-    """Establish the baseline from fresh answers; refuse where there is none, or it already misses the objective."""
+    """Establish the quality baseline from fresh answers; refuse without answers, or if it misses the objective."""
     deployment = task.infrastructure.deployment(task.draft.deployment_id)
     answered, objective = len(task.golden_answers), deployment.slo.quality
     if not answered:
         return Validation(
             agent_type="application",
             approved=False,
-            reason=f"no golden prompt was answered by {deployment.name}, so there is no baseline to hold the change to",
+            reason=f"no golden prompt was answered by {deployment.name}, so there is no quality baseline",
             baseline_established=False,
         )
-    right = correct(task.golden_answers)
-    baseline = right / answered
-    seen = f"{deployment.name} answers {right} of {answered} golden prompts right ({baseline:.3f})"
+    correct = count_correct(task.golden_answers)
+    baseline = correct / answered
+    seen = f"{deployment.name} answers {correct} of {answered} golden prompts correctly ({baseline:.3f})"
     if baseline < objective:
-        reason = f"{seen}, below its own SLO of {objective:.2f}: it has no quality to spare for a change"
+        reason = f"{seen}, below its own SLO of {objective:.2f}, so no change may lower it further"
     else:
         needed = quality.required(baseline, objective)
         reason = f"{seen}; the change must be shown to keep at least {needed:.3f}"
@@ -53,17 +53,17 @@ async def validate(task: ValidateTask, sources: Sources) -> Validation:
 
 
 async def judge(task: JudgeTask, _sources: Sources) -> JudgeAnswer:
-    """Judge a canary stage by all answers its replicas have given so far."""
+    """Judge a canary stage by all answers that its replicas have given so far."""
     answered = len(task.golden_answers)
     if not answered:
         return JudgeAnswer(
             agent_type="application",
             decision="continue",
-            reason=f"{task.stage}: no golden prompt was answered yet",
+            reason=f"{task.stage}: no golden prompt has been answered yet",
             observations=0,
         )
-    right, lost = correct(task.golden_answers), lost_answers(task.baseline_answers, task.golden_answers)
-    verdict = quality.judge(right, answered, lost, task.baseline_quality, task.slo_quality)
+    correct, lost = count_correct(task.golden_answers), count_lost(task.baseline_answers, task.golden_answers)
+    verdict = quality.judge(correct, answered, lost, task.baseline_quality, task.slo_quality)
     return JudgeAnswer(
         agent_type="application",
         decision=verdict.decision,

@@ -1,1 +1,1 @@
-"""What every agent is: registered, alive, and answering tasks; and the model of serving that two of them share."""
+"""What all agents share: registration, heartbeats, tasks, validation rules, and the performance model of serving."""

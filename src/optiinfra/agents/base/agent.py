@@ -1,36 +1,27 @@
-"""What one kind of agent is made of."""
+"""What defines one kind of agent."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from optiinfra.agents.base.sources import Sources
 from optiinfra.api.agents import AnalyzeTask, JudgeTask, TaskAnswer, ValidateTask
 from optiinfra.domain.recommendation import AgentType
-from optiinfra.stores.clickhouse import Telemetry
-from optiinfra.stores.qdrant import OutcomeMemory
 
 AnyTask = AnalyzeTask | ValidateTask | JudgeTask
 
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What agents read from."""
-
-    telemetry: Telemetry
-    outcomes: OutcomeMemory
-
-
 Handler = Callable[[Any, Sources], Awaitable[TaskAnswer]]
+"""Answers tasks of one kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentKind:
-    """One kind of agent: type, service name, what it does by kind of task, and whether it asks for past outcomes."""
+    """One kind of agent: type, service name, a handler for each kind of task, and whether it needs past outcomes."""
 
     type: AgentType
     service: str
     handlers: Mapping[str, Handler]
-    remembers: bool = False
+    needs_outcomes: bool = False
 
     @property
     def capabilities(self) -> list[str]:

@@ -1,24 +1,25 @@
-"""What telemetry shows of a deployment's load."""
+"""A deployment's load as measured by telemetry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from optiinfra.agents.base.sources import TelemetryReader
 from optiinfra.api.common import now
 from optiinfra.kit.retries import DeadlineError, retry_until_deadline
-from optiinfra.stores.clickhouse import Telemetry
 
 RECENT = timedelta(minutes=5)
 HISTORY = timedelta(days=7)
 FIRST_MEASUREMENT_SECONDS = 5.0
-"""How long we wait for a runtime that has just connected to measure for the first time."""
+"""How long to wait for the first measurement of a runtime that has just connected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A deployment's load: requests a second, milliseconds, tokens a request. None where nothing is known.
+    """A deployment's load: requests per second, milliseconds, tokens per request. None where it was not measured.
 
-    `in_engine` requests run or wait in a replica on average; `busiest` is the mean of the last week's busiest hour.
+    `in_engine` is the mean number of requests running or waiting in a replica, `busiest` the mean request rate of the
+    last week's busiest hour.
     """
 
     requests_per_second: float | None
@@ -35,31 +36,31 @@ class Load:
 
 
 def load_of(recent: Mapping[str, float], history: Mapping[str, float], busiest: float | None) -> Load:
-    """Put together what was measured lately; what was not is taken from the history."""
+    """Combine recent means with those of the whole history, which fill in what was not measured recently."""
 
-    def seen(metric: str) -> float | None:
+    def measured(metric: str) -> float | None:
         return recent.get(metric, history.get(metric))
 
     running, waiting = recent.get("requests_running"), recent.get("requests_waiting")
     return Load(
-        requests_per_second=seen("throughput"),
+        requests_per_second=measured("throughput"),
         busiest=busiest,
-        p95_latency_ms=seen("p95_latency_ms"),
+        p95_latency_ms=measured("p95_latency_ms"),
         in_engine=None if running is None else running + (waiting or 0.0),
-        prompt_tokens=seen("prompt_tokens_per_request"),
-        output_tokens=seen("output_tokens_per_request"),
+        prompt_tokens=measured("prompt_tokens_per_request"),
+        output_tokens=measured("output_tokens_per_request"),
         cache_hit_rate=recent.get("prefix_cache_hit_rate", 0.0),
-        gpu_utilization=seen("gpu_utilization"),
+        gpu_utilization=measured("gpu_utilization"),
         kv_cache_usage=recent.get("kv_cache_usage"),
         waiting=waiting,
         mean_latency_ms=recent.get("mean_latency_ms"),
     )
 
 
-async def observe(telemetry: Telemetry, customer_id: str, deployment_id: str) -> Load:
+async def observe(telemetry: TelemetryReader, customer_id: str, deployment_id: str) -> Load:
     """The deployment's load now, and in its busiest hour of the last seven days."""
 
-    async def measured() -> Mapping[str, float]:
+    async def recent_means() -> Mapping[str, float]:
         means = await telemetry.means(customer_id, deployment_id, now() - RECENT)
         idle = means.get("throughput") == 0.0
         wanted = {"requests_running", "throughput"} | (set() if idle else {"output_tokens_per_request"})
@@ -69,7 +70,7 @@ async def observe(telemetry: Telemetry, customer_id: str, deployment_id: str) ->
 
     try:
         recent = await retry_until_deadline(
-            measured, f"telemetry of {deployment_id}", FIRST_MEASUREMENT_SECONDS, interval=0.2
+            recent_means, f"telemetry of {deployment_id}", FIRST_MEASUREMENT_SECONDS, interval=0.2
         )
     except DeadlineError:
         recent = await telemetry.means(customer_id, deployment_id, now() - RECENT)

@@ -1,4 +1,4 @@
-"""An agent's place in the orchestrator's registry: taken at start, kept by heartbeats, given back at the end."""
+"""An agent's entry in the orchestrator's registry: registered at start, kept by heartbeats, deregistered at the end."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from optiinfra.kit.retries import retry_until_deadline
 log = structlog.get_logger(__name__)
 
 FULL_LOAD_TASKS = 8
-"""Tasks at once at which an agent calls itself fully loaded."""
+"""Tasks in progress at which an agent reports full load."""
 
-_LEAVING_SECONDS = 0.8
+_DEREGISTER_SECONDS = 0.8
 
 
 class Registration:
-    """One agent's registration. `agent_id` is empty until it is registered."""
+    """One agent's registration. `agent_id` is empty until the agent is registered."""
 
     def __init__(
-        self, client: httpx.AsyncClient, enrolment_secret: str, card: Register, current_tasks: Callable[[], int]
+        self, client: httpx.AsyncClient, enrolment_secret: str, body: Register, in_progress: Callable[[], int]
     ) -> None:
-        self._http, self._enrolment_secret, self._card, self._current = client, enrolment_secret, card, current_tasks
+        self._http, self._enrolment_secret, self._body, self._in_progress = client, enrolment_secret, body, in_progress
         self._registered: Registered | None = None
         self._registering = asyncio.Lock()
 
@@ -33,56 +33,56 @@ class Registration:
         """The id under which the orchestrator knows this agent."""
         return self._registered.agent_id if self._registered else ""
 
-    async def known_as(self) -> str:
-        """The `agent_id`, once a registration that is under way is answered: its first task may come before."""
+    async def current_agent_id(self) -> str:
+        """The `agent_id` after any registration in progress, because a task may arrive before its answer."""
         async with self._registering:
             return self.agent_id
 
     async def register(self, deadline: float) -> None:
-        """Register; raises DeadlineError when the orchestrator does not take us in so many seconds."""
+        """Register; raises DeadlineError when the orchestrator does not accept within `deadline` seconds."""
         await retry_until_deadline(self._register, "the orchestrator's agent registry", deadline)
-        log.info("registered", agent_id=self.agent_id)
+        log.info("agent registered", agent_id=self.agent_id)
 
-    async def keep(self) -> None:
-        """Send heartbeats for ever. One that fails is logged and tried again; a forgotten agent registers anew."""
+    async def send_heartbeats(self) -> None:
+        """Send heartbeats until cancelled. A failure is logged and retried; an unknown agent registers again."""
         failing = False
         while self._registered is not None:
             await asyncio.sleep(self._registered.heartbeat_seconds)
             try:
-                await self.beat()
+                await self.heartbeat()
             except (httpx.HTTPError, ValidationError) as error:
                 if not failing:
                     log.warning("heartbeat failed", error=f"{type(error).__name__}: {error}")
                 failing = True
             else:
                 if failing:
-                    log.info("heartbeats are taken again")
+                    log.info("heartbeat recovered")
                 failing = False
 
-    async def beat(self) -> None:
-        """One heartbeat, or a new registration where the orchestrator does not know us; httpx's errors if neither."""
+    async def heartbeat(self) -> None:
+        """Send one heartbeat, or register again if the agent is unknown; raises httpx's errors if neither succeeds."""
         assert self._registered is not None
-        current = self._current()
+        current = self._in_progress()
         body = Heartbeat(current_tasks=current, load=min(1.0, current / FULL_LOAD_TASKS))
         answer = await self._http.post(
             f"/orchestrator/agents/{self.agent_id}/heartbeat", content=body.model_dump_json(), headers=self._headers()
         )
         if answer.status_code in (401, 404):
-            log.warning("the orchestrator does not know us any more; registering anew", agent_id=self.agent_id)
+            log.warning("agent unknown to the orchestrator, registering again", agent_id=self.agent_id)
             await self._register()
             return
         answer.raise_for_status()
 
-    async def leave(self) -> None:
-        """Deregister, if the orchestrator is there to hear it."""
+    async def deregister(self) -> None:
+        """Deregister; an orchestrator that does not answer finds out by the missing heartbeats."""
         if self._registered is None:
             return
         try:
             await self._http.delete(
-                f"/orchestrator/agents/{self.agent_id}", headers=self._headers(), timeout=_LEAVING_SECONDS
+                f"/orchestrator/agents/{self.agent_id}", headers=self._headers(), timeout=_DEREGISTER_SECONDS
             )
         except httpx.HTTPError as error:
-            log.info("left without saying so", error=f"{type(error).__name__}: {error}")
+            log.info("deregistration failed", error=f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -92,7 +92,7 @@ class Registration:
         async with self._registering:
             answer = await self._http.post(
                 "/orchestrator/agents/register",
-                content=self._card.model_dump_json(),
+                content=self._body.model_dump_json(),
                 headers=_bearer(self._enrolment_secret),
             )
             answer.raise_for_status()

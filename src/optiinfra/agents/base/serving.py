@@ -1,12 +1,12 @@
-"""How much load an LLM engine carries, and how long requests take: a roofline with continuous batching. Pure.
+"""Performance model of an LLM engine: capacity and latency by a roofline with continuous batching. No I/O.
 
-First principles: a decode step reads all weights it needs and the KV cache of every running sequence once (memory
-bandwidth), or computes 2 FLOP a weight and sequence (compute), whichever takes longer; a prompt is prefilled at
-2 FLOP a weight and token. Prefill and decode share the engine's time, and the KV cache bounds the batch. Once the
-batch is full, requests queue as in M/M/c (Erlang C) with a place in the batch as server.
+First principles: a decode step reads all weights that it needs and the KV cache of every running sequence once (memory
+bandwidth), or computes 2 FLOP per weight and sequence (compute), whichever takes longer. A prompt is prefilled at
+2 FLOP per weight and token. Prefill and decode share the engine's time, and the KV cache limits the batch. Once the
+batch is full, requests queue as in M/M/c (Erlang C) with one server for each slot of the batch.
 
-The efficiencies are rules of thumb; `calibrated` makes up for what they leave out, from what an engine is seen to do.
-Seconds, bytes, tokens, requests a second.
+The efficiencies are rules of thumb; `calibrated` corrects them by what is measured of an engine.
+Units: seconds, bytes, tokens, requests per second.
 """
 
 import math
@@ -21,18 +21,18 @@ from optiinfra.domain.hardware import INSTANCE_TYPES, MODELS, bytes_per_kv_eleme
 # Shares of the data sheet's peak that serving engines are commonly reported to reach.
 BANDWIDTH_SHARE = 0.6
 COMPUTE_SHARE = 0.45
-# An observed engine may be much slower than the roofline, but no faster than all of the bandwidth.
+# Limits of calibration: an engine may be much slower than the roofline, but cannot exceed the full bandwidth.
 _SLOWEST, _FASTEST = 8.0, BANDWIDTH_SHARE
-# Means over requests that anybody has seen; what lies outside was measured wrongly, and no float could work with it.
+# Plausible mean tokens per request. Values outside are wrong measurements, and would overflow the arithmetic.
 _FEWEST_TOKENS, _MOST_TOKENS = 1e-3, 1e9
 
 
 class ModelError(ValueError):
-    """The engine cannot be modelled; the text says what is unknown or does not fit."""
+    """The engine cannot be modelled; the text names what is unknown or does not fit."""
 
 
 class _EngineArgs(BaseModel):
-    """The arguments that count here, with vLLM's own defaults."""
+    """The vLLM arguments that the model uses, with vLLM's defaults."""
 
     tensor_parallel_size: int = Field(default=1, ge=1, le=1024)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
@@ -43,9 +43,9 @@ class _EngineArgs(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The mean request: prompt tokens that no prefix cache holds, all prompt tokens, and tokens answered.
+    """The mean request: prompt tokens not in the prefix cache, all prompt tokens, and output tokens.
 
-    ModelError when nothing is answered, such requests cost no time that could be modelled, or more than can be.
+    ModelError if there are no output tokens, or the figures are not plausible.
     """
 
     computed_tokens: float
@@ -53,17 +53,17 @@ class Work:
     output_tokens: float
 
     def __post_init__(self) -> None:
-        answered = _FEWEST_TOKENS <= self.output_tokens <= _MOST_TOKENS
-        if not (answered and _MOST_TOKENS >= self.prompt_tokens >= self.computed_tokens >= 0):
+        plausible_output = _FEWEST_TOKENS <= self.output_tokens <= _MOST_TOKENS
+        if not (plausible_output and _MOST_TOKENS >= self.prompt_tokens >= self.computed_tokens >= 0):
             raise ModelError(
                 f"requests of {self.prompt_tokens:g} prompt tokens, {self.computed_tokens:g} of them to compute, "
-                f"and {self.output_tokens:g} answered tokens cannot be modelled"
+                f"and {self.output_tokens:g} output tokens cannot be modelled"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A steady state: mean seconds a request spends in the engine, requests in it, share of capacity used."""
+    """A steady state: mean seconds that a request spends in the engine, mean requests in it, utilization 0..1."""
 
     seconds: float
     in_engine: float
@@ -72,7 +72,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One replica. `slowness` stretches every time; 1 is what the data sheets promise."""
+    """One replica. `slowness` multiplies all times; 1 is what the data sheets say."""
 
     bandwidth: float
     flops: float
@@ -86,7 +86,7 @@ class Engine:
 
     @classmethod
     def of(cls, model: str, instance_type: str, engine_args: Mapping[str, Any]) -> Self:
-        """The engine that these (vLLM) arguments start; ModelError when something is unknown or does not fit."""
+        """The engine that these vLLM arguments start; ModelError if something is unknown or does not fit."""
         if model not in MODELS:
             raise ModelError(f"unknown model {model}; known: {', '.join(MODELS)}")
         if instance_type not in INSTANCE_TYPES:
@@ -96,7 +96,7 @@ class Engine:
             weight = bytes_per_weight(args.quantization)
         except ValidationError as error:
             wrong = "; ".join(f"{item['loc'][0]} {item['input']!r}: {item['msg']}" for item in error.errors())
-            raise ModelError(f"engine arguments that no engine takes: {wrong}") from error
+            raise ModelError(f"invalid engine arguments: {wrong}") from error
         except ValueError as error:
             raise ModelError(str(error)) from error
         facts, machine = MODELS[model], INSTANCE_TYPES[instance_type]
@@ -115,34 +115,34 @@ class Engine:
             max_num_seqs=args.max_num_seqs,
         )
 
-    def places(self, work: Work) -> int:
-        """Sequences that run at once: what the scheduler allows, and what the cache holds half way through."""
+    def slots(self, work: Work) -> int:
+        """Sequences that run at once: limited by the scheduler, and by the KV cache at half of the output."""
         held = (work.prompt_tokens + work.output_tokens / 2) * self.kv_bytes_per_token
         return max(1, min(self.max_num_seqs, int(self.cache_bytes / held)))
 
     def capacity(self, work: Work) -> float:
-        """Requests a second with every place taken, beyond which the queue grows without end."""
-        places = self.places(work)
-        return 1.0 / (self._prefill(work) + work.output_tokens * self._step(places, work) / places)
+        """Requests per second with all slots taken; above it the queue grows without limit."""
+        slots = self.slots(work)
+        return 1.0 / (self._prefill(work) + work.output_tokens * self._step(slots, work) / slots)
 
     def under(self, work: Work, load: float) -> Operation | None:
-        """The steady state under `load` requests a second; None when that is past the capacity."""
+        """The steady state under `load` requests per second; None if that is above the capacity."""
         capacity = self.capacity(work)
         if load >= capacity:
             return None
-        places, free = self.places(work), 1.0 - load * self._prefill(work)
-        low, high = 0.0, float(places)
+        slots, free = self.slots(work), 1.0 - load * self._prefill(work)
+        low, high = 0.0, float(slots)
         for _ in range(40):  # bisection of Little's law: running = load x time in decode at that batch
             batch = (low + high) / 2
             decoding = load * work.output_tokens * self._step(batch, work) / free
             low, high = (batch, high) if decoding > batch else (low, batch)
         service = (self._prefill(work) + work.output_tokens * self._step(high, work)) / free
         utilization = load / capacity
-        queued = _erlang_c(places, utilization) * service / (places * (1.0 - utilization))
+        queued = _erlang_c(slots, utilization) * service / (slots * (1.0 - utilization))
         return Operation(service + queued, load * (service + queued), utilization)
 
     def calibrated(self, work: Work, load: float, in_engine: float) -> Self:
-        """The engine as slow or fast as it must be to hold `in_engine` requests under `load` (as observed)."""
+        """The engine with the slowness at which it holds `in_engine` requests under `load`, as was measured."""
         low, high = _FASTEST, _SLOWEST
         for _ in range(30):
             slowness = (low * high) ** 0.5
@@ -155,7 +155,7 @@ class Engine:
         return self.slowness * 2.0 * self.active_parameters * work.computed_tokens / self.flops
 
     def _step(self, batch: float, work: Work) -> float:
-        # In a mixture of experts every sequence picks its own: a step reads what at least one of them picked.
+        # In a mixture of experts each sequence uses some experts: a step reads those that at least one of them uses.
         touched = 1.0 - math.pow(1.0 - self.active_share, max(1.0, batch))
         context = work.prompt_tokens + work.output_tokens / 2
         reading = (self.weight_bytes * touched + batch * context * self.kv_bytes_per_token) / self.bandwidth
@@ -164,7 +164,7 @@ class Engine:
 
 
 def _erlang_c(servers: int, utilization: float) -> float:
-    """Chance that a request finds every server busy in M/M/c."""
+    """Probability that a request finds all servers busy in M/M/c."""
     offered, blocked = servers * utilization, 1.0
     for server in range(1, servers + 1):
         blocked = offered * blocked / (server + offered * blocked)

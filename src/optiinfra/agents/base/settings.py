@@ -1,10 +1,10 @@
-"""What an agent is told by its environment."""
+"""Settings that all agents share."""
 
 from optiinfra.kit.settings import ServiceSettings
 
 
 class AgentSettings(ServiceSettings):
-    """Each agent adds the port it listens on. Stores are read with credentials that can do nothing else."""
+    """Each agent adds its port. The store credentials allow reading only."""
 
     orchestrator_url: str
     enrolment_secret: str

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from optiinfra.agents.base.agent import Sources
+from optiinfra.agents.base.sources import Sources
 from optiinfra.api.agents import ValidateTask, Validation
 from optiinfra.domain.recommendation import AgentType, RecommendationType
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from optiinfra.agents.base.agent import Sources
+from optiinfra.agents.base.sources import Sources
 from optiinfra.agents.cost_agent.finding import Finding
 from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask
 

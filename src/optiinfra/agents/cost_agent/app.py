@@ -23,7 +23,7 @@ def kind(settings: Settings) -> AgentKind:
     """The cost agent with the rules of all its recommendation types."""
     grace = timedelta(seconds=settings.idle_grace_seconds)
     rules = (spot_migration.find, partial(idle_shutdown.find, grace=grace))
-    return AgentKind("cost", "cost-agent", {"analyze": partial(analyze, rules=rules)}, remembers=True)
+    return AgentKind("cost", "cost-agent", {"analyze": partial(analyze, rules=rules)}, needs_outcomes=True)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from optiinfra.agents.base.agent import Sources
+from optiinfra.agents.base.sources import Sources
 from optiinfra.agents.cost_agent.finding import Finding, correction_note, refused_provider, refused_risk
 from optiinfra.api.agents import AnalyzeTask, Draft, Prediction
 from optiinfra.api.common import now
@@ -60,7 +60,8 @@ def not_recommended(instance: Instance, preferences: Preferences, at: datetime, 
     if not instance.monthly_cost > 0:
         return "its price is not known"
     if instance.idle_since is None:
-        return f"not seen idle yet, recommended after {_duration(grace)}"
+        # Also before a runtime has connected, when nobody knows what an instance hosts.
+        return f"not reported idle yet, recommended after {_duration(grace)}"
     idle_for = at - instance.idle_since
     return None if idle_for >= grace else f"idle for {_duration(idle_for)}, recommended after {_duration(grace)}"
 
@@ -135,11 +136,7 @@ def draft(
 async def find(task: AnalyzeTask, sources: Sources, *, grace: timedelta) -> list[Finding]:
     """One finding for each account and region with instances to shut down, and for each idle instance to keep."""
     at, ready, kept = now(), [], []
-    idle = idle_instances(task.infrastructure)
-    if idle and not task.infrastructure.vllm_deployments:
-        # Without a runtime that reports deployments, every instance looks idle.
-        return [Finding(None, f"{_counted(len(idle))}: not recommended for shutdown while no deployment is known")]
-    for instance in idle:
+    for instance in idle_instances(task.infrastructure):
         if reason := not_recommended(instance, task.preferences, at, grace):
             kept.append(Finding(None, f"{instance.instance_id} ({instance.instance_type}): {reason}"))
         else:

@@ -1,4 +1,4 @@
-"""What moving a deployment to spot instances saves, and what it risks. Pure."""
+"""Savings and risk of running a deployment on spot instances. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ from optiinfra.domain.recommendation import RiskLevel
 from optiinfra.domain.savings import monthly
 
 BRIDGE_HOURS = 24.0
-"""How long an on-demand instance stands in after an interruption, until spot capacity of the type is back.
+"""How long an on-demand replacement runs after an interruption, until spot capacity of the type is available again.
 
-An assumption of ours, on the safe side: AWS publishes how often it interrupts, not for how long a pool stays empty.
+A conservative assumption: AWS publishes how often it interrupts, but not for how long a pool stays empty.
 """
 OVERLAP_HOURS = 1.0
-"""How long the stand-in and the spot instance that follows it are both paid for while traffic moves over."""
+"""How long the replacement and the spot instance that follows it are both paid for while traffic moves."""
 
 PRICE_MARGIN = 0.03
-"""What we add to a typical spot price where the cloud quotes none: prices drift, and ours is older than today.
+"""Share added to a typical spot price where the cloud quotes none, because the price book's prices are not of today.
 
-An assumption of ours, which measured outcomes correct.
+An assumption that measured outcomes correct.
 """
 
-OFTEN = 0.10
-"""Interruptions a month and instance above which we call them frequent: the third of Spot Advisor's five bands."""
+FREQUENT = 0.10
+"""Interruptions per month and instance that count as frequent: the third of Spot Advisor's five bands."""
 FEW_REPLICAS = 3
-"""Replicas up to which losing one takes a third of the capacity or more."""
+"""Number of replicas up to which losing one takes a third of the capacity or more."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpotPlan:
-    """Prices in dollars an hour and instance; all else in dollars a month for all `count` instances."""
+    """Prices in dollars per hour and instance; other amounts in dollars per month for all `count` instances."""
 
     count: int
     ondemand_price: float
@@ -42,21 +42,21 @@ class SpotPlan:
 
     @property
     def price_difference(self) -> float:
-        """What the instances cost less, as long as nothing interrupts them."""
+        """Savings per month if no instance is interrupted."""
         return self.current_cost - monthly(self.spot_price, self.count)
 
     def savings(self, correction: float = 1.0) -> float:
-        """What is saved: the difference in price, corrected by past outcomes, less the allowance for interruptions."""
+        """Expected savings: the price difference, corrected by past outcomes, minus the allowance for interruptions."""
         return min(self.price_difference * correction, self.current_cost) - self.allowance
 
 
 def plan(
     book: PriceBook, provider: str, region: str, instance_type: str, count: int, quoted: float | None = None
 ) -> SpotPlan:
-    """Price `count` instances on spot instead of on demand; UnknownPriceError when the book does not know them.
+    """Price `count` instances on spot instead of on demand; UnknownPriceError if the book does not know the type.
 
-    Each interruption costs the difference between on-demand and spot for `BRIDGE_HOURS`, and the whole on-demand price
-    for `OVERLAP_HOURS`. How many there are is Spot Advisor's rate times the instances.
+    Each interruption costs the difference between on-demand and spot for `BRIDGE_HOURS`, and the full on-demand price
+    for `OVERLAP_HOURS`. Their expected number is Spot Advisor's rate times the number of instances.
     """
     ondemand = book.on_demand(provider, region, instance_type).hourly
     spot = book.spot(provider, region, instance_type, quoted)
@@ -75,13 +75,13 @@ def plan(
 
 
 def risk_of(replicas: int, interruptions_per_month: float) -> RiskLevel:
-    """How risky spot is: high where one interruption takes everything, low where it is rare or takes little."""
+    """The risk of spot: high if one interruption takes all replicas, low if interruptions are rare or take few."""
     if replicas == 1:
         return "high"
-    return "medium" if interruptions_per_month > OFTEN and replicas <= FEW_REPLICAS else "low"
+    return "medium" if interruptions_per_month > FREQUENT and replicas <= FEW_REPLICAS else "low"
 
 
 def confidence(outcomes: Sequence[Outcome], *, latency_known: bool) -> float:
-    """How sure we are, 0..1: from 0.7 towards 0.95 with every similar outcome; less where no latency was measured."""
+    """Confidence 0..1: from 0.7 towards 0.95 with each similar outcome, minus 0.1 if no latency was measured."""
     weight = sum(outcome.similarity for outcome in outcomes)
     return round(0.7 + 0.25 * weight / (1.0 + weight) - (0.0 if latency_known else 0.1), 3)

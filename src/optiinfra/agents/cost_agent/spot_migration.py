@@ -3,11 +3,11 @@
 import asyncio
 from dataclasses import dataclass
 
-from optiinfra.agents.base.agent import Sources
 from optiinfra.agents.base.deployments import running_instances
 from optiinfra.agents.base.observed import Load, observe
 from optiinfra.agents.base.prediction import fit
 from optiinfra.agents.base.serving import ModelError
+from optiinfra.agents.base.sources import Sources
 from optiinfra.agents.cost_agent import spot
 from optiinfra.agents.cost_agent.finding import Finding, correction_note, refused_provider, refused_risk
 from optiinfra.agents.cost_agent.spot import SpotPlan

@@ -1,1 +1,1 @@
-"""The performance agent: holds changes to the latency that was promised."""
+"""The performance agent: checks that changes keep the latency objective."""

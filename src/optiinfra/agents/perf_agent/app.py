@@ -9,7 +9,7 @@ KIND = AgentKind("performance", "performance-agent", {"validate": validate, "jud
 
 
 class Settings(AgentSettings):
-    """Its own port."""
+    """The agent's port."""
 
     performance_agent_port: int = 8012
 

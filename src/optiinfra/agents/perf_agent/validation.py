@@ -1,10 +1,10 @@
 """The performance agent's validation rules, and its judgement of canary stages: is the latency objective met?"""
 
-from optiinfra.agents.base.agent import Sources
 from optiinfra.agents.base.deployments import running_instances, why_not_idle
 from optiinfra.agents.base.observed import Load, observe
 from optiinfra.agents.base.prediction import fit
 from optiinfra.agents.base.serving import ModelError
+from optiinfra.agents.base.sources import Sources
 from optiinfra.agents.base.validation import Rules, apply
 from optiinfra.api.agents import JudgeAnswer, JudgeTask, ValidateTask, Validation
 from optiinfra.api.customers import Deployment
@@ -20,25 +20,26 @@ def survives_interruption(deployment: Deployment, parameters: SpotMigrationParam
 
     The load is that of the busiest hour known, because an interruption may come at any time.
     """
-    left = parameters.count - 1
-    if left < 1:
-        return False, f"{deployment.name} has one replica: an interruption would leave none to answer"
+    remaining = parameters.count - 1
+    if remaining < 1:
+        return False, f"{deployment.name} has one replica: an interruption would leave none"
     try:
         serving = fit(deployment, parameters.instance_type, parameters.count, load)
     except ModelError as error:
         return False, f"the latency after an interruption cannot be predicted: {error}"
     busiest = max(load.requests_per_second or 0.0, load.busiest or 0.0)
-    forecast, objective = serving.at(busiest, left), deployment.slo.p95_latency_ms
-    scene = (
-        f"an interruption leaves {left} of {parameters.count} replicas; at the busiest hour's {busiest:.2f} requests a "
-        f"second each carries {forecast.load:.2f} of the {forecast.capacity:.2f} it can"
+    forecast, objective = serving.at(busiest, remaining), deployment.slo.p95_latency_ms
+    situation = (
+        f"an interruption leaves {remaining} of {parameters.count} replicas; "
+        f"at the busiest hour's {busiest:.2f} requests per second "
+        f"each serves {forecast.load:.2f} of its capacity of {forecast.capacity:.2f}"
     )
     if forecast.p95_latency_ms is None or forecast.utilization > HEADROOM:
-        return False, f"{scene}: more than {HEADROOM:.0%} of its capacity, so the SLO would break"
+        return False, f"{situation}: more than {HEADROOM:.0%} of its capacity, so the SLO would break"
     expected = f"p95 about {forecast.p95_latency_ms:,.0f} ms against an SLO of {objective:,.0f} ms"
     if forecast.p95_latency_ms > objective:
-        return False, f"{scene}: {expected}, so the SLO would break"
-    return True, f"{scene}: {expected}"
+        return False, f"{situation}: {expected}, so the SLO would break"
+    return True, f"{situation}: {expected}"
 
 
 async def _validate_spot_migration(task: ValidateTask, sources: Sources) -> Validation:
@@ -77,7 +78,7 @@ def _validation(*, approved: bool, reason: str) -> Validation:
 
 
 async def judge(task: JudgeTask, sources: Sources) -> JudgeAnswer:
-    """Judge a canary stage by the latencies that its replicas' engines counted."""
+    """Judge a canary stage by the latency histograms of its replicas' engines."""
     counts = await sources.telemetry.latencies(task.customer_id, task.deployment_id, task.since, task.replica_ids)
     verdict = latency.judge(counts, task.slo_p95_latency_ms, task.look)
     return JudgeAnswer(

@@ -1,1 +1,1 @@
-"""The resource agent: watches how much of what is paid for is used."""
+"""The resource agent: reports how much of the paid capacity is used."""

@@ -9,7 +9,7 @@ KIND = AgentKind("resource", "resource-agent", {"analyze": analyze})
 
 
 class Settings(AgentSettings):
-    """Its own port."""
+    """The agent's port."""
 
     resource_agent_port: int = 8013
 

@@ -1,4 +1,4 @@
-"""The agents' own model of serving."""
+"""The performance model of an LLM engine."""
 
 import pytest
 
@@ -13,14 +13,14 @@ def engine(**changes: object) -> Engine:
     return Engine.of(MODEL, "p5.48xlarge", ENGINE_ARGS | changes)
 
 
-def test_an_8b_model_on_one_h100_decodes_as_fast_as_published() -> None:
+def test_8b_model_on_one_h100_decodes_at_the_published_speed() -> None:
     one = Engine.of("meta-llama/Llama-3.1-8B-Instruct", "p5.4xlarge", {})
     alone = one.under(Work(0, 1, 1000), 1e-6)
     assert alone is not None
     assert 0.005 < alone.seconds / 1000 < 0.015  # seconds a token; llm-d-inference-sim has 10-15 ms with a batch
 
 
-def test_more_load_takes_longer_until_the_capacity_is_reached() -> None:
+def test_latency_grows_with_load_up_to_the_capacity() -> None:
     capacity = engine().capacity(WORK)
     seconds = [state.seconds for share in (0.1, 0.5, 0.9, 0.99) if (state := engine().under(WORK, share * capacity))]
     assert len(seconds) == 4
@@ -28,13 +28,13 @@ def test_more_load_takes_longer_until_the_capacity_is_reached() -> None:
     assert engine().under(WORK, capacity) is None
 
 
-def test_smaller_weights_and_cache_carry_more() -> None:
+def test_quantized_weights_and_cache_raise_the_capacity() -> None:
     assert engine(quantization="fp8").capacity(WORK) > engine().capacity(WORK)
     long = Work(16_000, 16_000, 500)
-    assert engine(kv_cache_dtype="fp8").places(long) > 1.9 * engine().places(long)
+    assert engine(kv_cache_dtype="fp8").slots(long) > 1.9 * engine().slots(long)
 
 
-def test_calibration_finds_the_engine_that_was_observed() -> None:
+def test_calibration_reproduces_the_observed_requests_in_engine() -> None:
     slow = engine().calibrated(WORK, 5.0, 30.0)
     state = slow.under(WORK, 5.0)
     assert state is not None
@@ -59,12 +59,12 @@ def test_calibration_finds_the_engine_that_was_observed() -> None:
         (MODEL, "p5.48xlarge", {"gpu_memory_utilization": 90}, "gpu_memory_utilization 90"),
     ],
 )
-def test_what_cannot_be_modelled_is_said(model: str, instance_type: str, args: dict[str, object], wrong: str) -> None:
+def test_invalid_engine_is_a_model_error(model: str, instance_type: str, args: dict[str, object], wrong: str) -> None:
     with pytest.raises(ModelError, match=wrong):
         Engine.of(model, instance_type, args)
 
 
-def test_an_argument_that_is_not_given_is_vllms_own() -> None:
+def test_missing_argument_has_vllms_default() -> None:
     given: dict[str, object] = {"quantization": None, "max_num_seqs": None, "served_model_name": "mine"}
     assert engine(**given) == engine(max_num_seqs=256)
 
@@ -72,10 +72,10 @@ def test_an_argument_that_is_not_given_is_vllms_own() -> None:
 @pytest.mark.parametrize(
     "tokens", [(0, 0, 0), (800, 800, 0), (-1, 800, 200), (800, 700, 200), (0, 0, 1e-300), (1e200, 1e200, 200)]
 )
-def test_requests_that_cost_nothing_cannot_be_modelled(tokens: tuple[float, float, float]) -> None:
+def test_implausible_tokens_are_a_model_error(tokens: tuple[float, float, float]) -> None:
     with pytest.raises(ModelError, match="cannot be modelled"):
         Work(*tokens)
 
 
-def test_a_prompt_that_a_cache_holds_whole_can() -> None:
+def test_fully_cached_prompt_raises_the_capacity() -> None:
     assert engine().capacity(Work(0, 800, 200)) > engine().capacity(WORK)

@@ -1,4 +1,4 @@
-"""What holds of the agents' model of serving, whatever the engine, the work and the load."""
+"""Properties of the performance model for any engine, work and load."""
 
 import math
 from dataclasses import replace
@@ -28,7 +28,7 @@ tokens = st.sampled_from([0.0, 5e-324, 1e-300, 1.0, 800.0, 1e9, 1e200, math.inf,
 
 @st.composite
 def engines(draw: st.DrawFn) -> Engine:
-    """One that fits its instance."""
+    """An engine that fits its instance."""
     args = {
         "tensor_parallel_size": draw(st.sampled_from([1, 4, 8])),
         "quantization": draw(st.sampled_from([None, "fp8", "int4"])),
@@ -56,7 +56,7 @@ def engines(draw: st.DrawFn) -> Engine:
     st.floats(),
     st.floats(),
 )
-def test_what_is_not_modelled_is_said_in_words(
+def test_any_input_is_modelled_or_a_model_error(
     model: str, instance_type: str, args: dict[str, Any], tokens: tuple[float, float, float], load: float, seen: float
 ) -> None:
     try:
@@ -64,13 +64,13 @@ def test_what_is_not_modelled_is_said_in_words(
     except ModelError:
         return
     assert engine.cache_bytes > 0
-    assert engine.places(work) >= 1
+    assert engine.slots(work) >= 1
     assert engine.capacity(work) > 0
     engine.calibrated(work, load, seen).under(work, load)
 
 
 @given(engines(), works, shares, shares)
-def test_more_load_is_never_faster(engine: Engine, work: Work, one: float, other: float) -> None:
+def test_more_load_never_lowers_latency(engine: Engine, work: Work, one: float, other: float) -> None:
     capacity, (less, more) = engine.capacity(work), sorted((one, other))
     calm, busy = engine.under(work, less * capacity), engine.under(work, more * capacity)
     assert calm is not None
@@ -82,11 +82,11 @@ def test_more_load_is_never_faster(engine: Engine, work: Work, one: float, other
     assert engine.under(work, capacity) is None
     brimming = engine.under(work, (1 - 1e-6) * capacity)
     assert brimming is not None
-    assert brimming.seconds > 100 * calm.seconds, "who comes when nearly every place is taken waits"
+    assert brimming.seconds > 100 * calm.seconds, "a request that finds nearly all slots taken waits"
 
 
 @given(engines(), works, st.floats(1, 1000))
-def test_more_work_a_request_is_fewer_requests(engine: Engine, work: Work, more: float) -> None:
+def test_more_work_per_request_lowers_the_capacity(engine: Engine, work: Work, more: float) -> None:
     longer = Work(work.computed_tokens + more, work.prompt_tokens + more, work.output_tokens + more)
     cached = replace(work, computed_tokens=0.0)
     assert engine.capacity(longer) <= engine.capacity(work) * (1 + SAME)
@@ -94,7 +94,7 @@ def test_more_work_a_request_is_fewer_requests(engine: Engine, work: Work, more:
 
 
 @given(engines(), works, shares, st.floats(0.7, 7.5))
-def test_calibration_finds_an_engine_of_any_slowness(engine: Engine, work: Work, share: float, slowness: float) -> None:
+def test_calibration_finds_the_slowness_of_an_engine(engine: Engine, work: Work, share: float, slowness: float) -> None:
     real = replace(engine, slowness=slowness)
     load = share * real.capacity(work)
     seen = real.under(work, load)

@@ -1,15 +1,14 @@
 """The cost agent's analysis: the findings of all rules in one answer."""
 
-from typing import cast
-
 import pytest
 
-from optiinfra.agents.base.agent import Sources
+from optiinfra.agents.base.sources import Sources
 from optiinfra.agents.cost_agent.analysis import Rule, analyze
 from optiinfra.agents.cost_agent.finding import Finding
 from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask, Draft
 from optiinfra.api.customers import Preferences
 from tests.unit.agents.estate import infrastructure
+from tests.unit.agents.fakes import fake_sources
 from tests.unit.agents.tasks import validation_task
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +20,7 @@ def draft(title: str) -> Draft:
 
 async def answer(*rules: Rule) -> AnalyzeAnswer:
     task = AnalyzeTask(task_id="t", customer_id="c", preferences=Preferences(), infrastructure=infrastructure([]))
-    return await analyze(task, cast("Sources", None), rules=rules)
+    return await analyze(task, fake_sources(), rules=rules)
 
 
 def rule(*findings: Finding) -> Rule:

@@ -1,12 +1,10 @@
 """The rule for idle shutdowns: which instances are recommended, for what savings, and why others are kept."""
 
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from optiinfra.agents.base.agent import Sources
 from optiinfra.agents.cost_agent import idle_shutdown
 from optiinfra.agents.cost_agent.finding import Finding
 from optiinfra.agents.cost_agent.idle_shutdown import confidence
@@ -15,28 +13,10 @@ from optiinfra.api.customers import Infrastructure, Instance, Preferences
 from optiinfra.api.parameters import IdleShutdownParameters
 from optiinfra.domain.outcomes import DIMENSIONS, Outcome
 from tests.unit.agents.estate import NOW, deployment, idle_instance, infrastructure, instances
+from tests.unit.agents.fakes import FakeOutcomes, fake_sources
 
 pytestmark = pytest.mark.anyio
 DAY = timedelta(hours=24)
-
-
-@dataclass
-class FakeOutcomes:
-    """The memory of past changes; every search finds all of them."""
-
-    found: list[Outcome] = field(default_factory=list)
-    searches: list[tuple[str, str]] = field(default_factory=list)
-
-    async def similar(self, customer_id: str, change_type: str, _features: list[float]) -> list[Outcome]:
-        self.searches.append((customer_id, change_type))
-        return self.found
-
-
-@dataclass
-class FakeSources:
-    """Only outcomes: the rule reads no telemetry."""
-
-    outcomes: FakeOutcomes = field(default_factory=FakeOutcomes)
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +27,9 @@ def fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 async def found_in(
     estate: Infrastructure, outcomes: list[Outcome] | None = None, **preferences: Any
 ) -> tuple[list[Finding], FakeOutcomes]:
-    sources = FakeSources(FakeOutcomes(outcomes or []))
+    memory = FakeOutcomes(outcomes or [])
     task = AnalyzeTask(task_id="t", customer_id="cust_1", preferences=Preferences(**preferences), infrastructure=estate)
-    return await idle_shutdown.find(task, cast("Sources", sources), grace=DAY), sources.outcomes
+    return await idle_shutdown.find(task, fake_sources(outcomes=memory), grace=DAY), memory
 
 
 def estate_with(*idle: Instance) -> Infrastructure:
@@ -119,7 +99,7 @@ async def test_instance_that_hosts_an_engine_is_not_idle(state: str) -> None:
     [
         ({"idle_since": NOW - timedelta(minutes=3)}, "idle for 3 min, recommended after 24 h"),
         ({"idle_since": NOW - timedelta(hours=23, minutes=59)}, "idle for 23 h, recommended after 24 h"),
-        ({"idle_since": None}, "not seen idle yet, recommended after 24 h"),
+        ({"idle_since": None}, "not reported idle yet, recommended after 24 h"),
         ({"monthly_cost": 0.0}, "its price is not known"),
         ({"lifecycle": "spot"}, "it is a spot instance, which cannot be stopped and started again"),
         ({"provider": "gcp"}, "your preferences do not list gcp among the providers"),
@@ -140,13 +120,6 @@ async def test_instance_is_recommended_exactly_at_the_end_of_the_grace_period() 
 async def test_instance_that_does_not_run_is_ignored(state: str) -> None:
     findings, _ = await found_in(estate_with(idle_instance(state=state, monthly_cost=0.0)))
     assert findings == []
-
-
-async def test_nothing_is_recommended_while_no_deployment_is_known() -> None:
-    findings, _ = await found_in(infrastructure([idle_instance()]))
-    assert [(finding.draft, finding.summary) for finding in findings] == [
-        (None, "1 idle instance: not recommended for shutdown while no deployment is known")
-    ]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, "below"), (1.0, "equal"), (3.0, "equal")])

@@ -1,4 +1,4 @@
-"""What holds of every plan to move to spot, whatever is moved and whatever the cloud quotes."""
+"""Prices, savings and risk of spot instances: properties of every plan."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ types, counts, quotes = st.sampled_from(SOLD_ON_SPOT), st.integers(1, 100), st.n
 
 
 @given(types, quotes)
-def test_no_spot_price_is_above_the_list_price_or_too_good_to_be_true(instance_type: str, quoted: float | None) -> None:
+def test_spot_price_is_between_the_plausible_share_and_the_list_price(instance_type: str, quoted: float | None) -> None:
     place = ("aws", "us-east-1", instance_type)
     listed, found = BOOK.on_demand(*place).hourly, BOOK.spot(*place, quoted).hourly
     assert PLAUSIBLE_SHARE * listed <= found <= listed
@@ -26,7 +26,9 @@ def test_no_spot_price_is_above_the_list_price_or_too_good_to_be_true(instance_t
 
 
 @given(types, counts, quotes, st.floats(0, 100))
-def test_no_more_is_saved_than_is_paid(instance_type: str, count: int, quoted: float | None, correction: float) -> None:
+def test_savings_are_below_the_current_cost(
+    instance_type: str, count: int, quoted: float | None, correction: float
+) -> None:
     plan = spot.plan(BOOK, "aws", "us-east-1", instance_type, count, quoted)
     assert 0 < plan.spot_price <= plan.ondemand_price
     assert plan.current_cost == pytest.approx(monthly(plan.ondemand_price, count))
@@ -37,13 +39,13 @@ def test_no_more_is_saved_than_is_paid(instance_type: str, count: int, quoted: f
 
 
 @given(types, counts, quotes)
-def test_many_instances_save_as_often_as_much_as_one(instance_type: str, count: int, quoted: float | None) -> None:
+def test_savings_are_proportional_to_the_instance_count(instance_type: str, count: int, quoted: float | None) -> None:
     one, many = (spot.plan(BOOK, "aws", "us-east-1", instance_type, number, quoted) for number in (1, count))
     assert many.savings() == pytest.approx(count * one.savings())
 
 
 @given(types, st.floats(0.1, 1), st.floats(0.1, 1))
-def test_a_lower_quote_saves_more(instance_type: str, one: float, other: float) -> None:
+def test_lower_quote_never_saves_less(instance_type: str, one: float, other: float) -> None:
     listed = BOOK.on_demand("aws", "us-east-1", instance_type).hourly
     dear, cheap = (
         spot.plan(BOOK, "aws", "us-east-1", instance_type, 1, share * listed).savings()
@@ -53,7 +55,7 @@ def test_a_lower_quote_saves_more(instance_type: str, one: float, other: float) 
 
 
 @given(st.integers(1, 100), st.floats(0, 1), st.floats(0, 1))
-def test_more_interruptions_and_fewer_replicas_are_no_less_risky(replicas: int, one: float, other: float) -> None:
+def test_risk_grows_with_interruptions_and_falls_with_replicas(replicas: int, one: float, other: float) -> None:
     order = ["low", "medium", "high"]
     rarely, often = sorted((one, other))
     assert order.index(spot.risk_of(replicas, rarely)) <= order.index(spot.risk_of(replicas, often))
@@ -61,7 +63,21 @@ def test_more_interruptions_and_fewer_replicas_are_no_less_risky(replicas: int, 
 
 
 @given(st.text(max_size=10), st.text(max_size=10), st.text(max_size=10))
-def test_what_is_unknown_is_named(provider: str, region: str, instance_type: str) -> None:
+def test_unknown_price_error_names_type_provider_and_region(provider: str, region: str, instance_type: str) -> None:
     with pytest.raises(UnknownPriceError) as unknown:
         BOOK.on_demand(provider, region, instance_type)
     assert f"no price of {instance_type} in {provider} {region}; " in str(unknown.value)
+
+
+@pytest.mark.parametrize("quoted", [0.00001, 300.0])
+def test_implausible_quote_is_replaced_by_the_typical_price(quoted: float) -> None:
+    plan = spot.plan(BOOK, "aws", "us-east-1", "p4de.24xlarge", 2, quoted)
+    typical = BOOK.spot("aws", "us-east-1", "p4de.24xlarge").hourly
+    assert plan.spot_price == pytest.approx(typical * (1.0 + spot.PRICE_MARGIN))
+
+
+@pytest.mark.parametrize(
+    ("replicas", "rate", "risk"), [(1, 0.0, "high"), (2, 0.025, "low"), (2, 0.25, "medium"), (4, 0.25, "low")]
+)
+def test_risk_of_spot_by_replicas_and_interruption_rate(replicas: int, rate: float, risk: str) -> None:
+    assert spot.risk_of(replicas, rate) == risk

@@ -1,0 +1,192 @@
+"""The task route of an agent, and its life from start to deregistration."""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from fastapi import FastAPI
+
+from optiinfra.agents.base import app as base
+from optiinfra.agents.base.agent import AgentKind
+from optiinfra.agents.base.app import AgentApp, create_agent
+from optiinfra.agents.base.settings import AgentSettings
+from optiinfra.agents.base.sources import Sources
+from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask, JudgeTask
+from optiinfra.api.common import now
+from optiinfra.api.customers import Preferences
+from tests.unit.agents.estate import infrastructure
+from tests.unit.agents.fakes import FakeOutcomes, FakeTelemetry, fake_sources
+from tests.unit.agents.registry import ENROLMENT_SECRET, FakeRegistry
+from tests.unit.logs import logged
+
+pytestmark = pytest.mark.anyio
+
+
+class Analysis:
+    """An analysis that counts how often it runs."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    async def __call__(self, _task: AnalyzeTask, _sources: Sources) -> AnalyzeAnswer:
+        self.runs += 1
+        return AnalyzeAnswer(drafts=[], summary=f"run {self.runs}")
+
+
+@pytest.fixture
+def analysis() -> Analysis:
+    return Analysis()
+
+
+@pytest.fixture
+def registry() -> FakeRegistry:
+    return FakeRegistry()
+
+
+@pytest.fixture
+def unused_port() -> Iterator[socket.socket]:
+    """A bound socket that does not listen yet."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound
+
+
+def create(
+    registry: FakeRegistry, analysis: Analysis, port: int, sources: Sources | None = None, deadline: float = 5.0
+) -> tuple[FastAPI, AgentApp]:
+    settings = AgentSettings(
+        orchestrator_url="http://orchestrator",
+        enrolment_secret=ENROLMENT_SECRET,
+        start_deadline_seconds=deadline,
+        clickhouse_url="",
+        clickhouse_user="",
+        clickhouse_password="",
+        qdrant_url="",
+        qdrant_api_key="",
+    )
+
+    async def connect() -> Sources:
+        return sources or fake_sources()
+
+    kind = AgentKind("cost", "cost-agent", {"analyze": analysis})
+    return create_agent(kind, settings, port, connect=connect, client=registry.client())
+
+
+def port_of(bound: socket.socket) -> int:
+    port: int = bound.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+async def orchestrator(registry: FakeRegistry, analysis: Analysis) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a registered agent, which is `agent_1`."""
+    app, agent = create(registry, analysis, 1)
+    agent.sources = fake_sources()
+    await agent.registration.register(5.0)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+        yield client
+
+
+def token(**changes: object) -> dict[str, str]:
+    claims = {"aud": "agent_1", "sub": "orchestrator", "exp": int(time.time()) + 60} | changes
+    key = str(claims.pop("key", ENROLMENT_SECRET))
+    return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm='HS256')}"}
+
+
+def analyze_task(task_id: str = "task_1") -> dict[str, Any]:
+    task = AnalyzeTask(task_id=task_id, customer_id="c", preferences=Preferences(), infrastructure=infrastructure([]))
+    return task.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        token(aud="agent_2"),
+        token(sub="somebody"),
+        token(exp=int(time.time()) - 5),
+        token(key="another-secret-which-is-not-ours-at-all"),
+    ],
+)
+async def test_task_with_a_token_not_for_this_agent_is_unauthorized(
+    orchestrator: httpx.AsyncClient, headers: dict[str, str], analysis: Analysis
+) -> None:
+    answer = await orchestrator.post("/tasks", json=analyze_task(), headers=headers)
+    assert (answer.status_code, analysis.runs) == (401, 0)
+
+
+async def test_task_of_an_unsupported_kind_is_refused_with_the_supported_kinds(orchestrator: httpx.AsyncClient) -> None:
+    task = JudgeTask(
+        look=1,
+        task_id="t",
+        customer_id="c",
+        deployment_id="d",
+        stage="s",
+        since=now(),
+        replica_ids=[],
+        slo_p95_latency_ms=1,
+        slo_quality=1,
+        baseline_quality=1,
+    )
+    answer = await orchestrator.post("/tasks", json=task.model_dump(mode="json"), headers=token())
+    assert answer.status_code == 422
+    assert "the cost agent does not serve judge tasks; it serves: analyze" in answer.json()["detail"]
+
+
+async def test_task_posted_again_gets_the_first_answer(orchestrator: httpx.AsyncClient, analysis: Analysis) -> None:
+    answers = [await orchestrator.post("/tasks", json=analyze_task(), headers=token()) for _ in range(2)]
+    assert [answer.json()["summary"] for answer in answers] == ["run 1", "run 1"]
+    assert analysis.runs == 1
+
+
+async def test_task_before_the_registration_is_answered_waits_for_it(
+    registry: FakeRegistry, analysis: Analysis
+) -> None:
+    app, agent = create(registry, analysis, 1)
+    agent.sources = fake_sources()
+    registry.answering.clear()
+    registering = asyncio.create_task(agent.registration.register(5.0))
+    await registry.called.acquire()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://agent") as client:
+        posted = asyncio.create_task(client.post("/tasks", json=analyze_task(), headers=token()))
+        done, _ = await asyncio.wait([posted], timeout=0.05)
+        assert not done
+        registry.answering.set()
+        assert (await posted).status_code == 200
+    await registering
+
+
+async def test_lifespan_registers_once_the_port_answers_and_closes_everything_at_the_end(
+    unused_port: socket.socket, registry: FakeRegistry, analysis: Analysis
+) -> None:
+    telemetry, outcomes = FakeTelemetry(), FakeOutcomes()
+    app, agent = create(registry, analysis, port_of(unused_port), Sources(telemetry, outcomes))
+    async with asyncio.timeout(10), agent.lifespan(app):
+        await asyncio.sleep(0.1)  # several checks of a port that does not answer yet
+        assert registry.calls == []
+        unused_port.listen()
+        await registry.called.acquire()
+    assert registry.calls == ["POST /orchestrator/agents/register", "DELETE /orchestrator/agents/agent_1"]
+    assert (telemetry.closed, outcomes.closed, registry.client().is_closed) == (True, True, True)
+
+
+async def test_lifespan_whose_port_never_answers_ends_the_process_with_a_logged_error(
+    unused_port: socket.socket, registry: FakeRegistry, analysis: Analysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: asyncio.Queue[int] = asyncio.Queue()
+    monkeypatch.setattr(signal, "raise_signal", raised.put_nowait)
+    port = port_of(unused_port)
+    app, agent = create(registry, analysis, port, deadline=0.05)
+    with logged(base) as logs:
+        async with asyncio.timeout(10), agent.lifespan(app):
+            assert await raised.get() == signal.SIGTERM
+    assert logs[0]["event"] == "agent start failed"
+    assert f"our own port {port} did not answer" in logs[0]["error"]
+    assert registry.calls == []
