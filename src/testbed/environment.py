@@ -177,6 +177,8 @@ class Environment:
             "LOCALSTACK_URL": {"LOCALSTACK_URL": urls["localstack"]},
             # Instances are minutes old here: none would reach the platform's default of a day.
             "IDLE_GRACE_SECONDS": {"IDLE_GRACE_SECONDS": "2"},
+            # Nor would a test wait for a quarter of an hour until they are terminated.
+            "IDLE_OBSERVATION_SECONDS": {"IDLE_OBSERVATION_SECONDS": "2"},
         }
         for name in part.variables:
             common |= groups[name] if name in groups else {name: words[name.lower()]}

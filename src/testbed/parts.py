@@ -144,6 +144,7 @@ PARTS: tuple[Part, ...] = (
             "ENROLMENT_SECRET",
             "ADMIN_TOKEN",
             "TOKEN_SIGNING_KEY",
+            "IDLE_OBSERVATION_SECONDS",
         ),
         wheel=Wheel("fastapi", "fastapi", "platform"),
     ),

@@ -79,12 +79,13 @@ class Customer:
         )
 
     def recommendations_of(self, analysis: Analysis) -> dict[str, Recommendation]:
-        """The recommendations of an analysis, by deployment name."""
+        """The recommendations of an analysis: by deployment name, or by type if they are about no deployment."""
         every = [
             Recommendation.model_validate(found)
             for found in self.get(f"/customers/{self.id}/recommendations", limit=1000)
         ]
-        return {found.parameters["deployment"]: found for found in every if found.id in analysis.recommendation_ids}
+        mine = [found for found in every if found.id in analysis.recommendation_ids]
+        return {found.parameters.get("deployment", found.type): found for found in mine}
 
     def analyze(self, agent_type: str) -> dict[str, Recommendation]:
         """Run an analysis; returns its recommendations by deployment name."""
