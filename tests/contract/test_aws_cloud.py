@@ -119,6 +119,61 @@ def test_an_instance_that_the_cloud_ended_is_named_as_interrupted(engine: Engine
     assert asyncio.run(cloud.interrupted(KEY)) == made[:1]
 
 
+def test_stopped_instances_start_again_and_repeating_either_changes_nothing(engine: Engine) -> None:
+    cloud = account_with_two(engine, "141414141414")
+    ids = sorted(one.instance_id for one in asyncio.run(cloud.instances()))
+    for _ in range(2):
+        asyncio.run(cloud.stop(ids))
+        assert {one.state for one in asyncio.run(cloud.instances())} == {"stopped"}
+    for _ in range(2):
+        assert asyncio.run(cloud.start(ids)) == ids
+        assert {one.state for one in asyncio.run(cloud.instances())} == {"running"}
+
+
+def test_start_leaves_out_what_was_terminated(engine: Engine) -> None:
+    cloud = account_with_two(engine, "151515151515")
+    first, second = sorted(one.instance_id for one in asyncio.run(cloud.instances()))
+    asyncio.run(cloud.terminate([first]))
+    asyncio.run(cloud.stop([first, second]))
+    assert asyncio.run(cloud.start([first, second])) == [second]
+
+
+def test_instance_launched_like_another_has_its_settings_and_is_launched_once(engine: Engine) -> None:
+    cloud = connect(engine, "161616161616")
+    ec2 = direct(cloud)
+    vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.7.1.0/24", AvailabilityZone=f"{REGION}b")["Subnet"]["SubnetId"]
+    group = ec2.create_security_group(GroupName="engines", Description="x", VpcId=vpc)["GroupId"]
+    ec2.create_key_pair(KeyName="ops")
+    original = ec2.run_instances(
+        ImageId="ami-12345678",
+        InstanceType="g5.12xlarge",
+        MinCount=1,
+        MaxCount=1,
+        SubnetId=subnet,
+        SecurityGroupIds=[group],
+        KeyName="ops",
+        UserData="#!/bin/sh\nexec vllm serve",
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "team", "Value": "search"}]}],
+    )["Instances"][0]["InstanceId"]
+    settings = asyncio.run(cloud.launch_settings([original]))
+    assert settings[original]["SubnetId"] == subnet
+    assert settings[original]["SecurityGroupIds"] == [group]
+    assert settings[original]["KeyName"] == "ops"
+    assert settings[original]["Tags"] == {"team": "search"}
+    assert settings[original]["Placement"]["AvailabilityZone"] == f"{REGION}b"
+    asyncio.run(cloud.terminate([original]))
+    assert asyncio.run(cloud.launch_settings([original])) == {}
+
+    made = asyncio.run(cloud.launch_like(KEY, settings[original], {"Name": "again"}))
+    assert asyncio.run(cloud.launch_like(KEY, settings[original], {"Name": "again"})) == made
+
+    again = asyncio.run(cloud.launch_settings([made]))[made]
+    assert again.pop("Tags") == {"team": "search", "Name": "again"}
+    assert again == {name: value for name, value in settings[original].items() if name != "Tags"}
+    assert asyncio.run(cloud.tagged(KEY)) == [made]
+
+
 def test_the_mock_clouds_spot_price_is_not_plausible(engine: Engine) -> None:
     quoted = asyncio.run(connect(engine, "111111111111").spot_quote(TYPE))
     assert quoted is not None

@@ -1,24 +1,29 @@
 """Idle shutdown: instances that serve nothing are stopped, watched and terminated, or brought back."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from fixtures import estates
 from fixtures.aws import Accounts
-from optiinfra.api.recommendations import Optimization, Recommendation
-from optiinfra.domain.optimization import STEPS, rollback_step
-from testbed.waiting import wait_until
+from optiinfra.domain.optimization import rollback_step
 from tests.helpers import cloud_truth
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, NewCustomer, provisioned
-from tests.helpers.migration import UNAVAILABLE, retry, wait_for_optimization, wait_for_step
+from tests.helpers.idle_shutdown import (
+    IDLE_TYPE,
+    MONTHLY_COST,
+    SHUTDOWN,
+    assert_rolled_back,
+    assert_told_once,
+    idle_instances,
+    recommend,
+    start_shutdown,
+    states,
+    wait_for_rollback_state,
+)
+from tests.helpers.migration import wait_for_optimization, wait_for_step
 from tests.helpers.private_platform import PrivatePlatform
-
-SHUTDOWN = STEPS["idle_shutdown"]
-IDLE_TYPE = "g5.12xlarge"
-MONTHLY_COST = cloud_truth.HOURLY[IDLE_TYPE, "on-demand"] * cloud_truth.HOURS_PER_MONTH
 
 
 @pytest.fixture
@@ -32,46 +37,6 @@ def private_birch(private_platform: PrivatePlatform) -> Iterator[Customer]:
     """The same estate as a customer of the private platform."""
     with provisioned(private_platform.document, estates.load(ESTATES / "startup.yaml")) as customer:
         yield customer
-
-
-def recommend(customer: Customer) -> Recommendation:
-    """The recommendation to shut down, once the instance has been idle for the grace period."""
-    recommended = wait_until(
-        lambda: customer.analyze("cost"),
-        "an idle shutdown to be recommended",
-        60,
-        accept=lambda found: "idle_shutdown" in found,
-    )
-    return recommended["idle_shutdown"]
-
-
-def start_shutdown(customer: Customer) -> str:
-    """Recommend and approve a shutdown; the optimization's id."""
-    approval = customer.post(f"/recommendations/{recommend(customer).id}/approve")
-    return str(approval["optimization_id"])
-
-
-def idle_instances(customer: Customer) -> list[Any]:
-    """Every instance of the idle type that the cloud itself still describes."""
-    (cloud,) = customer.seeded.clouds
-    ec2 = Accounts(cloud.endpoint_url).ec2(cloud.region, cloud.account_id)
-    pages = ec2.get_paginator("describe_instances").paginate(Filters=[{"Name": "instance-type", "Values": [IDLE_TYPE]}])
-    return [one for page in pages for reservation in page["Reservations"] for one in reservation["Instances"]]
-
-
-def states(customer: Customer) -> list[str]:
-    return sorted(one["State"]["Name"] for one in idle_instances(customer))
-
-
-def assert_rolled_back(optimization: Optimization, executed: tuple[str, ...]) -> None:
-    """Every step that began is rolled back, last one first, and the original state is restored."""
-    assert optimization.status == "rolled_back", optimization.result
-    assert tuple(step.name for step in optimization.execution_steps) == executed
-    undone = [step.name for step in optimization.rollback_steps]
-    assert undone == [rollback_step(step) for step in reversed(executed)]
-    assert {step.status for step in optimization.rollback_steps} == {"completed"}
-    assert optimization.result is not None
-    assert optimization.result.original_state_restored
 
 
 def test_idle_shutdown_terminates_the_instance_and_saves_its_cost(birch: Customer) -> None:
@@ -183,31 +148,3 @@ def test_crash_at_a_rollback_step_of_an_idle_shutdown_restores_everything(
     assert_rolled_back(optimization, SHUTDOWN)
     assert cloud_truth.running(private_birch.seeded) == running
     assert_told_once(private_birch, optimization)
-
-
-def wait_for_rollback_state(
-    customer: Customer, optimization_id: str, accept: Callable[[Optimization], bool]
-) -> Optimization:
-    """The optimization in an accepted state, retrying while the platform is unavailable."""
-    return wait_until(
-        lambda: customer.optimization(optimization_id),
-        f"the rollback of {optimization_id}",
-        120,
-        accept=accept,
-        transient=UNAVAILABLE,
-        poll=0.01,
-    )
-
-
-def assert_told_once(customer: Customer, optimization: Optimization) -> None:
-    """Events have numbers without a gap, and each step began and ended once."""
-    events = retry(lambda: customer.get(f"/customers/{customer.id}/events", limit=1000))
-    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    told = [
-        (event["event_type"], event["step"])
-        for event in events
-        if event["optimization_id"] == optimization.id and event["step"] is not None
-    ]
-    assert len(told) == len(set(told)), told
-    steps = [*optimization.execution_steps, *optimization.rollback_steps]
-    assert sorted(step for kind, step in told if kind == "step_started") == sorted(step.name for step in steps)

@@ -1,6 +1,7 @@
 """Amazon EC2 through an assumed role."""
 
 import asyncio
+import base64
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -269,6 +270,8 @@ class AwsCloud:
     async def _run_instances(self, key: str, count: int, settings: LaunchSettings, tags: Mapping[str, str]) -> None:
         """Launch on-demand instances for step `key`; `settings` may have tags of their own."""
         parameters = {name: value for name, value in settings.items() if name != "Tags"}
+        if "UserData" in parameters:  # boto3 encodes it itself
+            parameters["UserData"] = base64.b64decode(parameters["UserData"])
         every_tag = {**settings.get("Tags", {}), **tags, STEP_TAG: key}
         await self._carried_through(
             self._orders.run_instances,

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from optiinfra.clouds.protocol import CloudUnavailable
+from optiinfra.kit.tasks import first_completed
 from optiinfra.orchestrator.optimizations.context import StepContext, StepError
 
 T = TypeVar("T")
@@ -16,14 +17,7 @@ async def fail_on_interruption(context: StepContext[Any, Any], key: str, action:
 
     The action is cancelled then, and has ended when this raises: a rollback meets nothing in progress.
     """
-    acting, watching = asyncio.ensure_future(action), asyncio.ensure_future(_watch(context, key))
-    try:
-        await asyncio.wait((acting, watching), return_when=asyncio.FIRST_COMPLETED)
-        return acting.result() if acting.done() else watching.result()
-    finally:
-        acting.cancel()
-        watching.cancel()
-        await asyncio.gather(acting, watching, return_exceptions=True)
+    return await first_completed(action, _watch(context, key))
 
 
 async def require_uninterrupted(context: StepContext[Any, Any], key: str) -> None:
