@@ -21,7 +21,9 @@ def test_a_killed_part_is_named_and_brought_back_and_clean_leaves_nothing() -> N
         assert code == 0, rows
         assert all(row["version"] for row in rows.values())
         assert all(row["latency_ms"] is not None for row in rows.values() if row["name"] != "runtime")
-        assert own.invoke("start-test-env").returncode == 0, "starting twice is no error"
+        again = own.invoke("start-test-env")
+        assert again.returncode == 0, "starting twice is no error"
+        assert again.stdout.splitlines()[-1] == "■ Environment Ready! Proceed to test execution."
 
         own.process("optiinfra.agents.cost_agent").kill()
 

@@ -1,22 +1,18 @@
 """The scenarios' assertions: each passes on correct results and fails on every kind of wrong one."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from optiinfra.api.agents import Validation
-from optiinfra.api.recommendations import Optimization, Recommendation, Result, Step
-from optiinfra.domain.optimization import STEPS
+from optiinfra.api.recommendations import Recommendation, Result, Step
 from tests.helpers.assertions import (
     assert_cost_reduced,
     assert_multi_agent_coordination,
     assert_optimization_successful,
     assert_quality_maintained,
 )
-from tests.helpers.examples import recommendation
-
-BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+from tests.helpers.examples import SPOT_MIGRATION, STARTED, optimization, recommendation, steps
 
 
 def result(**changes: Any) -> Result:
@@ -25,41 +21,13 @@ def result(**changes: Any) -> Result:
     ).model_copy(update=changes)
 
 
-def steps(names: tuple[str, ...] = STEPS["spot_migration"]) -> list[Step]:
-    return [
-        Step(
-            name=name,
-            status="completed",
-            attempt=1,
-            started_at=BEGAN + timedelta(seconds=number),
-            completed_at=BEGAN + timedelta(seconds=number, milliseconds=900),
-            detail={},
-        )
-        for number, name in enumerate(names)
-    ]
-
-
-def optimization(**changes: Any) -> Optimization:
-    return Optimization(
-        id="opt_1",
-        recommendation_id="rec_1",
-        type="spot_migration",
-        status="completed",
-        started_at=BEGAN,
-        completed_at=BEGAN + timedelta(seconds=9),
-        execution_steps=steps(),
-        rollback_steps=[],
-        result=result(),
-    ).model_copy(update=changes)
-
-
 def changed_step(number: int, **changes: Any) -> list[Step]:
-    every = steps()
+    every = steps(*SPOT_MIGRATION)
     every[number] = every[number].model_copy(update=changes)
     return every
 
 
-def said(agent: str, *, approved: bool = True, reason: str = "because") -> Validation:
+def validation(agent: str, *, approved: bool = True, reason: str = "because") -> Validation:
     return Validation(agent_type=agent, approved=approved, reason=reason)
 
 
@@ -109,20 +77,21 @@ def test_quality_maintained_with_too_low_or_unmeasured_quality_fails(changes: di
 
 
 def test_optimization_successful_passes() -> None:
-    assert assert_optimization_successful(optimization()) == result()
+    completed = optimization()
+    assert assert_optimization_successful(completed) == completed.result
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"status": "rolled_back"},
-        {"execution_steps": steps()[:-1]},
-        {"execution_steps": steps(tuple(reversed(STEPS["spot_migration"])))},
+        {"execution_steps": steps(*SPOT_MIGRATION[:-1])},
+        {"execution_steps": steps(*reversed(SPOT_MIGRATION))},
         {"execution_steps": changed_step(2, status="failed")},
         {"execution_steps": changed_step(2, completed_at=None)},
         {"execution_steps": changed_step(2, attempt=2)},
-        {"execution_steps": changed_step(3, started_at=BEGAN)},
-        {"rollback_steps": steps(("undo_deploy_canary",))},
+        {"execution_steps": changed_step(3, started_at=STARTED)},
+        {"rollback_steps": steps("undo_deploy_canary")},
         {"result": None},
         {"result": result(success=False)},
     ],
@@ -133,19 +102,21 @@ def test_optimization_successful_with_anything_amiss_fails(changes: dict[str, An
 
 
 def test_multi_agent_coordination_passes() -> None:
-    judged = recommendation(said("performance"), said("application", approved=False))
+    judged = recommendation(validation("performance"), validation("application", approved=False))
     assert_multi_agent_coordination(judged, "cost", {"performance": True, "application": False})
 
 
 @pytest.mark.parametrize(
     "judged",
     [
-        recommendation(said("performance")),
-        recommendation(said("performance"), said("application", approved=False)),
-        recommendation(said("performance"), said("performance"), said("application")),
-        recommendation(said("performance"), said("application"), said("cost")),
-        recommendation(said("performance"), said("application", reason="")),
-        recommendation(said("performance"), said("application")).model_copy(update={"agent_type": "resource"}),
+        recommendation(validation("performance")),
+        recommendation(validation("performance"), validation("application", approved=False)),
+        recommendation(validation("performance"), validation("performance"), validation("application")),
+        recommendation(validation("performance"), validation("application"), validation("cost")),
+        recommendation(validation("performance"), validation("application", reason="")),
+        recommendation(validation("performance"), validation("application")).model_copy(
+            update={"agent_type": "resource"}
+        ),
     ],
 )
 def test_multi_agent_coordination_with_other_validations_fails(judged: Recommendation) -> None:

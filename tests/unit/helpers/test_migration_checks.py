@@ -5,41 +5,17 @@ from typing import Any
 
 import pytest
 
-from optiinfra.api.common import now
-from optiinfra.api.recommendations import Optimization, Result, Step
-from optiinfra.domain.optimization import STEPS, rollback_step
+from optiinfra.api.recommendations import Result
+from optiinfra.domain.optimization import rollback_step
+from tests.helpers.examples import SPOT_MIGRATION, optimization, steps
 from tests.helpers.migration_checks import FinishedMigration, ObservedEstate, find_violations
 
 OLD, NEW, OTHER = ("p4de.24xlarge", "on-demand"), ("p4de.24xlarge", "spot"), ("p5.48xlarge", "on-demand")
-DONE = STEPS["spot_migration"]
-BACK = tuple(rollback_step(step) for step in reversed(DONE[:3]))
+BACK = tuple(rollback_step(step) for step in reversed(SPOT_MIGRATION[:3]))
 RESULT = Result(success=True, predicted_savings=1.0, actual_savings=1.0)
 ROLLED_BACK_RESULT = Result(success=False, predicted_savings=1.0, original_state_restored=True, error="on request")
 READY = [{"replica_id": "a", "state": "ready"}, {"replica_id": "b", "state": "ready"}]
 FLEET: dict[str, Any] = {"requests_dropped": 3, "replicas": READY, "weights": {"a": 0.5, "b": 0.5}}
-
-
-def steps(*names: str, **changes: Any) -> list[Step]:
-    return [
-        Step(name=name, status="completed", attempt=1, started_at=now(), completed_at=now(), detail={}).model_copy(
-            update=changes
-        )
-        for name in names
-    ]
-
-
-def optimization(**changes: Any) -> Optimization:
-    return Optimization(
-        id="opt_1",
-        recommendation_id="rec_1",
-        type="spot_migration",
-        status="completed",
-        started_at=now(),
-        completed_at=now(),
-        execution_steps=steps(*DONE),
-        rollback_steps=[],
-        result=RESULT,
-    ).model_copy(update=changes)
 
 
 def events(end: str, *done: str) -> list[dict[str, Any]]:
@@ -60,7 +36,7 @@ COMPLETED = FinishedMigration(
     expected="completed",
     optimization=optimization(),
     optimizations=["opt_1"],
-    events=events("optimization_completed", *DONE),
+    events=events("optimization_completed", *SPOT_MIGRATION),
     spot_requests=["active", "active"],
     instance_count=2,
     before=ObservedEstate([OLD, OLD, OTHER], FLEET),
@@ -73,11 +49,11 @@ ROLLED_BACK = replace(
     expected="rolled_back",
     optimization=optimization(
         status="rolled_back",
-        execution_steps=[*steps(*DONE[:2]), *steps(DONE[2], status="failed")],
+        execution_steps=[*steps(*SPOT_MIGRATION[:2]), *steps(SPOT_MIGRATION[2], status="failed")],
         rollback_steps=steps(*BACK),
         result=ROLLED_BACK_RESULT,
     ),
-    events=events("optimization_rolled_back", *DONE[:3], *BACK),
+    events=events("optimization_rolled_back", *SPOT_MIGRATION[:3], *BACK),
     after=COMPLETED.before,
     spot_requests=["cancelled", "cancelled"],
 )
@@ -120,7 +96,7 @@ CASES = {
         "not restored",
     ),
     "other weights": (after(ROLLED_BACK, weights={"a": 0.9, "b": 0.1}), "lost", "weights"),
-    "missing step": (changed(COMPLETED, execution_steps=steps(*DONE[:-1])), "lost", "completed with"),
+    "missing step": (changed(COMPLETED, execution_steps=steps(*SPOT_MIGRATION[:-1])), "lost", "completed with"),
     "step not rolled back": (changed(ROLLED_BACK, rollback_steps=steps(*BACK[1:])), "lost", "rolled back"),
     "step without end": (
         changed(ROLLED_BACK, rollback_steps=steps(*BACK, status="running")),
@@ -134,7 +110,7 @@ CASES = {
     ),
     "no events": (replace(COMPLETED, events=[]), "lost", "no event optimization_started"),
     "step without events": (
-        replace(ROLLED_BACK, events=events("optimization_rolled_back", *DONE[:3])),
+        replace(ROLLED_BACK, events=events("optimization_rolled_back", *SPOT_MIGRATION[:3])),
         "lost",
         BACK[0],
     ),
@@ -146,7 +122,11 @@ CASES = {
         "duplicated",
         "2 times",
     ),
-    "step twice": (changed(COMPLETED, execution_steps=steps(*DONE, DONE[-1])), "duplicated", "2 times"),
+    "step twice": (
+        changed(COMPLETED, execution_steps=steps(*SPOT_MIGRATION, SPOT_MIGRATION[-1])),
+        "duplicated",
+        "2 times",
+    ),
     "spot request twice": (
         replace(COMPLETED, spot_requests=["active", "active", "cancelled"]),
         "duplicated",

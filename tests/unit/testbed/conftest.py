@@ -1,4 +1,4 @@
-"""Processes that do nothing, to be found and ended."""
+"""Idle processes for tests that find and stop processes."""
 
 import os
 import subprocess
