@@ -1,1 +1,1 @@
-"""Long measurements, `python -m tests.bench`: how the platform fares, with figures rather than a verdict."""
+"""Long measurements with figures instead of a verdict: `python -m tests.bench`."""

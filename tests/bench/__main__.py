@@ -1,4 +1,4 @@
-"""`python -m tests.bench crash --runs N`: figures on the environment that the session started."""
+"""`python -m tests.bench crash --runs N`, on the environment that the session started."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from tests.helpers.private_platform import private_platform_over
 
 
 def crash(arguments: argparse.Namespace) -> int:
-    """Kill processes at random moments; 1 when anything was lost, doubled or left over."""
+    """Kill processes at random moments; returns 1 if anything was lost, duplicated or left over."""
     out = console()
     host = startup.running(arguments.environment)
     if host is None:
@@ -27,21 +27,21 @@ def crash(arguments: argparse.Namespace) -> int:
             crashes.run(arguments.runs, arguments.customers)
             for one in consistency.fetch(platform.described)["dangling"]:
                 left = f"{one['store']} {one['kind']} {one['id']} -> {one['refers_to']}"
-                crashes.score.faults.append(Violations(left_over=[left]))
+                crashes.score.violations.append(Violations(left_over=[left]))
         finally:
             _report(crashes.score, arguments)
-    return 1 if crashes.score.faults else 0
+    return 1 if crashes.score.violations else 0
 
 
 def _report(score: Score, arguments: argparse.Namespace) -> None:
-    """Keep the figures, and show them."""
+    """Write the figures to a file and print them."""
     out = console()
     document = {"seed": arguments.seed, "customers": arguments.customers, **score.document()}
     target = paths.ROOT / "reports" / "bench" / "crash.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(document, indent=2))
     out.print(table(score))
-    for found in score.faults:
+    for found in score.violations:
         for text in (*found.lost, *found.duplicated, *found.left_over):
             out.print(f"[red]✗[/] {text}")
     out.print(summary(document))
@@ -49,32 +49,32 @@ def _report(score: Score, arguments: argparse.Namespace) -> None:
 
 
 def table(score: Score) -> Table:
-    """A row a victim."""
+    """One row for each kind of process."""
     rows = score.document()["recovery_seconds"]
-    made = Table("killed", "times", "well again after (median)", "at most")
-    for victim in sorted(rows):
-        row = rows[victim]
-        made.add_row(victim, str(row["times"]), f"{row['median']:.1f} s", f"{row['longest']:.1f} s")
-    return made
+    recoveries = Table("killed", "times", "recovered after (median)", "at most")
+    for process in sorted(rows):
+        row = rows[process]
+        recoveries.add_row(process, str(row["times"]), f"{row['median']:.1f} s", f"{row['longest']:.1f} s")
+    return recoveries
 
 
 def summary(document: dict[str, object]) -> str:
-    """The figures in a line or two."""
+    """The counts in one line."""
     counted = {kind: document[kind] for kind in ("lost", "duplicated", "left_over")}
-    faults = ", ".join(
+    violations = ", ".join(
         f"{len(found)} {kind.replace('_', ' ')}" for kind, found in counted.items() if isinstance(found, list)
     )
-    return f"{document['crashes']} crashes, migrations {document['migrations']}: {faults}"
+    return f"{document['crashes']} crashes, migrations {document['migrations']}: {violations}"
 
 
 def main() -> int:
-    """Choose a bench."""
+    """Run the benchmark that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     benches = parser.add_subparsers(dest="bench", required=True)
     crashes = benches.add_parser("crash", help=crash.__doc__)
-    crashes.add_argument("--runs", type=int, default=20, help="how many crashes")
-    crashes.add_argument("--customers", type=int, default=3, help="how many customers migrate side by side")
-    crashes.add_argument("--seed", type=int, default=1, help="of what is killed, and how long is waited before it")
+    crashes.add_argument("--runs", type=int, default=20, help="number of crashes")
+    crashes.add_argument("--customers", type=int, default=3, help="number of customers that migrate concurrently")
+    crashes.add_argument("--seed", type=int, default=1, help="seed of the random processes and moments")
     crashes.add_argument("--environment", default=os.environ.get(GIVEN, "e2e"))
     crashes.set_defaults(run=crash)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Scenario 1: a deployment moves from on-demand to spot instances, and the platform learns from it."""
+"""Scenario 1: a deployment moves from on-demand to spot instances, and the platform learns from the outcome."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.helpers.assertions import (
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES
 
-MOVED, STAYS, SIMILAR = "vllm-prod-1", "vllm-prod-2", "vllm-batch-1"
+MIGRATED, REFUSED, SIMILAR = "vllm-prod-1", "vllm-prod-2", "vllm-batch-1"
 
 
 @pytest.mark.e2e
@@ -36,17 +36,17 @@ MOVED, STAYS, SIMILAR = "vllm-prod-1", "vllm-prod-2", "vllm-batch-1"
     "Checking the learning loop",
 )
 def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, environment: dict[str, Any]) -> None:
-    """From analysis to outcome: approved by the agents and the customer, carried out without a lost request."""
+    """From analysis to outcome: validated, approved, and executed without a dropped request."""
     with scenario.phase("Recording initial state"):
-        cost_at_first = cloud_truth.monthly_cost(acme.seeded)
+        initial_cost = cloud_truth.monthly_cost(acme.seeded)
         estate = acme.infrastructure()
-        assert sum(i.monthly_cost for i in estate.instances) == pytest.approx(cost_at_first, rel=1e-6)
-        assert cost_at_first == pytest.approx(120_000, rel=0.01)
-        assert cloud_truth.running(acme.seeded, MOVED) == [("p4de.24xlarge", "on-demand")] * 2
-        deployment_cost = cloud_truth.monthly_cost(acme.seeded, MOVED)
-        slo = estate.deployment(acme.deployment_id(MOVED)).slo
-        scenario.say(f"Initial monthly cost: ${cost_at_first:,.0f}")
-        scenario.say(f"{MOVED}: ${deployment_cost:,.0f} of it, on 2 on-demand p4de.24xlarge")
+        assert sum(i.monthly_cost for i in estate.instances) == pytest.approx(initial_cost, rel=1e-6)
+        assert initial_cost == pytest.approx(120_000, rel=0.01)
+        assert cloud_truth.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "on-demand")] * 2
+        deployment_cost = cloud_truth.monthly_cost(acme.seeded, MIGRATED)
+        slo = estate.deployment(acme.deployment_id(MIGRATED)).slo
+        scenario.say(f"Initial monthly cost: ${initial_cost:,.0f}")
+        scenario.say(f"{MIGRATED}: ${deployment_cost:,.0f} of it, on 2 on-demand p4de.24xlarge")
 
     with scenario.phase("Triggering cost agent analysis"):
         analysis_id = acme.start_analysis("cost")
@@ -56,8 +56,8 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
         analysis = acme.wait_for_analysis(analysis_id)
         assert analysis.status == "completed", f"the analysis failed: {analysis.error}"
         found = acme.recommendations_of(analysis)
-        assert set(found) == {MOVED, STAYS}
-        recommendation, twin = found[MOVED], found[STAYS]
+        assert set(found) == {MIGRATED, REFUSED}
+        recommendation, refused = found[MIGRATED], found[REFUSED]
         assert recommendation.type == "spot_migration"
         assert recommendation.risk_level in ("low", "medium")
         assert recommendation.estimated_savings == pytest.approx(18_000, rel=0.05)
@@ -70,13 +70,13 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
         assert_multi_agent_coordination(recommendation, "cost", {"performance": True, "application": True})
         baseline = next(v for v in recommendation.validations if v.agent_type == "application")
         assert baseline.baseline_established
-        assert_multi_agent_coordination(twin, "cost", {"performance": False, "application": True})
-        refusal = acme.http.post(f"/recommendations/{twin.id}/approve")
-        assert refusal.status_code == 409, f"a refused recommendation was approved: {refusal.text}"
-        assert "performance agent refused it" in refusal.json()["detail"]
+        assert_multi_agent_coordination(refused, "cost", {"performance": False, "application": True})
+        response = acme.http.post(f"/recommendations/{refused.id}/approve")
+        assert response.status_code == 409, f"a refused recommendation was approved: {response.text}"
+        assert "performance agent refused it" in response.json()["detail"]
         for validation in recommendation.validations:
             scenario.say(f"{validation.agent_type} agent agrees: {validation.reason}")
-        scenario.say(f"{STAYS} stays: {refusal.json()['detail']}")
+        scenario.say(f"{REFUSED} is not approved: {response.json()['detail']}")
 
     with acme.live_events() as live:
         with scenario.phase("Approving as the customer"):
@@ -95,10 +95,10 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
             events = live.wait_for("optimization_completed")
             assert [event.seq for event in events] == list(range(live.after + 1, live.after + 1 + len(events)))
             started = tuple(event.step for event in events if event.event_type == "step_started")
-            assert started == STEPS["spot_migration"], f"steps seen live: {started}"
-            gateway = acme.fleet(MOVED)
+            assert started == STEPS["spot_migration"], f"steps in the live events: {started}"
+            gateway = acme.fleet(MIGRATED)
             assert gateway["requests_dropped"] == result.requests_dropped == 0
-            assert cloud_truth.running(acme.seeded, MOVED) == [("p4de.24xlarge", "spot")] * 2
+            assert cloud_truth.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "spot")] * 2
             scenario.say(f"Requests served {gateway['requests_served']:,}, dropped {gateway['requests_dropped']}")
 
     with scenario.phase("Checking quality"):
@@ -112,7 +112,7 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
         )
 
     with scenario.phase("Checking savings"):
-        cost_after, deployment_after = (cloud_truth.monthly_cost(acme.seeded, name) for name in (None, MOVED))
+        cost_after, deployment_after = (cloud_truth.monthly_cost(acme.seeded, name) for name in (None, MIGRATED))
         assert_cost_reduced(
             deployment_cost,
             deployment_after,
@@ -123,23 +123,23 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
         assert result.cost_before == pytest.approx(deployment_cost, abs=0.02)
         assert result.cost_after == pytest.approx(deployment_after, abs=0.02)
         assert result.actual_savings is not None
-        assert result.actual_savings == pytest.approx(cost_at_first - cost_after, abs=0.05)
+        assert result.actual_savings == pytest.approx(initial_cost - cost_after, abs=0.05)
         assert _dashboard(acme)["current_spend"] == pytest.approx(cost_after, abs=0.05)
         assert _dashboard(acme)["realized_savings"] == pytest.approx(result.actual_savings)
-        scenario.say(f"Monthly cost now: ${cost_after:,.0f}, {_percent(cost_at_first, cost_after)} of the estate less")
+        scenario.say(f"Monthly cost now: ${cost_after:,.0f}, {_percent(initial_cost, cost_after)} of the estate less")
         scenario.say(
-            f"{MOVED}: ${deployment_after:,.0f}, {_percent(deployment_cost, deployment_after)} of its own less"
+            f"{MIGRATED}: ${deployment_after:,.0f}, {_percent(deployment_cost, deployment_after)} of its own less"
         )
         scenario.say(f"Saved ${result.actual_savings:,.0f}/month, predicted ${result.predicted_savings:,.0f}/month")
 
     with scenario.phase("Checking the learning loop"):
         acme.add_deployments(load_deployments(ESTATES / "addition.yaml"))
         informed = acme.analyze("cost")[SIMILAR]
-        _forget_outcomes(environment, acme)
+        _delete_outcomes(environment, acme)
         naive = acme.analyze("cost")[SIMILAR]
         assert informed.similar_outcomes == [optimization.id]
         assert naive.similar_outcomes == []
-        # The same instances in the same number: what the first migration saved is what this one will.
+        # The number and type of instances is the same, so this migration saves what the first one saved.
         measured = result.actual_savings
         closer, further = (abs(found.estimated_savings - measured) for found in (informed, naive))
         assert closer < further, f"off by ${closer:,.2f} with the outcome known, by ${further:,.2f} without"
@@ -157,15 +157,15 @@ def _dashboard(customer: Customer) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def _forget_outcomes(environment: dict[str, Any], customer: Customer) -> None:
+def _delete_outcomes(environment: dict[str, Any], customer: Customer) -> None:
     client = QdrantClient(
         url=environment["urls"]["qdrant"],
         api_key=environment["credentials"]["qdrant_api_key"],
         check_compatibility=False,
     )
-    belongs = models.FieldCondition(key="customer_id", match=models.MatchValue(value=customer.id))
-    assert client.count("outcomes", models.Filter(must=[belongs])).count == 1, "one optimization leaves one outcome"
-    client.delete("outcomes", models.FilterSelector(filter=models.Filter(must=[belongs])))
+    own = models.FieldCondition(key="customer_id", match=models.MatchValue(value=customer.id))
+    assert client.count("outcomes", models.Filter(must=[own])).count == 1, "one optimization stores one outcome"
+    client.delete("outcomes", models.FilterSelector(filter=models.Filter(must=[own])))
 
 
 def _percent(before: float, after: float) -> str:

@@ -1,4 +1,4 @@
-"""Callers of every kind, for the tests of what is answered to whom."""
+"""Fixtures: callers of every kind, and a client of the orchestrator."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +12,8 @@ from tests.helpers.callers import Caller, all_callers
 
 @pytest.fixture(scope="module")
 def callers(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
-    with all_callers(environment) as made:
-        yield made
+    with all_callers(environment) as callers:
+        yield callers
 
 
 @pytest.fixture(scope="module")

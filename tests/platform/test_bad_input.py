@@ -1,4 +1,4 @@
-"""Whatever is wrong with a request, the answer is problem details that say what would be right, and 401 comes first."""
+"""Wrong requests are answered with problem details that say what would be right; 401 comes before other errors."""
 
 import socket
 import time
@@ -28,12 +28,12 @@ ODD_IDS = {
 
 
 def raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    """Headers as bytes: no client sends odd ones otherwise."""
+    """Headers as bytes, because the client refuses to encode invalid ones."""
     return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def problem(answer: httpx.Response, status: int) -> str:
-    """The detail of an answer, once it is a problem of that status, with the trace id that its header has too."""
+    """The detail of a response, which must be a problem of this status with the trace id of its header."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
@@ -46,7 +46,7 @@ def problem(answer: httpx.Response, status: int) -> str:
     return str(body["detail"])
 
 
-def test_401_comes_before_everything_else_on_every_route_that_is_not_public(http: httpx.Client) -> None:
+def test_request_without_a_valid_token_is_answered_401_on_every_route_that_is_not_public(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     tried = 0
     for path, operations in document["paths"].items():
@@ -57,7 +57,7 @@ def test_401_comes_before_everything_else_on_every_route_that_is_not_public(http
             address = path.replace("{", "").replace("}", "")
             for odd in (
                 http.request(method, address),
-                http.request(method, address, content=b"{", headers=bearer("no token of ours")),
+                http.request(method, address, content=b"{", headers=bearer("not a valid token")),
                 http.request(method, address, headers={"Authorization": "Basic YTpi"}),
             ):
                 assert "Authorization: Bearer" in problem(odd, 401)
@@ -68,7 +68,7 @@ def test_401_comes_before_everything_else_on_every_route_that_is_not_public(http
 
 
 @pytest.mark.parametrize("odd", ODD_IDS.values(), ids=ODD_IDS.keys())
-def test_a_malformed_id_is_that_of_nothing(http: httpx.Client, user: Caller, odd: str) -> None:
+def test_malformed_id_is_answered_404(http: httpx.Client, user: Caller, odd: str) -> None:
     for method, path in (
         ("GET", "/customers/{}"),
         ("GET", "/customers/{}/events"),
@@ -113,12 +113,12 @@ def test_a_malformed_id_is_that_of_nothing(http: httpx.Client, user: Caller, odd
         ("GET", "/customers/{customer_id}/metrics?metric_type=throughput&end_time=2026-01-01", None, "end_time: "),
     ],
 )
-def test_what_is_of_the_wrong_shape_is_told_where_and_what_would_be_right(
+def test_invalid_parameter_is_answered_422_with_its_location_and_the_rule(
     http: httpx.Client, user: Caller, method: str, path: str, body: object, said: str
 ) -> None:
     answer = http.request(method, path.format(**user.ids), headers=user.headers, json=body)
     assert said in problem(answer, 422)
-    assert answer.json()["errors"], "each place is named for programs, too"
+    assert answer.json()["errors"], "each location is listed in machine-readable form, too"
 
 
 @pytest.mark.parametrize(
@@ -134,12 +134,12 @@ def test_what_is_of_the_wrong_shape_is_told_where_and_what_would_be_right(
         (b'{"username": "a", "password": "b"}', "\xe4\xf6\xfc"),
     ],
 )
-def test_a_body_that_is_no_json_is_refused(http: httpx.Client, content: bytes, content_type: str) -> None:
+def test_body_that_is_not_json_is_refused(http: httpx.Client, content: bytes, content_type: str) -> None:
     answer = http.post("/auth/login", content=content, headers=raw({"Content-Type": content_type}))
     assert problem(answer, 422).startswith("body")
 
 
-def test_a_body_that_is_too_large_is_refused_and_the_largest_batch_of_telemetry_is_not(
+def test_body_above_the_limit_is_refused_and_the_largest_telemetry_batch_is_accepted(
     http: httpx.Client, callers: dict[str, Caller]
 ) -> None:
     runtime = callers["runtime"]
@@ -160,7 +160,7 @@ def test_a_body_that_is_too_large_is_refused_and_the_largest_batch_of_telemetry_
 
 
 def forged(environment: dict[str, Any], user: Caller, **changes: Any) -> str:
-    """A user's token signed with the platform's own key, with claims, key or algorithm changed."""
+    """A user's token, signed with the platform's key; claims, key or algorithm can be replaced."""
     key = changes.pop("key", environment["credentials"]["token_signing_key"])
     algorithm = changes.pop("algorithm", "HS256")
     claims = {
@@ -173,11 +173,13 @@ def forged(environment: dict[str, Any], user: Caller, **changes: Any) -> str:
     return jwt.encode(claims | changes, key, algorithm=algorithm)
 
 
-def test_only_a_token_of_ours_that_is_valid_now_opens_anything(
+def test_token_that_is_forged_or_expired_is_refused(
     environment: dict[str, Any], http: httpx.Client, user: Caller
 ) -> None:
     path = f"/customers/{user.ids['customer_id']}"
-    assert http.get(path, headers=bearer(forged(environment, user))).status_code == 200, "or nothing below means much"
+    assert http.get(path, headers=bearer(forged(environment, user))).status_code == 200, (
+        "otherwise the refusals below prove nothing"
+    )
     header, claims, signature = forged(environment, user).split(".")
     for token in (
         "garbage",
@@ -193,7 +195,7 @@ def test_only_a_token_of_ours_that_is_valid_now_opens_anything(
         problem(http.get(path, headers=raw(bearer(token))), 401)
 
 
-def test_a_viewer_looks_and_changes_nothing(environment: dict[str, Any], http: httpx.Client, user: Caller) -> None:
+def test_viewer_may_read_but_change_nothing(environment: dict[str, Any], http: httpx.Client, user: Caller) -> None:
     viewer = bearer(forged(environment, user, role="viewer"))
     mine = f"/customers/{user.ids['customer_id']}"
     assert http.get(f"{mine}/recommendations", headers=viewer).status_code == 200
@@ -210,7 +212,9 @@ def test_a_viewer_looks_and_changes_nothing(environment: dict[str, Any], http: h
         assert "owner" in said
 
 
-def test_each_kind_of_caller_keeps_to_its_own_routes(http: httpx.Client, callers: dict[str, Caller]) -> None:
+def test_caller_of_each_kind_is_refused_on_routes_of_other_kinds(
+    http: httpx.Client, callers: dict[str, Caller]
+) -> None:
     ids = callers["user"].ids
     beat = {"current_tasks": 0, "load": 0.0}
     register = {"agent_type": "cost", "version": "1", "capabilities": [], "hostname": "h", "base_url": "http://h"}
@@ -234,7 +238,7 @@ def test_each_kind_of_caller_keeps_to_its_own_routes(http: httpx.Client, callers
             assert "only enrolment may do this" in problem(answer, 403)
 
 
-def test_a_credential_that_was_taken_back_opens_nothing(environment: dict[str, Any], http: httpx.Client) -> None:
+def test_revoked_credential_is_refused(environment: dict[str, Any], http: httpx.Client) -> None:
     with all_callers(environment) as short_lived:
         runtime, agent = short_lived["runtime"], short_lived["agent"]
         commands = f"/agent-runtime/{runtime.ids['runtime_id']}/commands?wait=0"
@@ -263,7 +267,7 @@ def test_a_credential_that_was_taken_back_opens_nothing(environment: dict[str, A
         {f"X-Odd-{number}": "x" for number in range(50)},
     ],
 )
-def test_odd_headers_change_nothing(http: httpx.Client, user: Caller, headers: dict[str, str]) -> None:
+def test_unusual_headers_have_no_effect(http: httpx.Client, user: Caller, headers: dict[str, str]) -> None:
     odd = raw(user.headers | headers)
     mine = f"/customers/{user.ids['customer_id']}"
     answer = http.get(mine, headers=odd)
@@ -275,7 +279,7 @@ def test_odd_headers_change_nothing(http: httpx.Client, user: Caller, headers: d
     problem(http.get(f"{mine}/nothing/", headers=odd), 404)
 
 
-def test_an_idempotency_key_that_is_too_long_is_refused(http: httpx.Client, callers: dict[str, Caller]) -> None:
+def test_idempotency_key_that_is_too_long_is_refused(http: httpx.Client, callers: dict[str, Caller]) -> None:
     runtime = callers["runtime"]
     path = f"/agent-runtime/{runtime.ids['runtime_id']}/telemetry"
     answer = http.post(path, headers=runtime.headers | {"Idempotency-Key": "k" * 201}, json={})
@@ -292,7 +296,7 @@ def test_an_idempotency_key_that_is_too_long_is_refused(http: httpx.Client, call
         b"\x16\x03\x01",
     ],
 )
-def test_what_is_no_http_is_refused_and_hurts_nobody(http: httpx.Client, request_line: bytes) -> None:
+def test_bytes_that_are_not_http_are_refused_without_harm(http: httpx.Client, request_line: bytes) -> None:
     address = urlsplit(str(http.base_url))
     with socket.create_connection((address.hostname, address.port), timeout=stretched(5)) as raw:
         raw.sendall(request_line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")

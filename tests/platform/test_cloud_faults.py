@@ -1,4 +1,4 @@
-"""Trouble with the customer's cloud: whatever it is, a migration ends done or undone, and says why in words."""
+"""Faults of the customer's cloud: a migration is completed or rolled back, and its result says why."""
 
 import asyncio
 import os
@@ -30,45 +30,52 @@ from tests.helpers.migration import (
 from tests.helpers.own_environment import own_environment
 from tests.helpers.private_platform import PrivatePlatform
 
-UNHEARD = {"kind": "cloud_errors", "rate": 1.0, "codes": ["RequestLimitExceeded", "ServiceUnavailable"]}
-OUTAGE = timedelta(seconds=3)
+CLOUD_OUTAGE = {"kind": "cloud_errors", "rate": 1.0, "codes": ["RequestLimitExceeded", "ServiceUnavailable"]}
+OUTAGE_DURATION = timedelta(seconds=3)
 
 
 @pytest.fixture(scope="module")
 def slow_environment() -> Iterator[dict[str, Any]]:
-    """An environment in which two simulated minutes are some real seconds."""
+    """An environment in which two simulated minutes take a few real seconds."""
     with own_environment(f"faults-{os.getpid()}", "--speed", "25") as environment:
         yield environment.document
 
 
-def outlast(since: datetime) -> None:
-    """Wait until a fault has lasted for a while from then on."""
-    wait_until(lambda: now() - since > OUTAGE, "an outage of some seconds", 2 * OUTAGE.total_seconds())
+def wait_out(since: datetime) -> None:
+    """Wait until a fault that began then has lasted for a while."""
+    wait_until(
+        lambda: now() - since > OUTAGE_DURATION, "an outage of some seconds", 2 * OUTAGE_DURATION.total_seconds()
+    )
 
 
-def undoing_since(customer: Customer, optimization_id: str) -> datetime:
-    """When the step of undoing began that is under way, once one is."""
+def rollback_step_started_at(customer: Customer, optimization_id: str) -> datetime:
+    """The start of the rollback step in progress, as soon as there is one."""
     seen = wait_until(
-        lambda: customer.optimization(optimization_id), "undoing", 90, accept=lambda seen: bool(seen.rollback_steps)
+        lambda: customer.optimization(optimization_id),
+        "a rollback step to start",
+        90,
+        accept=lambda seen: bool(seen.rollback_steps),
     )
     assert seen.status == "rolling_back", seen.result
     return seen.rollback_steps[-1].started_at
 
 
 def error_of(optimization: Optimization) -> str:
-    """What the result says went wrong."""
+    """The error in the result of a failed optimization."""
     assert optimization.result is not None
     assert not optimization.result.success
     assert optimization.result.error is not None
     return optimization.result.error
 
 
-@pytest.mark.parametrize("struck_at", ["create_spot_instances", "full_migration"])
-def test_an_interruption_is_noticed_in_time_for_the_traffic(slow_environment: dict[str, Any], struck_at: str) -> None:
+@pytest.mark.parametrize("step", ["create_spot_instances", "full_migration"])
+def test_migration_during_a_spot_interruption_is_rolled_back_before_requests_drop(
+    slow_environment: dict[str, Any], step: str
+) -> None:
     with provisioned(slow_environment, estates.load(ESTATES / "acme.yaml")) as acme:
         before = observe(acme)
         optimization_id = start_migration(acme)
-        wait_for_step(acme, optimization_id, struck_at)
+        wait_for_step(acme, optimization_id, step)
         acme.inject_fault({"kind": "spot_interruption", "deployment": MIGRATED})
 
         optimization = acme.wait_for_optimization(optimization_id)
@@ -78,7 +85,7 @@ def test_an_interruption_is_noticed_in_time_for_the_traffic(slow_environment: di
         assert "terminate_ondemand" not in [step.name for step in optimization.execution_steps]
 
 
-def test_without_spot_capacity_nothing_is_changed(acme: Customer) -> None:
+def test_migration_without_spot_capacity_is_rolled_back_without_changes(acme: Customer) -> None:
     before = observe(acme)
     acme.inject_fault({"kind": "insufficient_capacity", "lifecycle": "spot"})
 
@@ -89,35 +96,37 @@ def test_without_spot_capacity_nothing_is_changed(acme: Customer) -> None:
     assert_rolled_back_once(acme, optimization, before)
 
 
-def test_a_cloud_that_errs_now_and_then_holds_up_nothing_and_doubles_nothing(acme: Customer) -> None:
+def test_migration_with_occasional_cloud_errors_completes_once(acme: Customer) -> None:
     before = observe(acme)
-    acme.inject_fault({**UNHEARD, "rate": 0.3, "codes": ["RequestLimitExceeded", "Throttling", "InternalError"]})
+    acme.inject_fault({**CLOUD_OUTAGE, "rate": 0.3, "codes": ["RequestLimitExceeded", "Throttling", "InternalError"]})
 
     optimization = acme.wait_for_optimization(start_migration(acme))
 
     assert_migrated_once(acme, optimization, before)
 
 
-def test_a_cloud_that_is_away_for_a_while_is_waited_for(acme: Customer) -> None:
+def test_migration_during_a_cloud_outage_waits_and_completes(acme: Customer) -> None:
     before = observe(acme)
     optimization_id = start_migration(acme)
     wait_for_step(acme, optimization_id, "scale_to_50_percent")
-    acme.inject_fault(UNHEARD)
-    outlast(now())
+    acme.inject_fault(CLOUD_OUTAGE)
+    wait_out(now())
     held = acme.optimization(optimization_id)
     assert held.status == "running", held.result
-    assert held.execution_steps[-1].name in ("scale_to_50_percent", "validate_50_percent"), "it cannot go on meanwhile"
+    assert held.execution_steps[-1].name in ("scale_to_50_percent", "validate_50_percent"), (
+        "it cannot continue during the outage"
+    )
     acme.clear_faults()
 
     assert_migrated_once(acme, acme.wait_for_optimization(optimization_id), before)
 
 
-def test_a_role_taken_away_ends_the_change_and_undoing_waits_for_it(acme: Customer) -> None:
+def test_migration_with_a_revoked_role_fails_and_its_rollback_waits_for_the_role(acme: Customer) -> None:
     before = observe(acme)
     optimization_id = start_migration(acme)
     wait_for_step(acme, optimization_id, "validate_canary")
     acme.inject_fault({"kind": "assume_role_denied"})
-    outlast(undoing_since(acme, optimization_id))
+    wait_out(rollback_step_started_at(acme, optimization_id))
     assert acme.optimization(optimization_id).status == "rolling_back"
     acme.clear_faults()
 
@@ -127,15 +136,17 @@ def test_a_role_taken_away_ends_the_change_and_undoing_waits_for_it(acme: Custom
     assert_rolled_back_once(acme, optimization, before)
 
 
-def test_what_is_to_come_back_is_asked_for_until_there_is_capacity(acme: Customer) -> None:
+def test_rollback_without_on_demand_capacity_retries_until_there_is_some(acme: Customer) -> None:
     running = cloud_truth.running(acme.seeded)
     optimization_id = start_migration(acme)
     assert acme.wait_for_optimization(optimization_id).status == "completed"
     acme.inject_fault({"kind": "insufficient_capacity", "lifecycle": "on-demand"})
     acme.post(f"/optimizations/{optimization_id}/rollback")
-    outlast(undoing_since(acme, optimization_id))
+    wait_out(rollback_step_started_at(acme, optimization_id))
     assert [step.status for step in acme.optimization(optimization_id).rollback_steps] == ["running"]
-    assert ("p4de.24xlarge", "spot") in cloud_truth.running(acme.seeded), "nothing goes before its successor is there"
+    assert ("p4de.24xlarge", "spot") in cloud_truth.running(acme.seeded), (
+        "no instance is terminated before its replacement runs"
+    )
     acme.clear_faults()
 
     optimization = acme.wait_for_rollback(optimization_id)
@@ -148,7 +159,7 @@ def test_what_is_to_come_back_is_asked_for_until_there_is_capacity(acme: Custome
     assert acme.fleet(MIGRATED)["requests_dropped"] == 0
 
 
-def test_an_account_that_denies_its_role_is_shown_as_failed_until_it_is_mended(acme: Customer) -> None:
+def test_account_that_denies_its_role_is_failed_until_it_allows_it(acme: Customer) -> None:
     cloud, front = acme.seeded.clouds[0], acme.environment["urls"]["cloud-front"]
     body = {"cloud_provider": "aws", "region": cloud.region, "iam_role_arn": cloud.role_arn}
     acme.inject_fault({"kind": "assume_role_denied"})
@@ -156,17 +167,17 @@ def test_an_account_that_denies_its_role_is_shown_as_failed_until_it_is_mended(a
     failed = wait_until(acme.infrastructure, "the account to fail", 30, accept=lambda seen: seen.status == "failed")
     assert failed.error is not None
     assert "UnauthorizedOperation: You are not authorized" in failed.error
-    # A role of the account that the platform has not taken yet is refused where it is taken.
+    # A role that the platform has not assumed yet is refused at AssumeRole.
     with pytest.raises(RoleDenied, match="AssumeRole: AccessDenied: not authorized to assume a role"):
         asyncio.run(connect_aws(front, cloud.region, f"{cloud.role_arn}-new", None, "test", "test"))
     acme.clear_faults()
     acme.post(f"/customers/{acme.id}/onboard", body)
-    mended = wait_until(acme.infrastructure, "discovery", 30, accept=lambda seen: seen.status == "discovered")
-    assert mended.error is None
+    recovered = wait_until(acme.infrastructure, "discovery", 30, accept=lambda seen: seen.status == "discovered")
+    assert recovered.error is None
 
 
-@pytest.mark.parametrize("private_platform", [{"UNDO_PATIENCE_SECONDS": "3"}], indirect=True, ids=["impatient"])
-def test_undoing_that_is_refused_for_long_ends_and_says_so(private_platform: PrivatePlatform) -> None:
+@pytest.mark.parametrize("private_platform", [{"UNDO_PATIENCE_SECONDS": "3"}], indirect=True, ids=["3 s"])
+def test_rollback_refused_past_its_deadline_fails_with_both_causes(private_platform: PrivatePlatform) -> None:
     with provisioned(private_platform.document, estates.load(ESTATES / "acme.yaml")) as acme:
         optimization_id = start_migration(acme)
         wait_for_step(acme, optimization_id, "validate_canary")
@@ -176,12 +187,14 @@ def test_undoing_that_is_refused_for_long_ends_and_says_so(private_platform: Pri
 
         assert optimization.status == "failed"
         assert re.search(r"; then undo_\w+ failed: ", error_of(optimization))
-        assert error_of(optimization).count("UnauthorizedOperation") == 2, "why it failed, and why it is not undone"
+        assert error_of(optimization).count("UnauthorizedOperation") == 2, (
+            "the cause of the failure and of the failed rollback"
+        )
         assert optimization.result is not None
         assert not optimization.result.original_state_restored
 
 
-def test_engines_that_load_slowly_are_waited_for(acme: Customer) -> None:
+def test_migration_to_engines_that_load_slowly_completes(acme: Customer) -> None:
     before = observe(acme)
     acme.inject_fault({"kind": "slow_start", "seconds": 300})
 
@@ -189,7 +202,7 @@ def test_engines_that_load_slowly_are_waited_for(acme: Customer) -> None:
 
 
 @pytest.mark.parametrize("step", ["validate_canary", "full_migration"])
-def test_an_old_engine_that_crashes_is_replaced_like_the_others(acme: Customer, step: str) -> None:
+def test_migration_with_a_crashed_source_replica_replaces_it_like_the_others(acme: Customer, step: str) -> None:
     optimization_id = start_migration(acme)
     wait_for_step(acme, optimization_id, step)
     acme.inject_fault({"kind": "replica_crash", "deployment": MIGRATED})
@@ -198,13 +211,13 @@ def test_an_old_engine_that_crashes_is_replaced_like_the_others(acme: Customer, 
 
     assert optimization.status == "completed", optimization.result
     fleet = acme.fleet(MIGRATED)
-    assert [replica["state"] for replica in fleet["replicas"]] == ["ready"] * 2, "nothing dead is left behind"
+    assert [replica["state"] for replica in fleet["replicas"]] == ["ready"] * 2, "no dead replica is left"
     assert cloud_truth.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "spot")] * 2
     assert optimization.result is not None
     assert 0 < (optimization.result.requests_dropped or 0) <= fleet["requests_dropped"]
 
 
-def test_a_gateway_that_drops_is_reported(acme: Customer) -> None:
+def test_migration_behind_a_gateway_that_drops_requests_reports_them(acme: Customer) -> None:
     acme.inject_fault({"kind": "gateway_drop", "rate": 0.05, "deployment": MIGRATED})
 
     optimization = acme.wait_for_optimization(start_migration(acme))

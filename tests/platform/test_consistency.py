@@ -1,4 +1,4 @@
-"""Stores and clouds agree after all that happens, each kind of disagreement is found, and who leaves leaves nothing."""
+"""Consistency across stores and clouds: every dangling reference is found, and deleted customers leave none."""
 
 import json
 import os
@@ -30,7 +30,7 @@ MIGRATED = "vllm-prod-1"
 
 @dataclass(frozen=True)
 class Platform:
-    """The environment of this module, past its customers."""
+    """The private platform of this module, for calls as administrator and direct access to its stores."""
 
     own: OwnEnvironment
     stores: Stores
@@ -42,7 +42,7 @@ class Platform:
         return httpx.request(method, document["urls"]["orchestrator"] + path, headers=headers, timeout=60)
 
     def consistency(self) -> Consistency:
-        """What the platform says of itself."""
+        """The platform's own consistency report."""
         answer = self.admin("GET", "/admin/consistency")
         assert answer.status_code == 200, answer.text
         return Consistency.model_validate(answer.json())
@@ -50,7 +50,7 @@ class Platform:
 
 @pytest.fixture(scope="module")
 def own(environment: dict[str, Any]) -> Iterator[PrivatePlatform]:
-    """Nobody else's customers come and go in it, and what is planted nobody sweeps up while it is looked for."""
+    """Without other tests' customers, and without the sweep, which would repair seeded defects."""
     with private_platform_over(environment, f"consistency-{os.getpid()}", {"SWEEP_SECONDS": "3600"}) as platform:
         yield platform
 
@@ -79,35 +79,37 @@ def migrated(own: OwnEnvironment) -> Iterator[Customer]:
 
 
 @pytest.fixture
-def leaving(own: OwnEnvironment) -> Iterator[Customer]:
+def customer(own: OwnEnvironment) -> Iterator[Customer]:
     with acme(own) as customer:
         yield customer
 
 
 def ids_of(customer: Customer, stores: Stores) -> list[str]:
-    """The customer's own id and address, and every id of its rows."""
+    """The customer's id, its unique part of the email address, and the ids of its rows."""
     tables = ("analyses", "recommendations", "optimizations", "deployments", "cloud_accounts", "runtimes", "users")
     rows = [stores.sql(f"SELECT id FROM {table} WHERE customer_id = %s", customer.id) for table in tables]  # noqa: S608
     return [customer.id, customer.seeded.email.partition("+")[2], *(row[0] for found in rows for row in found)]
 
 
-def assert_nothing_left(platform: Platform, ids: list[str]) -> None:
+def assert_no_traces(platform: Platform, ids: list[str]) -> None:
     assert platform.stores.count_mentions(ids) == {}
     assert platform.consistency().dangling == []
 
 
-def consistent_until(platform: Platform, customer: Customer, optimization_id: str, ends: Collection[str]) -> str:
-    """How the optimization ended; all the while, what is being done must not dangle."""
+def wait_consistently(platform: Platform, customer: Customer, optimization_id: str, ends: Collection[str]) -> str:
+    """The final status of the optimization. Until then, no report may show a dangling reference."""
 
-    def look() -> str:
+    def status() -> str:
         dangling = platform.consistency().dangling
         assert dangling == [], f"while it is {customer.optimization(optimization_id).status}"
         return customer.optimization(optimization_id).status
 
-    return wait_until(look, f"{optimization_id} to end", 240, accept=lambda status: status in ends)
+    return wait_until(status, f"{optimization_id} to end", 240, accept=lambda status: status in ends)
 
 
-def test_only_the_administrator_may_ask(migrated: Customer, own: OwnEnvironment) -> None:
+def test_consistency_report_for_anyone_but_the_administrator_is_refused(
+    migrated: Customer, own: OwnEnvironment
+) -> None:
     path, url = "/admin/consistency", own.document["urls"]["orchestrator"]
     enrolment = {"Authorization": f"Bearer {own.document['credentials']['enrolment_secret']}"}
 
@@ -116,27 +118,27 @@ def test_only_the_administrator_may_ask(migrated: Customer, own: OwnEnvironment)
     assert migrated.http.get(path).status_code == 403
 
 
-def test_a_platform_after_a_migration_is_consistent(platform: Platform, migrated: Customer) -> None:
+def test_consistency_report_after_a_migration_is_clean(platform: Platform, migrated: Customer) -> None:
     seen = platform.consistency()
 
     assert seen.dangling == []
     assert seen.consistent
     unseen = {kind for kind, count in seen.checked.items() if count == 0}
-    # What is under way, waits, or refers to an earlier outcome: there is none of that now.
+    # Nothing is in progress or pending, and no recommendation refers to an earlier outcome.
     assert unseen == {"optimizations", "analyses", "commands", "similar_outcomes", "step_orders"}
 
 
 @pytest.mark.parametrize("name", SEEDERS)
-def test_what_dangles_is_found_and_nothing_else(platform: Platform, migrated: Customer, name: str) -> None:
-    with SEEDERS[name](SeedTarget(platform.stores, migrated)) as planted:
+def test_seeded_dangling_reference_is_the_only_one_reported(platform: Platform, migrated: Customer, name: str) -> None:
+    with SEEDERS[name](SeedTarget(platform.stores, migrated)) as seeded:
         seen = platform.consistency()
 
-    assert seen.dangling == [planted]
+    assert seen.dangling == [seeded]
     assert not seen.consistent
     assert platform.consistency().dangling == []
 
 
-def test_an_account_that_cannot_be_asked_is_said(platform: Platform, migrated: Customer) -> None:
+def test_unreachable_account_is_reported(platform: Platform, migrated: Customer) -> None:
     platform.stores.sql(
         "INSERT INTO cloud_accounts (id, customer_id, provider, region, role_arn, status)"
         " VALUES ('acct_shut', %s, 'aws', 'us-east-1', 'no-role', 'discovered')",
@@ -151,81 +153,91 @@ def test_an_account_that_cannot_be_asked_is_said(platform: Platform, migrated: C
     assert (unreachable.store, unreachable.kind, unreachable.id) == ("cloud", "unreachable", "acct_shut")
     assert "no-role" in unreachable.refers_to
     assert not seen.consistent
-    assert seen.checked["cloud_accounts"] == 1, "the other one is looked at all the same"
+    assert seen.checked["cloud_accounts"] == 1, "the other account is checked nevertheless"
 
 
-def test_the_verb_says_what_refers_to_what(platform: Platform, migrated: Customer) -> None:
+def test_check_consistency_verb_with_a_dangling_reference_names_both_ends_and_exits_1(
+    platform: Platform, migrated: Customer
+) -> None:
     fine = platform.own.invoke("check-consistency")
     assert fine.returncode == 0, fine.stdout + fine.stderr
     assert "presence" in fine.stdout
 
     with SeedTarget(platform.stores, migrated).presence("agent_ghost"):
-        told, shown = platform.own.invoke("check-consistency", "--json"), platform.own.invoke("check-consistency")
+        as_json, as_text = platform.own.invoke("check-consistency", "--json"), platform.own.invoke("check-consistency")
 
-    assert (told.returncode, shown.returncode) == (1, 1)
-    answer: dict[str, Any] = json.loads(told.stdout)
+    assert (as_json.returncode, as_text.returncode) == (1, 1)
+    answer: dict[str, Any] = json.loads(as_json.stdout)
     ghost = {"store": "redis", "kind": "presence", "id": "agent_ghost", "refers_to": "registered agent agent_ghost"}
     assert (answer["consistent"], answer["dangling"]) == (False, [ghost])
-    assert "redis presence agent_ghost -> registered agent agent_ghost" in shown.stderr
+    assert "redis presence agent_ghost -> registered agent agent_ghost" in as_text.stderr
 
 
-def test_who_leaves_after_a_migration_there_and_back_leaves_nothing(platform: Platform, leaving: Customer) -> None:
-    approval = leaving.post(f"/recommendations/{leaving.analyze('cost')[MIGRATED].id}/approve")
+def test_customer_deleted_after_a_migration_and_rollback_leaves_no_traces(
+    platform: Platform, customer: Customer
+) -> None:
+    approval = customer.post(f"/recommendations/{customer.analyze('cost')[MIGRATED].id}/approve")
     optimization_id = approval["optimization_id"]
-    assert consistent_until(platform, leaving, optimization_id, FINAL) == "completed"
-    leaving.post(f"/optimizations/{optimization_id}/rollback")
-    assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 409, "it is being undone"
-    assert consistent_until(platform, leaving, optimization_id, {"rolled_back", "failed"}) == "rolled_back"
-    ids = ids_of(leaving, platform.stores)
+    assert wait_consistently(platform, customer, optimization_id, FINAL) == "completed"
+    customer.post(f"/optimizations/{optimization_id}/rollback")
+    assert customer.http.delete(f"/customers/{customer.id}").status_code == 409, "its rollback is in progress"
+    assert wait_consistently(platform, customer, optimization_id, {"rolled_back", "failed"}) == "rolled_back"
+    ids = ids_of(customer, platform.stores)
     before = platform.stores.count_mentions(ids)
     for where in ("postgresql dbos.operation_outputs", "postgresql public.events", "clickhouse samples", "qdrant"):
-        assert before[where] > 0, f"nothing is seen in {where}: {before}"
+        assert before[where] > 0, f"no trace in {where} before the deletion: {before}"
 
-    assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 204
+    assert customer.http.delete(f"/customers/{customer.id}").status_code == 204
 
-    assert_nothing_left(platform, ids)
+    assert_no_traces(platform, ids)
 
 
 @pytest.mark.parametrize("event", ["analysis_started", "recommendation_created", "recommendation_validated"])
-def test_who_leaves_while_being_analysed_leaves_nothing(platform: Platform, leaving: Customer, event: str) -> None:
-    with leaving.live_events() as events:
-        analysis_id = leaving.start_analysis("cost")
+def test_customer_deleted_during_an_analysis_leaves_no_traces(
+    platform: Platform, customer: Customer, event: str
+) -> None:
+    with customer.live_events() as events:
+        analysis_id = customer.start_analysis("cost")
         events.wait_for(event, 60)
-        ids = [*ids_of(leaving, platform.stores), analysis_id]
+        ids = [*ids_of(customer, platform.stores), analysis_id]
 
-        assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 204
+        assert customer.http.delete(f"/customers/{customer.id}").status_code == 204
 
-    assert_nothing_left(platform, ids)
+    assert_no_traces(platform, ids)
 
 
-def test_telemetry_under_way_leaves_nothing_of_who_leaves(platform: Platform, leaving: Customer) -> None:
-    token = leaving.get(f"/customers/{leaving.id}/agent-install-command")["agent_token"]
-    sample = {"deployment_id": leaving.deployment_id(MIGRATED), "metric": "throughput", "timestamp": now().isoformat()}
+def test_customer_deleted_while_telemetry_arrives_leaves_no_traces(platform: Platform, customer: Customer) -> None:
+    token = customer.get(f"/customers/{customer.id}/agent-install-command")["agent_token"]
+    sample = {"deployment_id": customer.deployment_id(MIGRATED), "metric": "throughput", "timestamp": now().isoformat()}
     body = json.dumps({"samples": [sample | {"value": 1.0}]}).encode()
-    url = httpx.URL(leaving.seeded.orchestrator_url)
+    url = httpx.URL(customer.seeded.orchestrator_url)
     head = (
         f"POST /agent-runtime/runtime_x/telemetry HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {token}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     )
     with socket.create_connection((url.host, url.port or 80), timeout=stretched(10)) as connection:
         connection.sendall(head.encode())
-        assert connection.recv(1000).startswith(b"HTTP/1.1 100 "), "who sends is known, and the body is asked for"
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 "), (
+            "the sender is authenticated and the body is expected"
+        )
 
-        assert leaving.http.delete(f"/customers/{leaving.id}").status_code == 204
+        assert customer.http.delete(f"/customers/{customer.id}").status_code == 204
 
         connection.sendall(body)
         assert connection.recv(1000).startswith(b"HTTP/1.1 202 ")
-    assert_nothing_left(platform, [leaving.id])
+    assert_no_traces(platform, [customer.id])
 
 
-def test_what_a_crash_left_of_who_leaves_is_deleted_by_deleting_again(platform: Platform, leaving: Customer) -> None:
-    leaving.analyze("cost")
-    ids = ids_of(leaving, platform.stores)
-    # As if the orchestrator had died right after the first commit.
-    platform.stores.sql("DELETE FROM customers WHERE id = %s", leaving.id)
+def test_customer_deleted_again_after_a_crash_during_deletion_leaves_no_traces(
+    platform: Platform, customer: Customer
+) -> None:
+    customer.analyze("cost")
+    ids = ids_of(customer, platform.stores)
+    # The state after a crash of the orchestrator right after the first commit.
+    platform.stores.sql("DELETE FROM customers WHERE id = %s", customer.id)
     kinds = {one.kind for one in platform.consistency().dangling}
     assert kinds >= {"samples", "latency_counts", "workflows"}
 
-    assert platform.admin("DELETE", f"/customers/{leaving.id}").status_code == 404
+    assert platform.admin("DELETE", f"/customers/{customer.id}").status_code == 404
 
-    assert_nothing_left(platform, ids)
+    assert_no_traces(platform, ids)

@@ -1,4 +1,4 @@
-"""`kill -9` at each step of a migration and of its undoing: all is done once, nothing is lost, nothing is left over."""
+"""`kill -9` at each step of a migration and its rollback: every action is done once, nothing is lost or left over."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ from tests.helpers.migration import (
 from tests.helpers.private_platform import PrivatePlatform
 
 MIGRATION = STEPS["spot_migration"]
-UNDONE = MIGRATION[:6]
+EXECUTED_BEFORE_FAILURE = MIGRATION[:6]
 
 KILLS: dict[str, Callable[[PrivatePlatform], None]] = {
     "orchestrator": lambda platform: platform.kill("optiinfra.orchestrator"),
@@ -30,59 +30,62 @@ KILLS: dict[str, Callable[[PrivatePlatform], None]] = {
 }
 
 
-def crashed_at(
-    platform: PrivatePlatform, customer: Customer, optimization_id: str, steps: Sequence[str], who: str
+def kill_at(
+    platform: PrivatePlatform, customer: Customer, optimization_id: str, steps: Sequence[str], process: str
 ) -> Optimization:
     """Kill the process at the start of each step; returns the optimization after its end."""
     for step in steps:
         wait_for_step(customer, optimization_id, step)
-        KILLS[who](platform)
+        KILLS[process](platform)
     return wait_for_optimization(customer, optimization_id)
 
 
 @pytest.mark.parametrize("step", MIGRATION)
-def test_a_crash_at_any_step_loses_and_doubles_nothing(
+def test_migration_with_the_orchestrator_killed_at_a_step_completes_once(
     private_platform: PrivatePlatform, private_acme: Customer, step: str
 ) -> None:
     before = observe(private_acme)
     optimization_id = start_migration(private_acme)
 
-    optimization = crashed_at(private_platform, private_acme, optimization_id, [step], "orchestrator")
+    optimization = kill_at(private_platform, private_acme, optimization_id, [step], "orchestrator")
 
     assert_migrated_once(private_acme, optimization, before)
 
 
-@pytest.mark.parametrize("step", UNDONE)
-def test_a_crash_while_undoing_restores_everything(
+@pytest.mark.parametrize("step", EXECUTED_BEFORE_FAILURE)
+def test_rollback_with_the_orchestrator_killed_at_a_step_restores_everything(
     private_platform: PrivatePlatform, private_acme: Customer, step: str
 ) -> None:
     before = observe(private_acme)
     optimization_id = start_failing_migration(private_acme)
 
-    optimization = crashed_at(private_platform, private_acme, optimization_id, [rollback_step(step)], "orchestrator")
+    optimization = kill_at(private_platform, private_acme, optimization_id, [rollback_step(step)], "orchestrator")
 
     assert_rolled_back_once(private_acme, optimization, before)
 
 
-@pytest.mark.parametrize("who", ["runtime", "performance-agent", "application-agent", "supervisor"])
-def test_crashes_at_every_step_lose_and_double_nothing(
-    private_platform: PrivatePlatform, private_acme: Customer, who: str
+@pytest.mark.parametrize("process", ["runtime", "performance-agent", "application-agent", "supervisor"])
+def test_migration_with_a_process_killed_at_every_step_completes_once(
+    private_platform: PrivatePlatform, private_acme: Customer, process: str
 ) -> None:
     before = observe(private_acme)
     optimization_id = start_migration(private_acme)
 
-    optimization = crashed_at(private_platform, private_acme, optimization_id, MIGRATION, who)
+    optimization = kill_at(private_platform, private_acme, optimization_id, MIGRATION, process)
 
     assert_migrated_once(private_acme, optimization, before)
 
 
-@pytest.mark.parametrize("who", ["runtime", "supervisor"])
-def test_crashes_at_every_step_of_undoing_restore_everything(
-    private_platform: PrivatePlatform, private_acme: Customer, who: str
+@pytest.mark.parametrize("process", ["runtime", "supervisor"])
+def test_rollback_with_a_process_killed_at_every_step_restores_everything(
+    private_platform: PrivatePlatform, private_acme: Customer, process: str
 ) -> None:
     before = observe(private_acme)
-    optimization_id, undoing = start_failing_migration(private_acme), [rollback_step(step) for step in reversed(UNDONE)]
+    optimization_id, rollback = (
+        start_failing_migration(private_acme),
+        [rollback_step(step) for step in reversed(EXECUTED_BEFORE_FAILURE)],
+    )
 
-    optimization = crashed_at(private_platform, private_acme, optimization_id, undoing, who)
+    optimization = kill_at(private_platform, private_acme, optimization_id, rollback, process)
 
     assert_rolled_back_once(private_acme, optimization, before)

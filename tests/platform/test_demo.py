@@ -1,4 +1,4 @@
-"""`invoke demo` as its reader follows it: sign in with what it prints, and find something to approve."""
+"""`invoke demo`: signing in with the printed login leads to a recommendation that can be approved."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def own() -> Iterator[OwnEnvironment]:
     environment.clean()
 
 
-def test_whoever_signs_in_with_what_the_demo_prints_can_approve_something(own: OwnEnvironment) -> None:
+def test_demo_login_shows_a_recommendation_to_approve(own: OwnEnvironment) -> None:
     done = own.invoke("demo")
     assert done.returncode == 0, done.stdout + done.stderr
     printed = dict(re.findall(r"^(Portal|Login|Password): +(\S+)$", done.stdout, re.MULTILINE))

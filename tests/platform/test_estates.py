@@ -1,4 +1,4 @@
-"""Estates of other models, sizes and prices give figures of their own; where nothing can be saved, why is said."""
+"""Estates with other models, sizes and prices get their own figures, or the reasons why nothing can be saved."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.helpers import cloud_truth
 from tests.helpers.customers import ESTATES, NewCustomer
 
 
-def test_other_models_and_types_are_priced_each_by_itself(new_customer: NewCustomer) -> None:
+def test_estate_of_other_models_and_types_is_priced_per_deployment(new_customer: NewCustomer) -> None:
     customer = new_customer(estates.load(ESTATES / "startup.yaml"))
     estate = customer.infrastructure()
     assert sum(i.monthly_cost for i in estate.instances) == pytest.approx(cloud_truth.monthly_cost(customer.seeded))
@@ -18,13 +18,13 @@ def test_other_models_and_types_are_priced_each_by_itself(new_customer: NewCusto
     for name, recommendation in found.items():
         cost = cloud_truth.monthly_cost(customer.seeded, name)
         spot = cloud_truth.monthly_cost_as_spot(customer.seeded, name)
-        # Less than the whole difference: interruptions cost something. Never more.
+        # At most the price difference, and less than it, because interruptions have a cost.
         assert 0.85 * (cost - spot) < recommendation.estimated_savings <= cost - spot
         assert recommendation.predicted.monthly_cost == pytest.approx(cost - recommendation.estimated_savings, abs=0.01)
         assert all(validation.approved for validation in recommendation.validations), recommendation.validations
 
 
-def test_a_customer_with_nothing_to_save_is_told_why(new_customer: NewCustomer) -> None:
+def test_estate_without_savings_gets_the_reasons(new_customer: NewCustomer) -> None:
     customer = new_customer(estates.load(ESTATES / "settled.yaml"))
 
     analysis = customer.wait_for_analysis(customer.start_analysis("cost"))

@@ -1,4 +1,4 @@
-"""Live events over a WebSocket: for the customer's own users, who say from where on."""
+"""Live events over a WebSocket, for the customer's own users."""
 
 import json
 
@@ -11,32 +11,32 @@ from testbed.waiting import stretched
 from tests.helpers.callers import Caller
 
 
-def live(http: httpx.Client, rest: str, *tokens: str | None) -> ClientConnection:
-    """A connection to a customer's live events, on which tokens are offered."""
+def connect_live(http: httpx.Client, rest: str, *tokens: str | None) -> ClientConnection:
+    """A connection to a customer's live events that offers these tokens."""
     address = f"{str(http.base_url).replace('http', 'ws', 1).rstrip('/')}/ws/customers/{rest}"
     return connect(address, subprotocols=["optiinfra.v1", *(f"bearer.{token}" for token in tokens)])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("tokens", [[], ["garbage"], ["a.b.c"], [""]])
-def test_without_a_valid_token_it_is_refused(http: httpx.Client, user: Caller, tokens: list[str]) -> None:
+def test_live_events_without_a_valid_token_are_refused(http: httpx.Client, user: Caller, tokens: list[str]) -> None:
     with pytest.raises(InvalidStatus, match="403"):
-        live(http, user.ids["customer_id"], *tokens)
+        connect_live(http, user.ids["customer_id"], *tokens)
 
 
 @pytest.mark.parametrize("after", ["-1", "x", "9" * 30])
-def test_who_asks_for_nonsense_is_refused(http: httpx.Client, user: Caller, after: str) -> None:
+def test_live_events_after_an_invalid_number_are_refused(http: httpx.Client, user: Caller, after: str) -> None:
     with pytest.raises(InvalidStatus, match="403"):
-        live(http, f"{user.ids['customer_id']}?after={after}", user.token)
+        connect_live(http, f"{user.ids['customer_id']}?after={after}", user.token)
 
 
-def test_nobody_elses_events_are_shown(http: httpx.Client, user: Caller) -> None:
+def test_live_events_of_another_customer_are_refused(http: httpx.Client, user: Caller) -> None:
     with pytest.raises(InvalidStatus, match="403"):
-        live(http, "cust_000000000000000000000000", user.token)
+        connect_live(http, "cust_000000000000000000000000", user.token)
 
 
-def test_what_the_customer_says_is_not_for_us(http: httpx.Client, user: Caller) -> None:
+def test_live_events_continue_when_the_client_sends_data(http: httpx.Client, user: Caller) -> None:
     mine = user.ids["customer_id"]
-    with live(http, mine, user.token) as stream:
+    with connect_live(http, mine, user.token) as stream:
         assert stream.subprotocol == "optiinfra.v1"
         stream.send("{")
         stream.send(b"\x00" * 100_000)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says is what is answered, to callers of every kind, whatever they send."""
+"""Responses conform to the OpenAPI document, for callers of every kind and generated requests."""
 
 import math
 from collections import defaultdict
@@ -32,31 +32,31 @@ AnyCase = Case[Any]
 MODES = list(GenerationMode)
 SEED = 20_261_125
 EXAMPLES = 15
-NEVER_DONE = {
-    # These take a secret that nobody guesses,
+NEVER_SUCCESSFUL = {
+    # These need a secret that cannot be guessed,
     "POST /auth/login",
     "POST /auth/refresh",
     "POST /agent-runtime/connect",
-    # an order that is waiting, or a recommendation that was not approved,
+    # a pending command, or a recommendation that is not approved,
     "POST /agent-runtime/{runtime_id}/commands/{command_id}/result",
     "POST /recommendations/{recommendation_id}/reject",
-    # this looks through the stores and clouds of everybody, which takes as long as the slowest of them,
+    # this checks the stores and clouds of all customers, which takes as long as the slowest one,
     "GET /admin/consistency",
-    # and these take away the callers themselves.
+    # and these would delete the callers.
     "DELETE /customers/{customer_id}",
     "DELETE /orchestrator/agents/{agent_id}",
 }
-OF_AN_ESTATE = ("analysis_id", "recommendation_id", "optimization_id")
+ESTATE_IDS = ("analysis_id", "recommendation_id", "optimization_id")
 
 
 class World:
-    """Who calls, with which ids; and what their calls made, to be taken away again."""
+    """The callers and their ids, and what their calls created, to be deleted afterwards."""
 
-    def __init__(self, environment: dict[str, Any], leaving: ExitStack) -> None:
+    def __init__(self, environment: dict[str, Any], cleanup: ExitStack) -> None:
         self.url: str = environment["urls"]["orchestrator"]
         self.admin = bearer(environment["credentials"]["admin_token"])
-        self.callers = leaving.enter_context(all_callers(environment))
-        acme = leaving.enter_context(provisioned(environment, estates.load(ESTATES / "acme.yaml")))
+        self.callers = cleanup.enter_context(all_callers(environment))
+        acme = cleanup.enter_context(provisioned(environment, estates.load(ESTATES / "acme.yaml")))
         analysis = acme.wait_for_analysis(acme.start_analysis("cost"))
         approved, refused = (acme.recommendations_of(analysis)[name].id for name in ("vllm-prod-1", "vllm-prod-2"))
         optimization = acme.post(f"/recommendations/{approved}/approve")["optimization_id"]
@@ -74,28 +74,28 @@ class World:
         self.cases = 0
         self.answers: defaultdict[str, set[int]] = defaultdict(set)
 
-    def who_calls(self, path: str, method: str) -> list[Caller]:
-        """Public routes know no callers; what is of an estate needs its owner, who else only looks."""
+    def callers_for(self, path: str, method: str) -> list[Caller]:
+        """Public routes get an anonymous caller. Routes of an estate need its owner, who makes no other changes."""
         if path.startswith("/auth/") and method == "POST" and not path.endswith("logout"):
             return [self.callers["anonymous"]]
         if path.startswith("/admin/"):
             return [caller for caller in self.callers.values() if caller.kind != "admin"]
-        theirs = method == "GET" or any(name in path for name in OF_AN_ESTATE)
-        return [*self.callers.values(), *(self.owners if theirs else [])]
+        with_owners = method == "GET" or any(name in path for name in ESTATE_IDS)
+        return [*self.callers.values(), *(self.owners if with_owners else [])]
 
-    def note(self, answer: Any) -> None:
-        """Remember what an answer says was made."""
+    def record(self, answer: Any) -> None:
+        """Record what a response says was created."""
         if answer.status_code == 201 and "agent_secret" in (made := answer.json()):
             self.agents[made["agent_id"]] = made["agent_secret"]
         elif answer.status_code == 201:
             self.customers.append(made["customer_id"])
 
-    def tidy(self) -> None:
-        """Take away what the calls made."""
+    def clean_up(self) -> None:
+        """Delete what the calls created."""
         with httpx.Client(base_url=self.url, timeout=30) as http:
             for agent_id, secret in self.agents.items():
                 answer = http.delete(f"/orchestrator/agents/{agent_id}", headers=bearer(secret))
-                # 401: another registered under its address, and it is gone already.
+                # 401: another agent registered with the same address and replaced it.
                 assert answer.status_code in (204, 401), answer.text
             for customer_id in self.customers:
                 http.delete(f"/customers/{customer_id}", headers=self.admin).raise_for_status()
@@ -103,14 +103,14 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(environment: dict[str, Any]) -> Iterator[World]:
-    with ExitStack() as leaving:
-        made = World(environment, leaving)
-        yield made
-        made.tidy()
+    with ExitStack() as cleanup:
+        world = World(environment, cleanup)
+        yield world
+        world.clean_up()
 
 
 def without_long_waits(query: dict[str, Any]) -> dict[str, Any]:
-    """As given, but what would be taken for a number of seconds to wait, or taken as the default, is none."""
+    """The query with `wait=0` where it would be a valid number of seconds, or the default."""
     try:
         waits = float(query.get("wait", math.inf)) >= 0
     except (TypeError, ValueError):
@@ -118,27 +118,27 @@ def without_long_waits(query: dict[str, Any]) -> dict[str, Any]:
     return query | {"wait": 0} if waits else query
 
 
-def try_out(world: World, case: AnyCase) -> None:
+def send(world: World, case: AnyCase) -> None:
     """Send a case as each kind of caller, every other time with their own ids; each answer must be as documented."""
     world.cases += 1
     given = dict(case.path_parameters or {})
     if case.path.endswith("/commands"):
         case.query = without_long_waits(dict(case.query or {}))
-    for caller in world.who_calls(case.path, case.method):
+    for caller in world.callers_for(case.path, case.method):
         if world.cases % 2:
             case.path_parameters = {name: caller.ids.get(name, value) for name, value in given.items()}
         if case.method == "DELETE" and world.kept & set(map(str, case.path_parameters.values())):
             continue
         answer = case.call(headers=caller.headers, timeout=30, session=world.session)
         world.answers[case.operation.label].add(answer.status_code)
-        world.note(answer)
+        world.record(answer)
         case.validate_response(answer, checks=CHECKS)
 
 
-def test_every_answer_is_documented(world: World, subtests: pytest.Subtests) -> None:
+def test_responses_conform_to_the_openapi_document(world: World, subtests: pytest.Subtests) -> None:
     document = schemathesis.openapi.from_url(f"{world.url}/openapi.json")
     operations = [result.ok() for result in document.get_all_operations() if isinstance(result, Ok)]
-    assert len(operations) == sum(map(len, document.raw_schema["paths"].values())), "some are not described well"
+    assert len(operations) == sum(map(len, document.raw_schema["paths"].values())), "some operations cannot be parsed"
     for operation in operations:
         kinds = [operation.as_strategy(mode) for mode in MODES]
 
@@ -146,14 +146,14 @@ def test_every_answer_is_documented(world: World, subtests: pytest.Subtests) -> 
         @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(st.one_of(kinds))
         def fuzz(case: AnyCase) -> None:
-            try_out(world, case)
+            send(world, case)
 
         with subtests.test(operation.label):
             for case in document.iter_coverage_cases(
                 operation, generation_modes=MODES, generation_config=document.config.generation
             ):
-                try_out(world, case)
+                send(world, case)
             fuzz()
             statuses = world.answers[operation.label]
-            done = any(200 <= status < 300 for status in statuses)
-            assert done is (operation.label not in NEVER_DONE), f"it answered {sorted(statuses)}"
+            successful = any(200 <= status < 300 for status in statuses)
+            assert successful is (operation.label not in NEVER_SUCCESSFUL), f"it answered {sorted(statuses)}"

@@ -1,4 +1,4 @@
-"""A store or the cloud goes away for ten seconds, in each way, in each phase: callers are told, then all goes on."""
+"""A store or the cloud is unavailable for ten seconds, in every way and phase: callers get 503, then work continues."""
 
 import httpx
 import pytest
@@ -22,24 +22,26 @@ from tests.helpers.private_platform import PrivatePlatform
 from tests.helpers.proxy import FAILURES, Failure
 
 ANALYSIS = "analysis"
-UNDOING = rollback_step("scale_to_50_percent")
+ROLLBACK = rollback_step("scale_to_50_percent")
 
-# Where each is needed most. Every store fails in every way, every phase meets several of them.
+# The phases that need each store most. Every store fails in every way, and every phase sees several outages.
 PHASES = {
-    "postgresql": (ANALYSIS, "create_spot_instances", "validate_canary", "full_migration", UNDOING),
+    "postgresql": (ANALYSIS, "create_spot_instances", "validate_canary", "full_migration", ROLLBACK),
     "clickhouse": ("validate_canary", "validate_50_percent", "full_migration", "terminate_ondemand", ANALYSIS),
-    "redis": ("deploy_canary", "scale_to_50_percent", "terminate_ondemand", UNDOING, ANALYSIS),
+    "redis": ("deploy_canary", "scale_to_50_percent", "terminate_ondemand", ROLLBACK, ANALYSIS),
     "qdrant": ("full_migration", "terminate_ondemand", ANALYSIS, "validate_50_percent", "scale_to_50_percent"),
-    "cloud-front": ("terminate_ondemand", UNDOING, "create_spot_instances", ANALYSIS, "deploy_canary"),
+    "cloud-front": ("terminate_ondemand", ROLLBACK, "create_spot_instances", ANALYSIS, "deploy_canary"),
 }
-CASES = [(away, how, phase) for away, phases in PHASES.items() for how, phase in zip(FAILURES, phases, strict=True)]
+CASES = [
+    (store, failure, phase) for store, phases in PHASES.items() for failure, phase in zip(FAILURES, phases, strict=True)
+]
 
-ASKED_BY_CALLERS = ("postgresql", "clickhouse")
-"""What an answer needs. Redis nobody misses; Qdrant and the cloud are asked by agents and steps alone."""
+NEEDED_BY_REQUESTS = ("postgresql", "clickhouse")
+"""Stores that requests need. They work without Redis; only agents and steps use Qdrant and the cloud."""
 
 
-def ready(customer: Customer) -> None:
-    """The orchestrator and what it depends on answer again, by themselves."""
+def wait_until_ready(customer: Customer) -> None:
+    """Wait until the orchestrator reports that its dependencies are available again."""
     wait_until(
         lambda: httpx.get(f"{customer.seeded.orchestrator_url}/ready", timeout=10),
         "the orchestrator to be ready again",
@@ -49,21 +51,21 @@ def ready(customer: Customer) -> None:
     )
 
 
-@pytest.mark.parametrize(("away", "how", "phase"), CASES, ids=["-".join(case) for case in CASES])
-def test_what_goes_away_for_a_while_costs_nothing(
-    private_platform: PrivatePlatform, private_acme: Customer, away: str, how: Failure, phase: str
+@pytest.mark.parametrize(("store", "failure", "phase"), CASES, ids=["-".join(case) for case in CASES])
+def test_work_during_an_outage_of_a_store_completes_afterwards(
+    private_platform: PrivatePlatform, private_acme: Customer, store: str, failure: Failure, phase: str
 ) -> None:
     customer, before = private_acme, observe(private_acme)
     if phase == ANALYSIS:
         analysis_id = customer.start_analysis("cost")
         path = f"/analyses/{analysis_id}"
     else:
-        optimization_id = start_failing_migration(customer) if phase == UNDOING else start_migration(customer)
+        optimization_id = start_failing_migration(customer) if phase == ROLLBACK else start_migration(customer)
         path = f"/optimizations/{optimization_id}"
         wait_for_step(customer, optimization_id, phase)
 
-    with private_platform.proxies[away].failing(how):
-        missed = assert_answered_throughout(
+    with private_platform.proxies[store].failing(failure):
+        unavailable = assert_answered_throughout(
             customer,
             [
                 lambda http: http.get(path),
@@ -72,13 +74,13 @@ def test_what_goes_away_for_a_while_costs_nothing(
             ],
         )
 
-    assert (missed > 0) == (away in ASKED_BY_CALLERS and how != "slow")
-    ready(customer)
+    assert (unavailable > 0) == (store in NEEDED_BY_REQUESTS and failure != "slow")
+    wait_until_ready(customer)
     if phase == ANALYSIS:
         analysis = customer.wait_for_analysis(analysis_id)
         assert analysis.status == "completed", analysis.error
         assert MIGRATED in customer.recommendations_of(analysis)
-    elif phase == UNDOING:
+    elif phase == ROLLBACK:
         assert_rolled_back_once(customer, wait_for_optimization(customer, optimization_id), before)
     else:
         assert_migrated_once(customer, wait_for_optimization(customer, optimization_id), before)

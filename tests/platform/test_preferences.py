@@ -1,4 +1,4 @@
-"""What a customer prefers is what is done."""
+"""The customer's preferences decide what is recommended and approved."""
 
 from fixtures import estates
 from fixtures.estates.schema import Preferences
@@ -6,20 +6,20 @@ from tests.helpers.assertions import assert_optimization_successful
 from tests.helpers.customers import ESTATES, NewCustomer
 
 
-def test_low_risk_savings_below_the_limit_are_approved_by_themselves(new_customer: NewCustomer) -> None:
+def test_low_risk_savings_below_the_limit_are_approved_automatically(new_customer: NewCustomer) -> None:
     acme = estates.load(ESTATES / "acme.yaml")
     customer = new_customer(acme.model_copy(update={"preferences": Preferences(auto_approve_below=20_000)}))
 
     found = customer.analyze("cost")
 
     assert found["vllm-prod-1"].status in ("approved", "executing")
-    assert found["vllm-prod-2"].status == "rejected", "what a validator refused is approved by nobody"
+    assert found["vllm-prod-2"].status == "rejected", "a recommendation that a validator refused is never approved"
     (started,) = customer.get(f"/customers/{customer.id}/optimizations")
     assert started["recommendation_id"] == found["vllm-prod-1"].id
     assert_optimization_successful(customer.wait_for_optimization(started["id"]))
 
 
-def test_who_allows_no_spot_is_offered_none(new_customer: NewCustomer) -> None:
+def test_customer_without_spot_allowed_gets_no_spot_recommendation(new_customer: NewCustomer) -> None:
     acme = estates.load(ESTATES / "acme.yaml")
     customer = new_customer(acme.model_copy(update={"preferences": Preferences(spot_allowed=False)}))
 

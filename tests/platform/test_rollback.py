@@ -1,4 +1,4 @@
-"""A migration that goes wrong is undone: in reverse order, down to the last instance, and said so."""
+"""A failed or revoked migration is rolled back in reverse order, completely, and its result says so."""
 
 from typing import Any
 
@@ -8,59 +8,61 @@ from optiinfra.domain.optimization import STEPS
 from tests.helpers import cloud_truth
 from tests.helpers.customer import Customer
 
-MOVED = "vllm-prod-1"
+MIGRATED = "vllm-prod-1"
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "error"),
     [
         ({"kind": "canary_latency", "factor": 6.0}, "the performance agent fails it"),
         ({"kind": "quality_drop", "score": 0.6}, "the application agent fails it"),
     ],
     ids=["slow canary", "worse answers"],
 )
-def test_a_canary_that_fails_is_taken_back(acme: Customer, fault: dict[str, Any], words: str) -> None:
-    weights = acme.fleet(MOVED)["weights"]
+def test_migration_with_a_failing_canary_is_rolled_back(acme: Customer, fault: dict[str, Any], error: str) -> None:
+    weights = acme.fleet(MIGRATED)["weights"]
     running = cloud_truth.running(acme.seeded)
-    recommendation = acme.analyze("cost")[MOVED]
-    acme.inject_fault({"deployment": MOVED, **fault})
+    recommendation = acme.analyze("cost")[MIGRATED]
+    acme.inject_fault({"deployment": MIGRATED, **fault})
     approval = acme.post(f"/recommendations/{recommendation.id}/approve")
 
     optimization = acme.wait_for_optimization(approval["optimization_id"])
 
     assert optimization.status == "rolled_back"
-    done = [step.name for step in optimization.execution_steps]
-    assert done == list(STEPS["spot_migration"][:3]), "nothing may follow the stage that failed"
+    executed = [step.name for step in optimization.execution_steps]
+    assert executed == list(STEPS["spot_migration"][:3]), "no step may follow the stage that failed"
     assert optimization.execution_steps[-1].status == "failed"
-    assert [step.name for step in optimization.rollback_steps] == [f"undo_{step}" for step in reversed(done)]
+    assert [step.name for step in optimization.rollback_steps] == [f"undo_{step}" for step in reversed(executed)]
     assert all(step.status == "completed" for step in optimization.rollback_steps)
     assert optimization.result is not None
     assert not optimization.result.success
     assert optimization.result.error is not None
-    assert words in optimization.result.error
+    assert error in optimization.result.error
     assert optimization.result.original_state_restored
-    assert acme.fleet(MOVED)["weights"] == weights
-    assert acme.fleet(MOVED)["requests_dropped"] == 0
+    assert acme.fleet(MIGRATED)["weights"] == weights
+    assert acme.fleet(MIGRATED)["requests_dropped"] == 0
     assert cloud_truth.running(acme.seeded) == running
 
 
-def test_a_completed_migration_can_be_taken_back(acme: Customer) -> None:
-    running, before = cloud_truth.running(acme.seeded), acme.fleet(MOVED)
-    approval = acme.post(f"/recommendations/{acme.analyze('cost')[MOVED].id}/approve")
+def test_completed_migration_can_be_rolled_back(acme: Customer) -> None:
+    running, before = cloud_truth.running(acme.seeded), acme.fleet(MIGRATED)
+    approval = acme.post(f"/recommendations/{acme.analyze('cost')[MIGRATED].id}/approve")
     optimization = acme.wait_for_optimization(approval["optimization_id"])
     assert optimization.status == "completed", optimization.result
 
     acme.post(f"/optimizations/{optimization.id}/rollback")
-    undone = acme.wait_for_rollback(optimization.id)
+    rolled_back = acme.wait_for_rollback(optimization.id)
 
-    assert undone.status == "rolled_back", undone.result
-    assert [step.name for step in undone.rollback_steps] == [f"undo_{s}" for s in reversed(STEPS["spot_migration"])]
-    assert undone.result is not None
-    assert undone.result.original_state_restored
+    assert rolled_back.status == "rolled_back", rolled_back.result
+    assert [step.name for step in rolled_back.rollback_steps] == [
+        f"undo_{s}" for s in reversed(STEPS["spot_migration"])
+    ]
+    assert rolled_back.result is not None
+    assert rolled_back.result.original_state_restored
     assert cloud_truth.running(acme.seeded) == running
     shown = [instance for instance in acme.infrastructure().instances if instance.state == "running"]
     assert sorted((instance.instance_type, instance.lifecycle) for instance in shown) == running
-    after = acme.fleet(MOVED)
+    after = acme.fleet(MIGRATED)
     assert after["requests_dropped"] == 0
     assert after["engine_args"] == before["engine_args"]
     assert sorted(after["weights"].values()) == sorted(before["weights"].values())
