@@ -1,4 +1,4 @@
-"""Assertions that scenarios share. Each says what was expected, what was found, and of what."""
+"""Assertions that scenarios share. Each failure names the expected and the actual value."""
 
 from collections.abc import Mapping
 
@@ -25,13 +25,13 @@ def assert_cost_reduced(
     assert predicted_savings > 0, f"predicted savings are ${predicted_savings:,.2f}: nothing was predicted"
     assert actual_savings is not None, "the actual savings were not measured"
     assert actual_savings >= REALIZED_SAVINGS * predicted_savings, (
-        f"saved ${actual_savings:,.2f} a month, {actual_savings / predicted_savings:.0%} of the predicted "
-        f"${predicted_savings:,.2f}; at least {REALIZED_SAVINGS:.0%} was due"
+        f"saved ${actual_savings:,.2f} of the predicted ${predicted_savings:,.2f} a month; "
+        f"at least {REALIZED_SAVINGS:.0%} was due"
     )
 
 
 def assert_quality_maintained(result: Result, slo: float) -> None:
-    """Quality's lower confidence bound keeps 95% of the baseline and holds the objective."""
+    """The lower confidence bound of the quality is at least 95% of the baseline, and meets the objective."""
     assert result.quality_before is not None, "no quality baseline was measured"
     assert result.quality_lower_bound is not None, "no lower bound of the quality afterwards was measured"
     needed = max(KEPT_QUALITY * result.quality_before, slo)
@@ -42,19 +42,21 @@ def assert_quality_maintained(result: Result, slo: float) -> None:
 
 
 def assert_optimization_successful(optimization: Optimization) -> Result:
-    """Completed, with every step of its kind done once, in order, and nothing undone; returns the result."""
+    """The optimization is completed, each step of its type ran once, in order, without rollback. Returns the result."""
     error = optimization.result.error if optimization.result else None
     assert optimization.status == "completed", f"{optimization.id} is {optimization.status}: {error}"
     names = tuple(step.name for step in optimization.execution_steps)
     assert names == STEPS[optimization.type], f"steps {names}, expected {STEPS[optimization.type]}"
     for step in optimization.execution_steps:
         assert step.status == "completed", f"step {step.name} is {step.status}: {step.detail}"
-        assert step.completed_at is not None, f"step {step.name} is completed at no time"
-        assert step.attempt == 1, f"step {step.name} took {step.attempt} attempts with nothing in its way"
+        assert step.completed_at is not None, f"step {step.name} has no completion time"
+        assert step.attempt == 1, f"step {step.name} took {step.attempt} attempts"
     for earlier, later in zip(optimization.execution_steps, optimization.execution_steps[1:], strict=False):
         assert earlier.completed_at is not None
-        assert earlier.completed_at <= later.started_at, f"{later.name} began before {earlier.name} was over"
-    assert not optimization.rollback_steps, f"steps were undone: {[step.name for step in optimization.rollback_steps]}"
+        assert earlier.completed_at <= later.started_at, f"{later.name} started before {earlier.name} had completed"
+    assert not optimization.rollback_steps, (
+        f"steps were rolled back: {[step.name for step in optimization.rollback_steps]}"
+    )
     assert optimization.result is not None, f"{optimization.id} is completed without a result"
     assert optimization.result.success, f"{optimization.id} is completed without success: {error}"
     return optimization.result
@@ -63,7 +65,7 @@ def assert_optimization_successful(optimization: Optimization) -> Result:
 def assert_multi_agent_coordination(
     recommendation: Recommendation, proposer: str, verdicts: Mapping[str, bool]
 ) -> None:
-    """The proposer did not judge itself, and exactly these other agents said yes or no, each with a reason."""
+    """Exactly these other agents validated the recommendation, with these verdicts and a reason each."""
     assert recommendation.agent_type == proposer, f"proposed by {recommendation.agent_type}, expected {proposer}"
     given = {validation.agent_type: validation.approved for validation in recommendation.validations}
     assert len(given) == len(recommendation.validations), f"an agent judged twice: {recommendation.validations}"

@@ -13,7 +13,7 @@ from testbed.waiting import stretched
 from tests.helpers.callers import Caller, all_callers, bearer
 from tests.helpers.database import update_one
 
-ODD_IDS = {
+MALFORMED_IDS = {
     "NUL": "%00",
     "NUL within": "cust_%00abc",
     "slashes": "..%2F..%2Fetc",
@@ -55,20 +55,20 @@ def test_request_without_a_valid_token_is_answered_401_on_every_route_that_is_no
                 continue
             tried += 1
             address = path.replace("{", "").replace("}", "")
-            for odd in (
+            for response in (
                 http.request(method, address),
                 http.request(method, address, content=b"{", headers=bearer("not a valid token")),
                 http.request(method, address, headers={"Authorization": "Basic YTpi"}),
             ):
-                assert "Authorization: Bearer" in problem(odd, 401)
-                assert odd.headers["www-authenticate"] == "Bearer"
+                assert "Authorization: Bearer" in problem(response, 401)
+                assert response.headers["www-authenticate"] == "Bearer"
     assert tried > 25, document["paths"].keys()
     for unknown in ("/nothing", "/customers", "/admin/consistency/x"):
         problem(http.get(unknown), 401)
 
 
-@pytest.mark.parametrize("odd", ODD_IDS.values(), ids=ODD_IDS.keys())
-def test_malformed_id_is_answered_404(http: httpx.Client, user: Caller, odd: str) -> None:
+@pytest.mark.parametrize("malformed", MALFORMED_IDS.values(), ids=MALFORMED_IDS.keys())
+def test_malformed_id_is_answered_404(http: httpx.Client, user: Caller, malformed: str) -> None:
     for method, path in (
         ("GET", "/customers/{}"),
         ("GET", "/customers/{}/events"),
@@ -79,7 +79,7 @@ def test_malformed_id_is_answered_404(http: httpx.Client, user: Caller, odd: str
         ("POST", "/recommendations/{}/approve"),
     ):
         body = {"priority": "cost"} if method == "PATCH" else None
-        assert "no such" in problem(http.request(method, path.format(odd), headers=user.headers, json=body), 404)
+        assert "no such" in problem(http.request(method, path.format(malformed), headers=user.headers, json=body), 404)
 
 
 @pytest.mark.parametrize(
@@ -268,15 +268,15 @@ def test_revoked_credential_is_refused(environment: dict[str, Any], http: httpx.
     ],
 )
 def test_unusual_headers_have_no_effect(http: httpx.Client, user: Caller, headers: dict[str, str]) -> None:
-    odd = raw(user.headers | headers)
+    unusual = raw(user.headers | headers)
     mine = f"/customers/{user.ids['customer_id']}"
-    answer = http.get(mine, headers=odd)
+    answer = http.get(mine, headers=unusual)
     assert answer.status_code == 200, answer.text
     assert answer.json()["id"] == user.ids["customer_id"]
     assert answer.headers["x-trace-id"].isalnum()
     assert answer.headers["x-trace-id"].isascii()
     assert len(answer.headers["x-trace-id"]) <= 64
-    problem(http.get(f"{mine}/nothing/", headers=odd), 404)
+    problem(http.get(f"{mine}/nothing/", headers=unusual), 404)
 
 
 def test_idempotency_key_that_is_too_long_is_refused(http: httpx.Client, callers: dict[str, Caller]) -> None:

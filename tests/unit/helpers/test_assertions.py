@@ -45,7 +45,7 @@ def test_cost_reduced_with_too_small_a_reduction_fails(before: float, after: flo
 @pytest.mark.parametrize(
     ("predicted", "actual", "message"),
     [
-        (50.0, 39.99, r"saved \$39.99 a month, 80% of the predicted \$50.00; at least 80% was due"),
+        (50.0, 39.99, r"saved \$39.99 of the predicted \$50.00 a month; at least 80% was due"),
         (50.0, -1.0, "at least 80% was due"),
         (50.0, None, "not measured"),
         (0.0, 0.0, "nothing was predicted"),

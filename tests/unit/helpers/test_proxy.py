@@ -1,4 +1,4 @@
-"""The proxy fails as servers do, and is well again afterwards."""
+"""The proxy fails in each of its ways, and works again afterwards."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ LONG, SHORT = 30.0, 0.25
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    """A proxy before a server that answers each piece with the same piece twice."""
+    """A proxy before a server that answers each chunk with the same chunk twice."""
     with socket.create_server((HOST, 0)) as server:
         threading.Thread(target=_serve, args=(server,), daemon=True).start()
         with proxy_to(server.getsockname()[1], free_port(set())) as started:
@@ -47,7 +47,7 @@ def connect(proxy: Proxy) -> socket.socket:
     return socket.create_connection((HOST, proxy.port), 5)
 
 
-def answered_anew(proxy: Proxy, seconds: float = LONG) -> bytes:
+def ask_on_new_connection(proxy: Proxy, seconds: float = LONG) -> bytes:
     with connect(proxy) as client:
         return ask(client, seconds)
 
@@ -56,18 +56,20 @@ def answered_anew(proxy: Proxy, seconds: float = LONG) -> bytes:
     ("how", "seen"),
     [("refused", ConnectionRefusedError), ("reset", ConnectionError), ("hanging", TimeoutError)],
 )
-def test_nothing_comes_through(proxy: Proxy, how: Failure, seen: type[Exception]) -> None:
+def test_proxy_that_refuses_resets_or_hangs_passes_nothing_until_it_recovers(
+    proxy: Proxy, how: Failure, seen: type[Exception]
+) -> None:
     with connect(proxy) as before:
         assert ask(before) == b"wordword"
         with proxy.failing(how):
             with pytest.raises(TimeoutError if how == "hanging" else ConnectionError):
                 ask(before, SHORT)
             with pytest.raises(seen):
-                answered_anew(proxy, SHORT)
-    assert answered_anew(proxy) == b"wordword"
+                ask_on_new_connection(proxy, SHORT)
+    assert ask_on_new_connection(proxy) == b"wordword"
 
 
-def test_what_hung_arrives_when_it_is_over(proxy: Proxy) -> None:
+def test_proxy_that_hung_delivers_the_data_after_recovery(proxy: Proxy) -> None:
     with connect(proxy) as client:
         with proxy.failing("hanging"), pytest.raises(TimeoutError):
             ask(client, SHORT)
@@ -75,14 +77,14 @@ def test_what_hung_arrives_when_it_is_over(proxy: Proxy) -> None:
         assert client.recv(100) == b"wordword"
 
 
-def test_an_answer_breaks_off_in_the_middle(proxy: Proxy) -> None:
+def test_proxy_that_cuts_ends_a_response_in_the_middle(proxy: Proxy) -> None:
     with proxy.failing("cut"), connect(proxy) as client:
         assert ask(client) == b"word"
         with pytest.raises(ConnectionResetError):
             client.recv(100)
 
 
-def test_every_piece_comes_late(proxy: Proxy) -> None:
+def test_proxy_that_is_slow_delays_the_response(proxy: Proxy) -> None:
     with proxy.failing("slow"), connect(proxy) as client:
         with pytest.raises(TimeoutError):
             ask(client, SHORT)
