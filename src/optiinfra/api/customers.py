@@ -86,12 +86,13 @@ class Slo(Wire):
 
 
 class Replica(Wire):
-    """One engine behind a gateway, and the instance it runs on."""
+    """One engine behind a gateway, and the instance it runs on. `engine_args` are None where a gateway tells none."""
 
     replica_id: str
     instance_id: str
     instance_type: str
     state: Literal["starting", "ready", "draining", "dead"]
+    engine_args: FreeJson | None = None
 
 
 class DiscoveredDeployment(Wire):

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from optiinfra.api.common import Moment, Wire
+from optiinfra.api.common import FreeJson, Moment, Wire
 
 
 class SpotMigrationParameters(Wire):
@@ -17,6 +17,14 @@ class SpotMigrationParameters(Wire):
     spot_price: float
     ondemand_price: float
     interruptions_per_month: float
+
+
+class EngineTuningParameters(Wire):
+    """New engine arguments of a deployment, all of them, under vLLM's own names."""
+
+    deployment: str
+    engine_args: FreeJson
+    source_instance_ids: list[str]
 
 
 class IdleShutdownParameters(Wire):

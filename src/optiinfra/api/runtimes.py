@@ -7,7 +7,9 @@ from pydantic import AfterValidator, Field
 from optiinfra.api.common import Body, FreeJson, Moment, Secret, Text, Wire, storable
 from optiinfra.api.customers import DiscoveredDeployment
 
-CommandKind = Literal["discover", "deploy_replica", "set_weights", "retire_replica", "golden_prompts", "measure"]
+CommandKind = Literal[
+    "discover", "deploy_replica", "set_weights", "restart_replica", "retire_replica", "golden_prompts", "measure"
+]
 
 
 class Connect(Body):
@@ -20,7 +22,7 @@ class Connect(Body):
 
 
 class Connected(Wire):
-    """Answer to it. Later calls carry the token as bearer."""
+    """Answer to `Connect`. Later calls carry the token as bearer token."""
 
     connected: Literal[True] = True
     runtime_id: str
@@ -33,9 +35,9 @@ class InventoryReport(Body):
 
 
 class InventoryAccepted(Wire):
-    """The platform's id of each deployment, by name; telemetry is sent under it.
+    """The platform's id of each deployment by name; telemetry is sent under it.
 
-    `history_wanted` names the deployments of which no telemetry is known yet.
+    `history_wanted` names the deployments without telemetry, whose history the runtime shall send.
     """
 
     deployment_ids: dict[str, str]
@@ -43,7 +45,7 @@ class InventoryAccepted(Wire):
 
 
 class Command(Wire):
-    """One order to a runtime. The same `idempotency_key` is never carried out twice with another effect."""
+    """One command to a runtime. Commands with the same `idempotency_key` take effect once."""
 
     command_id: str
     idempotency_key: str
@@ -52,7 +54,7 @@ class Command(Wire):
 
 
 class CommandResult(Body):
-    """How an order ended: `output` by kind, `error` when it could not be carried out."""
+    """The result of a command: `output` depends on its kind, `error` says why it failed."""
 
     ok: bool
     output: FreeJson = Field(default_factory=dict)
@@ -60,11 +62,11 @@ class CommandResult(Body):
 
 
 class Discover(Wire):
-    """Report the inventory anew, before answering. Output: `{}`."""
+    """Report the inventory again before acknowledging. Output: `{}`."""
 
 
 class DeployReplica(Wire):
-    """Start an engine on an instance, with no traffic yet; done when it is ready. Output: `{replica_id}`."""
+    """Start an engine on an instance with weight 0, and wait until it is ready. Output: `{replica_id}`."""
 
     deployment: str
     instance_id: str
@@ -72,23 +74,34 @@ class DeployReplica(Wire):
 
 
 class SetWeights(Wire):
-    """Spread a deployment's traffic; weights sum to 1. Output: `{}`."""
+    """Set the weights of a deployment's replicas; they sum to 1. Output: `{}`."""
 
     deployment: str
     weights: dict[str, float]
 
 
+class RestartReplica(Wire):
+    """Restart an engine with other arguments once it is drained, and wait until it is ready; its weight must be 0.
+
+    An engine that has the arguments already is not restarted. Output: `{}`.
+    """
+
+    deployment: str
+    replica_id: str
+    engine_args: dict[str, Any]
+
+
 class RetireReplica(Wire):
-    """Take an engine out once it is drained; its weight must be 0. Output: `{}`, also when it is gone already."""
+    """Remove an engine once it is drained; its weight must be 0. Output: `{}`, also if it does not exist."""
 
     deployment: str
     replica_id: str
 
 
 class GoldenPrompts(Wire):
-    """Ask `count` golden prompts from the `offset`-th on, spread over the replicas.
+    """Put `count` golden prompts from the `offset`-th on to the replicas in turn.
 
-    The set is walked round and round; each round uses another sampling seed. Output: `{answers: [GoldenAnswer]}`.
+    After the last prompt the first follows, with another sampling seed. Output: `{answers: [GoldenAnswer]}`.
     """
 
     deployment: str
@@ -98,7 +111,7 @@ class GoldenPrompts(Wire):
 
 
 class GoldenAnswer(Wire):
-    """What a replica answered to one golden prompt."""
+    """A replica's answer to one golden prompt."""
 
     prompt_id: str
     turns: int
@@ -107,13 +120,13 @@ class GoldenAnswer(Wire):
 
 
 class Measure(Wire):
-    """Scrape a deployment now and send what was seen, before answering. Output: `MeasureOutput`."""
+    """Scrape a deployment and send its telemetry before acknowledging. Output: `MeasureOutput`."""
 
     deployment: str
 
 
 class MeasureOutput(Wire):
-    """The gateway's counters since the deployment was created, at the runtime's own time of the scrape."""
+    """The gateway's counters since the deployment was created, and the runtime's time of the scrape."""
 
     measured_at: Moment
     requests_served: int

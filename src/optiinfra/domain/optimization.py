@@ -36,12 +36,37 @@ STEPS: Mapping[str, tuple[str, ...]] = {
         "full_migration",
         "terminate_ondemand",
     ),
+    "engine_tuning": (
+        "snapshot_configuration",
+        "deploy_canary",
+        "validate_canary",
+        "scale_to_50_percent",
+        "validate_50_percent",
+        "full_rollout",
+        "retire_previous",
+    ),
     "idle_shutdown": ("snapshot_inventory", "stop_instances", "verify_unaffected", "terminate_instances"),
 }
 """Names of the steps that each type executes, in order: the public list."""
 
+TARGETS, CANARY, RESTORED = "targets", "canary", "restored"
+"""Purposes for which an optimization makes instances: to move to, to try on, in place of originals that are gone."""
+
+_UNWANTED_AFTER: Mapping[str, frozenset[str]] = {
+    TARGETS: frozenset({OptimizationStatus.ROLLED_BACK}),
+    CANARY: frozenset({OptimizationStatus.ROLLED_BACK, OptimizationStatus.COMPLETED}),
+}
+
 CANARY_SHARE = 0.2
 """Share of a deployment's traffic that a canary carries."""
+
+
+def is_left_over(purpose: str, status: str) -> bool:
+    """Whether an instance made for that purpose should be gone, now that its optimization has ended with that status.
+
+    A failed optimization leaves what it made: it says so itself.
+    """
+    return status in _UNWANTED_AFTER.get(purpose, frozenset())
 
 
 _ROLLBACK_PREFIX = "undo_"

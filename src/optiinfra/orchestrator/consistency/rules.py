@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from optiinfra.api.consistency import Dangling
 from optiinfra.clouds.protocol import CUSTOMER_TAG, STEP_TAG, CloudInstance
-from optiinfra.domain.optimization import FINAL
+from optiinfra.domain.optimization import FINAL, is_left_over
 
 UNREACHABLE = "unreachable"
 """Kind under which a store or cloud account that cannot be asked is reported."""
@@ -135,7 +135,7 @@ def left_in_cloud(view: CloudView, known: Known) -> list[Dangling]:
                 continue
             optimization, _, what = tags[STEP_TAG].partition(":")
             state = known.optimizations.get(optimization)
-            if state is None or (state == "rolled_back" and what == "targets"):
+            if state is None or is_left_over(what, state):
                 lacking = f"optimization {optimization}" + (f", which is {state}" if state else "")
                 found.append(Dangling(store="cloud", kind=kind, id=name, refers_to=lacking))
     return found

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from optiinfra.api.customers import Deployment, Instance
 from optiinfra.api.recommendations import Result
 from optiinfra.clouds.protocol import CloudInstance
-from optiinfra.domain.optimization import CANARY_SHARE, shifted_weights
+from optiinfra.domain.optimization import CANARY_SHARE, RESTORED, TARGETS, shifted_weights
 from optiinfra.domain.recommendation import Lifecycle
 from optiinfra.orchestrator.optimizations.context import Detail, StepError
 from optiinfra.orchestrator.optimizations.rollout import snapshot
@@ -190,11 +190,11 @@ async def _original_instances(context: RolloutContext) -> Collection[str]:
 
 
 def _targets_key(context: RolloutContext) -> str:
-    return context.key("targets")
+    return context.key(TARGETS)
 
 
 def _restored_key(context: RolloutContext) -> str:
-    return context.key("restored")
+    return context.key(RESTORED)
 
 
 def _tags(context: RolloutContext) -> dict[str, str]:

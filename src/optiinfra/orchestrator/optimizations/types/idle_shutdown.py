@@ -15,6 +15,7 @@ from optiinfra.api.parameters import IdleShutdownParameters
 from optiinfra.api.recommendations import Result
 from optiinfra.clouds.protocol import LaunchSettings
 from optiinfra.domain.latency import quantile
+from optiinfra.domain.optimization import RESTORED
 from optiinfra.domain.savings import reduction_percent, total
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.inventory import service as inventory
@@ -240,7 +241,7 @@ def _serving(deployment: Deployment) -> list[str]:
 
 
 def _restored_key(context: IdleContext, instance_id: str) -> str:
-    return context.key(f"restored:{instance_id}")
+    return context.key(f"{RESTORED}:{instance_id}")
 
 
 IDLE_SHUTDOWN = OptimizationType(

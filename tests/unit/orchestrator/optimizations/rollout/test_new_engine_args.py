@@ -1,0 +1,179 @@
+"""A rollout of new engine arguments on a fleet in memory: forward, backward, and at every point between."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from optiinfra.api.common import Wire
+from optiinfra.api.customers import Infrastructure, Replica
+from optiinfra.api.parameters import EngineTuningParameters
+from optiinfra.api.runtimes import CommandKind, DeployReplica, RestartReplica, RetireReplica, SetWeights
+from optiinfra.orchestrator.optimizations.context import Detail, StepContext, StepError
+from optiinfra.orchestrator.optimizations.rollout import new_engine_args
+from optiinfra.orchestrator.optimizations.rollout.snapshot import DeploymentSnapshot
+from optiinfra.orchestrator.optimizations.types.engine_tuning import ENGINE_TUNING
+from tests.unit.orchestrator.optimizations.fakes import FakeCloud, deployment, draft, error_of, instance, platform
+
+OLD_ARGS, NEW_ARGS = {"max_num_seqs": 256}, {"max_num_seqs": 512}
+CANARY_KEY = "opt_1:canary"
+
+
+class Account(FakeCloud):
+    """Makes the canary's instance, and ends it."""
+
+    async def ensure_instances(self, key: str, *wanted: Any) -> list[str]:
+        return self.made.setdefault(key, ["i-canary"])
+
+
+class Fleet:
+    """A `Runtime` over replicas that it deploys, restarts and retires; a replica with traffic must be left alone."""
+
+    def __init__(self, replicas: int) -> None:
+        self.engines = {f"old-{n}": (f"i-{n}", OLD_ARGS) for n in range(1, replicas + 1)}
+        self.weights = {name: 1 / replicas for name in self.engines}
+        self.restarted: list[tuple[str, Any]] = []
+
+    async def execute(self, key: str, kind: CommandKind, payload: Wire) -> dict[str, Any]:
+        if isinstance(payload, SetWeights):
+            assert sum(payload.weights.values()) == pytest.approx(1.0)
+            assert payload.weights.keys() <= self.engines.keys(), "traffic for a replica that does not exist"
+            self.weights = payload.weights
+        elif isinstance(payload, DeployReplica):
+            self.engines["canary"] = (payload.instance_id, payload.engine_args or {})
+            return {"replica_id": "canary"}
+        elif isinstance(payload, RestartReplica):
+            assert self.weights.get(payload.replica_id, 0) == 0, f"{payload.replica_id} restarts under traffic"
+            self.engines[payload.replica_id] = (self.engines[payload.replica_id][0], payload.engine_args)
+            self.restarted.append((payload.replica_id, payload.engine_args))
+        elif isinstance(payload, RetireReplica):
+            assert self.weights.get(payload.replica_id, 0) == 0, f"{payload.replica_id} is retired under traffic"
+            self.engines.pop(payload.replica_id, None)
+        return {}
+
+    async def discover(self, key: str) -> Infrastructure:
+        return Infrastructure(status="discovered", instances=[], vllm_deployments=[self.describe()])
+
+    def describe(self) -> Any:
+        engines = [
+            Replica(
+                replica_id=name, instance_id=on, instance_type="p4de.24xlarge", state="ready", engine_args=dict(args)
+            )
+            for name, (on, args) in self.engines.items()
+        ]
+        return deployment(*engines, weights=dict(self.weights)).model_copy(update={"engine_args": OLD_ARGS})
+
+    @property
+    def new_share(self) -> float:
+        """Share of the traffic on replicas with the new arguments."""
+        return sum(weight for name, weight in self.weights.items() if self.engines[name][1] == NEW_ARGS)
+
+
+def context_of(fleet: Fleet, cloud: FakeCloud) -> StepContext[EngineTuningParameters, DeploymentSnapshot]:
+    instances = [instance(on) for on, _ in fleet.engines.values()]
+    parameters = EngineTuningParameters(
+        deployment="prod", engine_args=NEW_ARGS, source_instance_ids=[one.instance_id for one in instances]
+    )
+    return StepContext(
+        platform=platform(),
+        optimization_id="opt_1",
+        recommendation_id="rec_1",
+        customer_id="cust_1",
+        step="full_rollout",
+        draft=draft("engine_tuning", parameters, "dep_1"),
+        validations=[],
+        parameters=parameters,
+        cloud=cloud,
+        runtime=fleet,
+        snapshot=DeploymentSnapshot(
+            cost=40_000.0,
+            deployment=fleet.describe(),
+            instances=instances,
+            requests_dropped=0,
+            baseline_answers=[],
+        ),
+        details={},
+    )
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """The replicas that each judgement was about."""
+    seen: list[Sequence[str]] = []
+
+    async def judge(_context: Any, replica_ids: Sequence[str]) -> Detail:
+        seen.append(sorted(replica_ids))
+        return {}
+
+    monkeypatch.setattr(new_engine_args, "judge", judge)
+    return seen
+
+
+async def roll_out(context: StepContext[Any, Any], fleet: Fleet, steps: int) -> list[float]:
+    """Execute so many steps; the share of the traffic on the new arguments after each."""
+    shares = []
+    for step in ENGINE_TUNING.steps[:steps]:
+        await step.execute(context)
+        shares.append(round(fleet.new_share, 6))
+    return shares
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4])
+def test_rollout_of_all_steps_leaves_originals_with_new_arguments_and_their_weights(
+    replicas: int, judged: list[Sequence[str]]
+) -> None:
+    fleet, cloud = Fleet(replicas), Account()
+    context = context_of(fleet, cloud)
+    originals = sorted(fleet.engines)
+
+    shares = asyncio.run(roll_out(context, fleet, 7))
+
+    assert shares == [0.0, 0.2, 0.2, 0.5, 0.5, 1.0, 1.0]
+    assert {name: args for name, (_, args) in fleet.engines.items()} == dict.fromkeys(originals, NEW_ARGS)
+    assert fleet.weights == dict.fromkeys(originals, 1 / replicas)
+    assert sorted(name for name, _ in fleet.restarted) == originals
+    assert cloud.made == {}
+    half = originals[: replicas // 2]
+    assert judged == [["canary"], sorted(["canary", *half]), sorted(["canary", *originals])]
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_rollback_after_any_step_restores_arguments_weights_and_instances(
+    replicas: int, steps: int, judged: list[Sequence[str]]
+) -> None:
+    fleet, cloud = Fleet(replicas), Account()
+    context = context_of(fleet, cloud)
+
+    async def there_and_back() -> bool:
+        await roll_out(context, fleet, steps)
+        assert steps == 1 or not await ENGINE_TUNING.is_restored(context)
+        for step in reversed(ENGINE_TUNING.steps[:steps]):
+            await step.rollback(context)
+        return await ENGINE_TUNING.is_restored(context)
+
+    assert asyncio.run(there_and_back())
+    assert {args["max_num_seqs"] for _, args in fleet.engines.values()} == {256}
+    assert fleet.new_share == 0.0
+    assert cloud.made == {}
+
+
+def test_step_repeated_after_a_crash_restarts_nothing_twice(judged: list[Sequence[str]]) -> None:
+    fleet, cloud = Fleet(4), Account()
+    context = context_of(fleet, cloud)
+
+    async def twice() -> None:
+        await roll_out(context, fleet, 4)
+        await ENGINE_TUNING.step("scale_to_50_percent").execute(context)
+
+    asyncio.run(twice())
+    assert fleet.restarted == [("old-1", NEW_ARGS), ("old-2", NEW_ARGS)]
+
+
+def test_restart_of_the_only_replica_fails() -> None:
+    fleet = Fleet(1)
+    seen = asyncio.run(error_of(ENGINE_TUNING.step("full_rollout").execute(context_of(fleet, Account()))))
+    assert isinstance(seen, StepError)
+    assert str(seen) == "old-1 is the only replica of prod: a restart would leave none to answer"
+    assert fleet.restarted == []
