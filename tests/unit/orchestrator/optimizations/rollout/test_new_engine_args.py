@@ -32,7 +32,7 @@ class Fleet:
 
     def __init__(self, replicas: int) -> None:
         self.engines = {f"old-{n}": (f"i-{n}", OLD_ARGS) for n in range(1, replicas + 1)}
-        self.weights = {name: 1 / replicas for name in self.engines}
+        self.weights = dict.fromkeys(self.engines, 1 / replicas)
         self.restarted: list[tuple[str, Any]] = []
 
     async def execute(self, key: str, kind: CommandKind, payload: Wire) -> dict[str, Any]:
