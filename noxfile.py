@@ -3,7 +3,13 @@
 # ///
 """Test sessions, each in its own virtualenv. Positional arguments are passed to pytest."""
 
+import atexit
+import contextlib
+import fcntl
+import functools
 import os
+import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +28,27 @@ SYSTEM_FOLDERS = ("tests/e2e", "tests/integration", "tests/performance", "tests/
 SYSTEM_TESTS = 43
 
 
+@functools.cache
+def held_session() -> Path:
+    """The folder of a session whose lock this process holds until it ends (`testbed.sessions`, not importable here).
+
+    If nox is killed, `invoke clean` removes whatever names the session.
+    """
+    folder = ROOT / ".testenv" / f"{os.getpid()}-{secrets.token_hex(4)}.session"
+    lock = folder / "lock"
+    while not lock.exists():  # it may be removed before it is locked, as if its session had ended
+        with contextlib.suppress(FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def install(session: nox.Session, extra: str) -> None:
     """Install the project with one of its extras at the pinned versions."""
     # Empty means unset: processes start much faster with bytecode.
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
-    # Names the owner of everything that the session starts. If nox is killed, `invoke clean` removes it.
-    session.env["OPTIINFRA_OWNER"] = f"{os.getpid()}:{ROOT}"
+    session.env["OPTIINFRA_SESSION"] = str(held_session())
     session.install("-e", f".[{extra}]", "-c", "constraints.txt")
 
 

@@ -19,9 +19,9 @@ from testbed import (
     evidence,
     guard,
     health,
-    leftovers,
     logs,
     optional_positional,
+    orphans,
     paths,
     prerequisites,
     startup,
@@ -59,9 +59,9 @@ def existing(name: str) -> Environment:
 
 
 def started(name: str, settings: Settings) -> Environment:
-    """Start an environment with progress on the terminal, after removing what dead sessions left behind."""
+    """Start an environment with progress on the terminal, after removing what killed sessions left behind."""
     out = console()
-    leftovers.clear(out.print)
+    orphans.remove_all(out.print)
     began = time.monotonic()
     out.print(f"Starting environment [bold]{name}[/] ({settings.backend})")
     made = startup.start(name, settings, out.print, healthy=lambda row: progress(out, row, time.monotonic() - began))
@@ -184,11 +184,11 @@ def show_logs(_context: Context, service: str, name: str = DEFAULT_NAME, follow:
 
 @task(help={"name": NAME_HELP, "reports": "also remove reports/, htmlcov/, screenshots/ and test-results.xml"})
 def clean(_context: Context, name: str = DEFAULT_NAME, reports: bool = False) -> None:
-    """Remove the environment with all its data, and the environments of killed sessions."""
+    """Remove the environment with all its data, and everything that killed sessions left behind."""
     out = console()
     with user_errors():
         startup.clean(name, out.print)
-        leftovers.clear(out.print)
+        orphans.remove_all(out.print)
     out.print(f"environment {name!r} is gone")
     if reports:
         evidence.remove_reports(paths.ROOT)

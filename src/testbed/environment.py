@@ -12,15 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from testbed import guard, owners, paths
+from testbed import guard, paths, sessions
 from testbed.engines.settings import write_private
 from testbed.fingerprint import fingerprint, version
-from testbed.owners import Owner
 from testbed.parts import HOST, PARTS, Part, variable_name
 
 DEFAULT_NAME = "e2e"
 BACKENDS = ("embedded",)
-# Below the range that the kernel hands out to outgoing connections, so that none of those takes a port before we do.
+# Below the range of ephemeral ports, so that no outgoing connection takes a port before we do.
 FREE_PORTS = range(20000, 32000)
 STORE_SECRETS = (
     "postgresql_password",
@@ -34,15 +33,15 @@ SECRETS = (*STORE_SECRETS, "admin_token", "enrolment_secret", "token_signing_key
 # What children inherit of the caller's environment; nothing else, so that no credential of the caller reaches them.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 INHERITED_PREFIXES = ("PYTHON", "COVERAGE_")
-# A dozen processes that each compile what they import would take three times as long to start.
+# Without bytecode, each process would compile what it imports, and a start would take three times as long.
 NOT_INHERITED = ("PYTHONDONTWRITEBYTECODE",)
-# Behaviour that the caller may tune; addresses and secrets are always the environment's own.
+# Settings that the caller may change; addresses and secrets are always the environment's own.
 TUNABLE = ("OPTIINFRA_TIMEOUT_FACTOR", "OPTIINFRA_TRUSTED_PROXIES", "OPTIINFRA_LOG_LEVEL")
 TUNABLE_PREFIXES = ("OPTIINFRA_RATE_LIMIT",)
 
 
 class SetupError(Exception):
-    """The environment cannot be set up as asked."""
+    """The environment cannot be set up as requested."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Settings:
 
     @classmethod
     def chosen(cls, backend: str | None, *, coverage: bool, fleet_speed: float | None) -> "Settings":
-        """From the command line, else the environment's variables, else the defaults."""
+        """From the command line, else from environment variables, else the defaults."""
         taken = backend or os.environ.get("OPTIINFRA_BACKEND") or cls.backend
         if taken == "compose":
             raise SetupError("the compose backend comes with a later release: use --backend embedded")
@@ -67,15 +66,15 @@ class Settings:
         return cls(taken, coverage, speed, ttl)
 
     def fingerprint(self) -> str:
-        """What an environment started with these settings now would be made of."""
+        """The fingerprint of an environment that is started now with these settings."""
         return fingerprint(backend=self.backend, coverage=self.coverage, fleet_speed=self.fleet_speed)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything that is known about an environment; ``document`` is its public form.
+    """The description of an environment; ``document`` is its JSON form.
 
-    ``owner`` is the session that started it for itself, None when a person did.
+    ``session`` is the folder of the session that it was started for, None when a person started it.
     """
 
     name: str
@@ -86,13 +85,13 @@ class Environment:
     ports: Mapping[str, int]
     credentials: Mapping[str, str]
     supervisor_socket: str
-    owner: Owner | None
+    session: Path | None
     over: str | None = None
-    """The environment whose stores, clouds and sandbox this one uses; None for one that has its own."""
+    """The host of a private platform, whose engines, clouds and sandbox it uses; None for other environments."""
     namespace: str = "optiinfra"
-    """What its databases, keys and collections are called, or begin with."""
+    """The name, or the prefix, of its databases, keys and collections."""
     changed: Mapping[str, str] = field(default_factory=dict)
-    """Settings of its services that are not the usual ones, by variable without the prefix."""
+    """Settings of its services that differ from the defaults, by variable without the prefix."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -114,16 +113,16 @@ class Environment:
         return f"http://{HOST}:{self.ports[name]}"
 
     def urls(self) -> dict[str, str]:
-        """Every part's address; the stores' with what a client needs to connect."""
-        words = self.credentials
+        """Every part's address; of PostgreSQL and Redis the connection string."""
+        credentials = self.credentials
         postgresql = f"{HOST}:{self.ports['postgresql']}/{self.namespace}"
         return {name: self.url(name) for name in self.ports} | {
-            "postgresql": f"postgresql+psycopg://optiinfra:{words['postgresql_password']}@{postgresql}",
-            "redis": f"redis://:{words['redis_password']}@{HOST}:{self.ports['redis']}/0",
+            "postgresql": f"postgresql+psycopg://optiinfra:{credentials['postgresql_password']}@{postgresql}",
+            "redis": f"redis://:{credentials['redis_password']}@{HOST}:{self.ports['redis']}/0",
         }
 
     def document(self) -> dict[str, Any]:
-        """What ``invoke status --json`` prints and what tests and provisioning read. It holds secrets."""
+        """The output of ``invoke status --json``. It contains secrets."""
         return {
             "name": self.name,
             "env_id": self.env_id,
@@ -137,7 +136,7 @@ class Environment:
             "namespace": self.namespace,
             "collection": self.collection,
             "changed": dict(self.changed),
-            "owner": dataclasses.asdict(self.owner) if self.owner else None,
+            "session": str(self.session) if self.session else None,
             "ports": dict(self.ports),
             "urls": self.urls(),
             "credentials": {"clickhouse_user": "optiinfra", **self.credentials},
@@ -145,7 +144,7 @@ class Environment:
 
     def variables(self, part: Part) -> dict[str, str]:
         """The ``OPTIINFRA_*`` variables of a part's process."""
-        words, urls = self.credentials, self.urls()
+        credentials, urls = self.credentials, self.urls()
         common = {
             "ENV_ID": self.env_id,
             "VERSION": self.version,
@@ -163,14 +162,14 @@ class Environment:
         groups: dict[str, dict[str, str]] = {
             "CLICKHOUSE_WRITER": {
                 "CLICKHOUSE_USER": "optiinfra",
-                "CLICKHOUSE_PASSWORD": words["clickhouse_password"],
+                "CLICKHOUSE_PASSWORD": credentials["clickhouse_password"],
             },
             "CLICKHOUSE_READER": {
                 "CLICKHOUSE_USER": "optiinfra_reader",
-                "CLICKHOUSE_PASSWORD": words["clickhouse_reader_password"],
+                "CLICKHOUSE_PASSWORD": credentials["clickhouse_reader_password"],
             },
-            "QDRANT_WRITER": {"QDRANT_API_KEY": words["qdrant_api_key"]},
-            "QDRANT_READER": {"QDRANT_API_KEY": words["qdrant_read_only_api_key"]},
+            "QDRANT_WRITER": {"QDRANT_API_KEY": credentials["qdrant_api_key"]},
+            "QDRANT_READER": {"QDRANT_API_KEY": credentials["qdrant_read_only_api_key"]},
             "POSTGRESQL_URL": {"POSTGRESQL_URL": urls["postgresql"]},
             "REDIS_URL": {"REDIS_URL": urls["redis"], "REDIS_PREFIX": self.namespace},
             "AWS_ENDPOINT_URL": {"AWS_ENDPOINT_URL": urls["cloud-front"]},
@@ -181,7 +180,7 @@ class Environment:
             "IDLE_OBSERVATION_SECONDS": {"IDLE_OBSERVATION_SECONDS": "2"},
         }
         for name in part.variables:
-            common |= groups[name] if name in groups else {name: words[name.lower()]}
+            common |= groups[name] if name in groups else {name: credentials[name.lower()]}
         return {f"OPTIINFRA_{name}": value for name, value in {**common, **self.changed}.items()}
 
     def save(self) -> None:
@@ -194,9 +193,9 @@ class Environment:
 
 
 def env_id(name: str) -> str:
-    """The mark that every process of the environment carries.
+    """``OPTIINFRA_ENV_ID`` of every process of the environment.
 
-    It depends on the checkout and the name alone, so that strays are found whatever files were deleted.
+    It depends on the checkout and the name only, so that orphaned processes are found whatever files were deleted.
     """
     return f"{name}-{paths.digest(name)}"
 
@@ -207,9 +206,9 @@ def description(name: str) -> Path:
 
 
 def load(name: str) -> Environment | None:
-    """The environment as last started, or None when there is no trace of it.
+    """The environment as last started, or None when it is not described.
 
-    Refused when an address of its description, which other programs read too, is not on loopback.
+    Refused if an address in its description is not on loopback. SetupError if the description cannot be read.
     """
     found = _read(name)
     if found is None:
@@ -222,7 +221,7 @@ def load(name: str) -> Environment | None:
 
 
 def read(name: str) -> Environment | None:
-    """The environment as described, unchecked: for those who only stop it, remove it, or note what it was."""
+    """The environment as described, with unchecked addresses: only for stopping, removing and recording it."""
     found = _read(name)
     return found[0] if found is not None else None
 
@@ -232,7 +231,7 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
     try:
         document = json.loads(file.read_text())
         settings = {field.name: document[field.name] for field in dataclasses.fields(Settings)}
-        owner = document["owner"]
+        session = document["session"]
         environment = Environment(
             name=document["name"],
             env_id=document["env_id"],
@@ -245,7 +244,7 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
             over=document["over"],
             namespace=document["namespace"],
             changed=document["changed"],
-            owner=Owner(**owner) if owner else None,
+            session=Path(session) if session else None,
         )
         return environment, {part: str(url) for part, url in document["urls"].items()}
     except FileNotFoundError:
@@ -257,10 +256,10 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
 
 
 def create(name: str, settings: Settings, previous: Environment | None, supervisor_socket: str) -> Environment:
-    """A new description: the previous one's secrets, so that kept data stays readable, and ports chosen now.
+    """A new description, with the secrets of the previous one, so that kept data stays readable, and new ports.
 
-    A platform over another environment stays as it was described, its ports and settings too. ValueError when the
-    session that this was to be for has ended.
+    The previous description of a private platform is kept, with its ports and settings. ValueError when the session of
+    this process has ended.
     """
     if previous is not None and previous.over is not None:
         return replace(previous, version=version(), supervisor_socket=supervisor_socket)
@@ -274,7 +273,7 @@ def create(name: str, settings: Settings, previous: Environment | None, supervis
         ports=choose_ports(name),
         credentials={key: kept.get(key) or secrets.token_hex(24) for key in SECRETS},
         supervisor_socket=supervisor_socket,
-        owner=owners.given(),
+        session=sessions.current(),
     )
 
 
@@ -300,22 +299,19 @@ def choose_ports(name: str) -> dict[str, int]:
 
 
 def free_port(taken: set[int]) -> int:
-    """A port of the range that nothing listens on now, and that no environment of this checkout has."""
-    unwanted = taken | promised_ports()
+    """A port in FREE_PORTS that nothing listens on and no environment of this checkout is described with."""
+    excluded = taken | reserved_ports()
     for port in random.sample(FREE_PORTS, k=200):
-        if port not in unwanted and is_free(port):
+        if port not in excluded and is_free(port):
             return port
     raise SetupError(f"no free port found from {FREE_PORTS.start} to {FREE_PORTS.stop}")
 
 
-def promised_ports() -> set[int]:
-    """The ports that environments of this checkout are described with: those about to start do not listen yet.
-
-    What cannot be read promises none.
-    """
+def reserved_ports() -> set[int]:
+    """The ports in the descriptions of this checkout's environments, whose parts may not listen yet."""
     found: set[int] = set()
     for file in paths.environments_dir().glob("*/environment.json"):
-        with contextlib.suppress(SetupError, ValueError):  # a folder of ours with a name that is none
+        with contextlib.suppress(SetupError, ValueError):  # unreadable, or a folder that is no environment
             if (described := read(file.parent.name)) is not None:
                 found.update(described.ports.values())
     return found
@@ -333,7 +329,7 @@ def is_free(port: int) -> bool:
 
 
 def scrubbed(source: Mapping[str, str]) -> dict[str, str]:
-    """The part of the caller's environment that children may see."""
+    """The environment variables of the caller that children may see."""
     kept = {
         key: value
         for key, value in source.items()

@@ -1,4 +1,7 @@
-"""One start, stop or removal of an environment at a time: by a lock that ends with the process that holds it."""
+"""Exclusive locks on files. The kernel releases them when the process that holds them ends, however it ends.
+
+A lock is not inherited: Python opens files close-on-exec, so a child that outlives its parent does not keep the lock.
+"""
 
 import contextlib
 import fcntl
@@ -8,61 +11,78 @@ from pathlib import Path
 from typing import TextIO
 
 from testbed import paths, processes
-from testbed.environment import SetupError
 from testbed.waiting import WaitTimeoutError, wait_until
 
-# A start may take its 120 seconds, and has then to stop what it started.
+# A start may take its 120 seconds, and then has to stop what it started.
 LOCK_SECONDS = 150.0
 
 
-class BusyError(SetupError):
-    """Somebody else is at work on the environment, and did not end in time; the message names the process."""
+class BusyError(WaitTimeoutError):
+    """Another process starts, stops or removes the environment, and did not end in time; the message names it."""
 
 
-@contextlib.contextmanager
-def locked(name: str, say: Callable[[str], None] = print, *, deadline: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the environment's lock; ``say`` hears whom we wait for. BusyError after ``deadline`` seconds (stretched)."""
-    path = paths.lock_file(name)
-    said = False
+def try_lock(path: Path) -> TextIO | None:
+    """The file, created if missing and locked until it is closed; None while another process holds the lock.
 
-    def taken() -> TextIO | None:
-        nonlocal said
-        file = _taken(path)
-        if file is None and deadline and not said:
-            say(f"waiting for {holder(path)}, which is at work on environment {name!r}")
-            said = True
-        return file
-
-    try:
-        # Whoever removes the last environment removes the folder.
-        file = wait_until(taken, f"the lock of {name!r}", deadline, transient=(FileNotFoundError,))
-    except WaitTimeoutError as error:
-        raise BusyError(
-            f"environment {name!r} is being started, stopped or removed by {holder(path)}: try again when it has ended"
-        ) from error
-    assert file is not None
-    with file:
-        yield
-
-
-def _taken(path: Path) -> TextIO | None:
-    """The lock file, locked and naming this process; None while it is somebody else's."""
-    path.parent.mkdir(exist_ok=True)
+    FileNotFoundError when another process removes the folder or the file at the same moment: try again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+")
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Who held it before us may have removed it: then it locks out nobody.
+        # The previous holder may have removed the file after we opened it: then our lock excludes nobody.
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
             return file
     file.close()
     return None
 
 
-def holder(path: Path) -> str:
-    """The process that holds, or last held, a lock."""
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock. Nobody holds the lock of a file that does not exist."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that check at once do not mistake each other
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+@contextlib.contextmanager
+def locked(name: str, say: Callable[[str], None] = print, *, deadline: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold an environment's lock, so that one process at a time starts, stops or removes the environment.
+
+    ``say`` is told which process holds the lock if we have to wait. BusyError after ``deadline`` seconds (stretched).
+    """
+    path = paths.lock_file(name)
+    announced = False
+
+    def acquire() -> TextIO | None:
+        nonlocal announced
+        file = try_lock(path)
+        if file is None and deadline and not announced:
+            say(f"waiting for {_describe_holder(path)}, which is starting, stopping or removing environment {name!r}")
+            announced = True
+        return file
+
+    try:
+        file = wait_until(acquire, f"the lock of {name!r}", deadline, transient=(FileNotFoundError,))
+    except WaitTimeoutError as error:
+        raise BusyError(
+            f"environment {name!r} is being started, stopped or removed by {_describe_holder(path)}: "
+            "try again when it has ended"
+        ) from error
+    assert file is not None
+    with file:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _describe_holder(path: Path) -> str:
+    """The process that holds, or last held, an environment's lock."""
     with contextlib.suppress(OSError, ValueError):
-        return processes.in_words(int(path.read_text()))
+        return processes.describe(int(path.read_text()))
     return "another process"

@@ -28,11 +28,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from testbed import leftovers, paths
+from testbed import orphans, paths
 from testbed.console import console
 from testbed.fingerprint import version
 from testbed.waiting import stretched
-from testbed.worktrees import GitError, folder_for, git, variables, worktree
+from testbed.worktrees import GitError, git, temporary_folder, variables, worktree
 
 TABLE = Path("tests/mutants.toml")
 """The table of mutants, relative to the repository root."""
@@ -182,7 +182,7 @@ async def try_all(mutants: Sequence[Mutant], report: Callable[[Result], None], r
     """Try mutants on the commit checked out in `root`, `CONCURRENCY` at a time; `report` gets each result at once."""
     commit = git(root, "rev-parse", "HEAD")
     semaphore = asyncio.Semaphore(CONCURRENCY)
-    with folder_for(root) as folder:
+    with temporary_folder() as folder:
 
         async def attempt(mutant: Mutant) -> Result:
             async with semaphore:
@@ -308,7 +308,7 @@ def main() -> int:
         return 0
     if version().endswith("+dirty"):
         out.print("[yellow]uncommitted changes are ignored: mutants are made from the commit[/]")
-    leftovers.clear(out.print)
+    orphans.remove_all(out.print)
     try:
         results = _run_with_table(mutants)
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from testbed import guard, owners, paths, waiting
+from testbed import guard, paths, sessions, waiting
 from testbed.scenario import Scenario
 
 # Timeouts of the contract: minutes for each scenario, seconds for the other kinds.
@@ -35,12 +35,14 @@ _used = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register markers, and hand the name and owner of the run's own environment down to child processes."""
+    """Register markers, begin a session, and name the run's own environment."""
     config.addinivalue_line("markers", "phases(*names, title=None): the phases of a scenario, in order")
     config.addinivalue_line("markers", "slow: takes more than 5 seconds; `nox -s fast` leaves it out")
     if not hasattr(config, "workerinput"):
         os.environ[OWN] = f"pytest-{os.getpid()}"
-        os.environ[owners.VARIABLE] = owners.mark(os.getpid())
+    session = contextlib.ExitStack()
+    session.enter_context(sessions.hold())
+    config.add_cleanup(session.close)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,7 +1,7 @@
-"""A platform of one's own, to break: services, agents and runtime over the engines, cloud and fleet of an environment.
+"""A private platform for fault injection: own services, agents and runtime on another environment's engines and cloud.
 
-It shares servers with that environment and nothing in them: databases, keys and the collection are its own, by its
-namespace, and go with it when those servers run.
+It shares the servers of that environment (its host), but no data: its databases, keys and collection have a namespace
+of their own, and are removed with it if the host is running.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,27 +18,27 @@ from testbed.supervision import Supervisor
 from testbed.waiting import stretched
 
 if TYPE_CHECKING:
-    import psycopg  # loaded where it is used: most of the testbed does without
+    import psycopg  # imported where it is used, because most of the testbed does not need it
 
 CALL_SECONDS = 10.0
 NOT_STARTED = ""
-"""In place of a supervisor's socket, until there is one."""
+"""The supervisor's socket until there is one."""
 
 
 def describe(
     name: str, over: Environment, through: Mapping[str, int] | None = None, changed: Mapping[str, str] | None = None
 ) -> Environment:
-    """A platform over that environment; saved and started by its name, it stays private however often it is started.
+    """The description of a private platform on the host ``over``, to be saved and then started by its name.
 
-    ``through`` gives ports to reach a borrowed part at instead of its own (a proxy's), ``changed`` settings of the
-    services, such as ``{"OPTIMIZATION_DEADLINE_SECONDS": "5"}``.
+    ``through`` maps parts of the host to other ports, such as those of proxies. ``changed`` are settings of services,
+    such as ``{"OPTIMIZATION_DEADLINE_SECONDS": "5"}``.
     """
     made = environments.create(name, replace(over.settings, coverage=False), None, NOT_STARTED)
     private = replace(
         made,
         over=over.name,
         namespace=f"optiinfra_{name.replace('-', '_')}",
-        credentials={**made.credentials, **{word: over.credentials[word] for word in environments.STORE_SECRETS}},
+        credentials={**made.credentials, **{secret: over.credentials[secret] for secret in environments.STORE_SECRETS}},
         changed=dict(changed or {}),
     )
     own = {part.name: made.ports[part.name] for part in private.parts if part.port}
@@ -54,10 +54,10 @@ def prepare(private: Environment) -> None:
 
 
 def drop(private: Environment, say: Callable[[str], None]) -> None:
-    """Remove what is its own in the engines, where those run under their host's own supervisor.
+    """Remove its data from the engines of its host, if the host's supervisor is running.
 
-    Elsewhere somebody else may listen at their ports: what it has there stays until the host is cleaned. An engine that
-    does not do it is named to ``say``, and hinders nobody.
+    Otherwise other programs may listen on those ports, and the data stays until the host is cleaned. Engines that fail
+    are reported to ``say`` and raise nothing.
     """
     import psycopg
     from redis import RedisError
@@ -65,25 +65,25 @@ def drop(private: Environment, say: Callable[[str], None]) -> None:
     try:
         host = environments.read(private.over or "")
     except (SetupError, ValueError) as error:
-        say(f"what {private.name!r} has in the engines of {private.over!r} stays there: {error}")
+        say(f"data of {private.name!r} stays in the engines of {private.over!r}: {error}")
         return
-    if host is None:  # then its data are gone, too
+    if host is None:  # then the data is removed, too
         return
     if Supervisor(host).pid is None:
-        say(f"what {private.name!r} has in the engines of {host.name!r}, which is not running, stays there")
+        say(f"data of {private.name!r} stays in the engines of {host.name!r}, which is not running")
         return
     for drop_from in (_drop_postgresql, _drop_clickhouse, _drop_qdrant, _drop_redis):
         try:
             drop_from(host, private)
         except (psycopg.Error, requests.RequestException, RedisError) as error:
             engine = drop_from.__name__.removeprefix("_drop_")
-            say(f"what {private.name!r} has in {engine} of {host.name!r} could not be removed: {error}")
+            say(f"data of {private.name!r} could not be removed from {engine} of {host.name!r}: {error}")
 
 
 def _host(private: Environment) -> Environment:
     host = environments.load(private.over or "")
     if host is None:
-        raise SetupError(f"environment {private.over!r}, which {private.name!r} stands on, is gone")
+        raise SetupError(f"environment {private.over!r}, which {private.name!r} needs, is gone")
     return host
 
 
@@ -128,7 +128,7 @@ def _drop_redis(host: Environment, private: Environment) -> None:
         port=host.ports["redis"],
         password=host.credentials["redis_password"],
         socket_timeout=stretched(CALL_SECONDS),
-        retry=Retry(NoBackoff(), 0),  # by itself it would try for minutes
+        retry=Retry(NoBackoff(), 0),  # its default is to retry for minutes
     ) as client:
         for key in client.scan_iter(f"{private.namespace}:*"):
             client.delete(key)

@@ -1,4 +1,4 @@
-"""Processes by the marks in their environment variables, and ending them."""
+"""Finding processes by their environment variables, and ending them."""
 
 import contextlib
 import shlex
@@ -11,68 +11,79 @@ from testbed.waiting import WaitTimeoutError, wait_until
 
 GRACE_SECONDS = 3.0
 END_SECONDS = 30.0
+EXEC_SECONDS = 1.0
 
 
-def own_line() -> list[psutil.Process]:
-    """This process, its parent, and so on."""
+def _this_and_ancestors() -> set[int]:
     this = psutil.Process()
-    return [this, *this.parents()]
+    return {process.pid for process in (this, *this.parents())}
 
 
-def marked(variable: str) -> Iterator[tuple[psutil.Process, str]]:
-    """Processes that were started with the variable, and its value; neither this one nor those that started it."""
-    own = {process.pid for process in own_line()}
+def with_variable(name: str) -> Iterator[tuple[psutil.Process, str]]:
+    """Processes with this environment variable, and its value; neither this process nor its ancestors."""
+    excluded = _this_and_ancestors()
     for process in psutil.process_iter():
-        if process.pid in own:
+        if process.pid in excluded:
             continue
         try:
-            value = process.environ().get(variable)
+            value = _variables(process).get(name)
         except (psutil.AccessDenied, psutil.NoSuchProcess):
-            continue  # another user's, or gone
+            continue  # another user's, or ended
         if value:
             yield process, value
 
 
-def lives(process: psutil.Process) -> bool:
-    """Whether it runs: one that ended and was not waited for does not."""
+def _variables(process: psutil.Process) -> dict[str, str]:
+    """The environment variables of a process. During `exec` the kernel shows them empty for a moment."""
+
+    def shown() -> bool:
+        return bool(process.environ() or process.cmdline() or not process.exe())  # kernel threads have none of these
+
+    with contextlib.suppress(WaitTimeoutError):
+        wait_until(shown, f"exec of process {process.pid} to end", EXEC_SECONDS, poll=0.001)
+    return process.environ()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether the process runs. One that ended does not, even if its parent has not waited for it yet."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def in_words(pid: int) -> str:
+def describe(pid: int) -> str:
     """A process as it is shown to a person: its number and the beginning of its command."""
     with contextlib.suppress(psutil.Error):
-        words = filter(None, psutil.Process(pid).cmdline())  # who writes over them leaves empty ones
+        words = filter(None, psutil.Process(pid).cmdline())  # a process that overwrites its arguments leaves empty ones
         return f"process {pid} ({shlex.join(words)[:100]})"
     return f"process {pid}"
 
 
 def end(find: Callable[[], list[psutil.Process]]) -> list[str]:
-    """End what `find` finds, with all that it started, until it finds no more; what that was, in words.
+    """End the processes that `find` returns, with all their descendants, until it returns none; describe them.
 
-    Each is asked first, and killed where that does not help within GRACE_SECONDS. WaitTimeoutError names what cannot be
-    ended.
+    Each is asked first, and killed if it has not ended within GRACE_SECONDS. Descendants are described only if `find`
+    returned them and not their ancestor. WaitTimeoutError names those that cannot be ended.
     """
-    told: dict[psutil.Process, str] = {}
+    ended: dict[psutil.Process, str] = {}
 
-    def left() -> list[str]:
-        found = [process for process in find() if lives(process)]
+    def remaining() -> list[str]:
+        found = [process for process in find() if is_alive(process)]
         if not found:
             return []
-        children = {child for process in found for child in _descendants(process)}
-        told.update({each: in_words(each.pid) for each in found if each not in children and each not in told})
+        descendants = {child for process in found for child in _descendants(process)}
+        ended.update({each: describe(each.pid) for each in found if each not in descendants and each not in ended})
         for process in found:
             with contextlib.suppress(psutil.Error):
-                process.send_signal(_request(process))
-        for process in _outlasting(children.union(found)):
+                process.send_signal(_stop_signal(process))
+        for process in _alive_after_grace(descendants.union(found)):
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        return [in_words(process.pid) for process in found]
+        return [describe(process.pid) for process in found]
 
-    wait_until(left, "processes to end", END_SECONDS, accept=lambda words: not words)
-    return list(told.values())
+    wait_until(remaining, "processes to end", END_SECONDS, accept=lambda left: not left)
+    return list(ended.values())
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
@@ -81,17 +92,17 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
     return []
 
 
-def _outlasting(family: set[psutil.Process]) -> list[psutil.Process]:
+def _alive_after_grace(family: set[psutil.Process]) -> list[psutil.Process]:
     """Those that did not end within GRACE_SECONDS."""
 
-    def living() -> list[psutil.Process]:
-        return [process for process in family if lives(process)]
+    def alive() -> list[psutil.Process]:
+        return [process for process in family if is_alive(process)]
 
     with contextlib.suppress(WaitTimeoutError):
-        return wait_until(living, "processes to end", GRACE_SECONDS, accept=lambda left: not left, poll=0.02)
-    return living()
+        return wait_until(alive, "processes to end", GRACE_SECONDS, accept=lambda left: not left, poll=0.02)
+    return alive()
 
 
-def _request(process: psutil.Process) -> signal.Signals:
-    """PostgreSQL takes SIGTERM for "once your clients are gone"."""
+def _stop_signal(process: psutil.Process) -> signal.Signals:
+    """SIGTERM; for PostgreSQL SIGINT, because on SIGTERM it waits until its clients are gone."""
     return signal.SIGINT if process.name() == "postgres" else signal.SIGTERM

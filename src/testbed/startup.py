@@ -18,10 +18,10 @@ from testbed.environment import Environment, Settings, SetupError
 from testbed.health import Row, check
 from testbed.locks import locked
 from testbed.parts import PARTS, Part, find_part
-from testbed.supervision import UNANSWERED, Supervisor, new_socket, strays
+from testbed.supervision import CALL_ERRORS, Supervisor, new_socket, processes_of
 from testbed.waiting import POLL_SECONDS, WaitTimeoutError, stretched, wait_until
 
-# A part that dies ends the start at once; this is for one that hangs.
+# The deadline for parts that hang. A part that exits fails the start at once.
 START_SECONDS = 120.0
 LAST_LINES = 15
 
@@ -33,7 +33,7 @@ class StartError(SetupError):
 
 
 def running(name: str) -> Environment | None:
-    """The environment of this name if its supervisor lives, else None."""
+    """The environment of this name if its supervisor is alive, else None."""
     found = environments.load(name)
     return found if found is not None and Supervisor(found).pid is not None else None
 
@@ -47,10 +47,10 @@ def needed(name: str) -> Environment:
 
 
 def start(name: str, settings: Settings, say: Say, *, healthy: Callable[[Row], None] | None = None) -> Environment:
-    """Start every part at once; return when all are healthy.
+    """Start all parts concurrently; return when all are healthy.
 
-    Starting an environment that runs is no error. Raises StartError as soon as a part ends or its deadline passes; what
-    was started is stopped again, its logs stay.
+    Starting an environment that is running is no error. Raises StartError as soon as a part exits or the deadline
+    passes; then what was started is stopped again, and its logs stay. ``healthy`` is called with each part's row.
     """
     with locked(name, say):
         found = running(name)
@@ -65,7 +65,7 @@ def start(name: str, settings: Settings, say: Say, *, healthy: Callable[[Row], N
         try:
             created = environments.create(name, settings, previous, new_socket(name))
             check_ports(created)
-            created.save()  # before anything runs: whoever finds it tells by this whose it is
+            created.save()  # before the first process starts: an environment that is not described counts as orphaned
             if created.over is not None:
                 private.prepare(created)
             Supervisor(created).launch()
@@ -77,7 +77,7 @@ def start(name: str, settings: Settings, say: Say, *, healthy: Callable[[Row], N
 
 
 def check_wheels() -> None:
-    """SetupError names every part whose package is missing, and how to get it."""
+    """Raise SetupError if packages of parts are missing; it says how to install them."""
     missing = [part for part in PARTS if part.wheel and importlib.util.find_spec(part.wheel.module) is None]
     if missing:
         lines = [f"  {part.name}: {part.wheel.distribution}" for part in missing if part.wheel]
@@ -87,7 +87,7 @@ def check_wheels() -> None:
 
 
 def check_ports(environment: Environment) -> None:
-    """SetupError names every taken port with the process that holds it."""
+    """Raise SetupError if ports are taken; it names the processes that listen on them."""
     taken = [(part, environment.ports[part.name]) for part in environment.parts if part.name in environment.ports]
     lines = [
         f"  {part.name}: port {port} is held by {holder(port)}; free it, or set {part.port_variable} to another"
@@ -99,15 +99,15 @@ def check_ports(environment: Environment) -> None:
 
 
 def holder(port: int) -> str:
-    """The process that listens on the port, in words."""
+    """The process that listens on the port, as it is shown to a person."""
     try:
         connections = psutil.net_connections(kind="tcp")
-    except psutil.AccessDenied:  # macOS tells root only
+    except psutil.AccessDenied:  # macOS: only root may ask
         return "another process"
     for connection in connections:
         listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
         if listens and connection.pid:
-            return processes.in_words(connection.pid)
+            return processes.describe(connection.pid)
     return "a process of another user"
 
 
@@ -167,42 +167,42 @@ def stop(name: str, say: Say) -> bool:
 
 
 def _stop(name: str, say: Say) -> bool:
-    """By its supervisor where that answers, and whatever else carries the mark by force."""
+    """Stop it through its supervisor, and end processes that the supervisor does not know or does not stop."""
     try:
         found = environments.read(name)
     except SetupError:
-        found = None  # the mark does not depend on what is written there
+        found = None  # its processes are found without the description
     supervisor = Supervisor(found) if found is not None else None
     ran = supervisor is not None and supervisor.pid is not None
     if supervisor is not None:
         try:
             supervisor.stop()
-        except UNANSWERED as error:
-            say(f"the supervisor of {name!r} does not answer ({error!r}): it is ended by force")
-    left = processes.end(lambda: strays(name))
-    if left:
-        say(f"stopped what nobody supervised: {', '.join(left)}")
+        except CALL_ERRORS as error:
+            say(f"the supervisor of {name!r} does not answer ({error!r}) and is ended by force")
+    unsupervised = processes.end(lambda: processes_of(name))
+    if unsupervised:
+        say(f"stopped orphaned processes: {', '.join(unsupervised)}")
     for folder in {*private_folders("run", environments.env_id(name)), *_socket_folder(found)}:
         shutil.rmtree(folder, ignore_errors=True)
-    return ran or bool(left)
+    return ran or bool(unsupervised)
 
 
 def _socket_folder(environment: Environment | None) -> list[Path]:
-    """Where the description says that it is; it is not believed when it names any other folder."""
+    """The folder of the socket in the description, unless that is not a folder that this testbed made."""
     found = [Path(environment.supervisor_socket).parent] if environment is not None else []
     return [folder for folder in found if folder.name.startswith("optiinfra-")]
 
 
 def clean(name: str, say: Say) -> None:
-    """Stop the environment and remove all that it has on the disk, wherever it lies."""
+    """Stop the environment and remove everything that it has on the disk, inside and outside of its folder."""
     with locked(name, say):
         remove(name, say)
 
 
 def remove(name: str, say: Say) -> None:
-    """`clean`, for who holds the lock."""
+    """`clean` for callers that hold the lock."""
     _stop(name, say)
-    with contextlib.suppress(SetupError):  # what cannot be read says of nothing that it is somebody else's guest
+    with contextlib.suppress(SetupError):  # without a readable description we do not know about a host
         if (found := environments.read(name)) is not None and found.over is not None:
             private.drop(found, say)
     state = paths.state_dir(name)
@@ -213,5 +213,5 @@ def remove(name: str, say: Say) -> None:
     if state.exists():
         shutil.rmtree(state)
     paths.lock_file(name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # other environments are still there
+    with contextlib.suppress(OSError):  # not empty: there are other environments
         paths.environments_dir().rmdir()

@@ -1,7 +1,7 @@
-"""Supervisor runs the parts: its configuration, its remote interface, and what it has seen die.
+"""Supervisor runs the parts: its configuration, its remote interface, and the unexpected exits in its log.
 
-Learnt about it: its main loop sleeps for up to a second unless somebody calls, so that polling it makes starts and
-stops prompt; ``kill -9`` of it orphans its children, which are found by the mark in their environment.
+Its main loop sleeps for up to a second unless it is called, so polling it makes starts and stops prompt. ``kill -9`` of
+it orphans its children, which are found by their ``OPTIINFRA_ENV_ID``.
 """
 
 import contextlib
@@ -31,17 +31,17 @@ from testbed.waiting import WaitTimeoutError, stretched, wait_until
 LOG_BYTES = 20_000_000
 LOG_BACKUPS = 2
 STOP_SECONDS = 10
-# Never given up: a start tells of a part that ends, health-check of one that keeps ending.
+# Supervisor never gives up: a start reports a part that exits, health-check one that keeps exiting.
 START_RETRIES = 10_000
 ANSWER_SECONDS = 10.0
-# How a supervisor fails that is dying, is stuck, or has lost its socket.
-UNANSWERED = (OSError, http.client.HTTPException, xmlrpc.client.Error, psutil.Error, WaitTimeoutError)
+# The errors of calls to a supervisor that is ending, hangs, or has lost its socket.
+CALL_ERRORS = (OSError, http.client.HTTPException, xmlrpc.client.Error, psutil.Error, WaitTimeoutError)
 EXIT_LINE = re.compile(r"^(?P<at>\S+ \S+),\d+ \w+ exited: (?P<program>\S+) \((?P<how>.*)\)$")
 
 
 @dataclass(frozen=True)
 class Exit:
-    """A process that ended without being told to."""
+    """A process that exited without being told to."""
 
     program: str
     at: datetime
@@ -136,17 +136,17 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        """The running supervisor's process id, or None; a stale pid file is not believed."""
+        """The running supervisor's process id, or None; a stale pid file is ignored."""
         state = self._environment.state_dir
         try:
             process = psutil.Process(int((state / "supervisord.pid").read_text()))
-            ours = processes.lives(process) and str(state / "supervisord.conf") in process.cmdline()
+            is_ours = processes.is_alive(process) and str(state / "supervisord.conf") in process.cmdline()
         except (FileNotFoundError, ValueError, psutil.Error):
             return None
-        return process.pid if ours else None
+        return process.pid if is_ours else None
 
     def launch(self) -> None:
-        """Start the supervisor detached from this terminal; it starts every part at once."""
+        """Start the supervisor, detached from this terminal; it starts all parts concurrently."""
         state = self._environment.state_dir
         for folder in ("logs", "runtime", "coverage"):
             (state / folder).mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,7 @@ class Supervisor:
         transport = SupervisorTransport(serverurl=f"unix://{self._environment.supervisor_socket}")
         connection = transport._get_connection()
         transport._get_connection = lambda: connection
-        connection.connect()  # it takes no deadline by itself
+        connection.connect()  # the transport takes no timeout of its own
         connection.sock.settimeout(stretched(ANSWER_SECONDS))
         proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
         try:
@@ -195,7 +195,7 @@ class Supervisor:
         }
 
     def exits(self, since: datetime) -> list[Exit]:
-        """Processes that ended by themselves since then, from the supervisor's log (which is in UTC)."""
+        """The unexpected exits since then, from the supervisor's log (which is in UTC)."""
         log = self._environment.state_dir / "logs" / "supervisord.log"
         return [each for each in read_exits(log) if each.at >= since]
 
@@ -214,13 +214,13 @@ class Supervisor:
         def ended() -> bool:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as call:
                 call.connect(self._environment.supervisor_socket)  # wakes its main loop
-            return not processes.lives(process)
+            return not processes.is_alive(process)
 
         wait_until(ended, "the supervisor to end", STOP_SECONDS, poll=0.02)
 
     def _stop_wave(self, remote: Any, names: list[str]) -> None:
         for name in names:
-            # A program that is stopped already, or given up on, is what we want.
+            # A fault means that the program is stopped already.
             with contextlib.suppress(xmlrpc.client.Fault):
                 remote.stopProcess(name, False)
         settled = {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
@@ -236,7 +236,7 @@ class Supervisor:
 
 
 def read_exits(log: Path) -> list[Exit]:
-    """The unexpected ends in a supervisor's log, oldest first."""
+    """The unexpected exits in a supervisor's log, oldest first."""
     if not log.exists():
         return []
     found = []
@@ -249,19 +249,19 @@ def read_exits(log: Path) -> list[Exit]:
 
 
 def recent(exits: list[Exit], program: str, now: datetime) -> list[Exit]:
-    """The program's ends within the last minute."""
+    """The program's exits within the last minute."""
     return [each for each in exits if each.program == program and now - each.at <= timedelta(minutes=1)]
 
 
-def strays(name: str) -> list[psutil.Process]:
-    """Processes that run for the environment, supervised or not; neither this one nor those that started it."""
-    mark = environments.env_id(name)
-    found = [process for process, value in processes.marked("OPTIINFRA_ENV_ID") if value == mark]
-    return found + _backends((paths.state_dir(name) / "postgresql" / "data").resolve())
+def processes_of(name: str) -> list[psutil.Process]:
+    """The processes of an environment, supervised or orphaned; neither this process nor its ancestors."""
+    env_id = environments.env_id(name)
+    found = [process for process, value in processes.with_variable("OPTIINFRA_ENV_ID") if value == env_id]
+    return found + _postgresql_backends((paths.state_dir(name) / "postgresql" / "data").resolve())
 
 
-def _backends(data: Path) -> list[psutil.Process]:
-    """PostgreSQL's own processes: they overwrite the mark, and hold the data a while longer than their parent."""
+def _postgresql_backends(data: Path) -> list[psutil.Process]:
+    """PostgreSQL's child processes: they overwrite their environment, and can use the data longer than their parent."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, FileNotFoundError):

@@ -1,10 +1,7 @@
-"""Git worktrees to break things in: in a folder of the run's own, removed after it or, when it was killed, later."""
+"""Git worktrees in the folder of a session, removed with it."""
 
 import contextlib
-import fcntl
-import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,11 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
-from testbed import owners, paths
+from testbed import paths, sessions
 from testbed.environment import scrubbed
-from testbed.owners import Owner
 
 
 class GitError(Exception):
@@ -24,15 +18,10 @@ class GitError(Exception):
 
 
 @contextmanager
-def folder_for(root: Path) -> Iterator[Path]:
-    """A temporary folder whose name says whose it is; by its real name, as Python and git call what lies in it."""
-    this = Owner.of(psutil.Process())
-    with tempfile.TemporaryDirectory(prefix=f"{_prefix(root)}{this.pid}-{this.started}-") as folder:
+def temporary_folder() -> Iterator[Path]:
+    """A folder for worktrees, of the present session or one begun for this. A real path, as Python and git show it."""
+    with sessions.hold() as session, tempfile.TemporaryDirectory(dir=session) as folder:
         yield Path(folder).resolve()
-
-
-def _prefix(root: Path) -> str:
-    return f"optiinfra-mutants-{hashlib.sha256(str(root).encode()).hexdigest()[:10]}-"
 
 
 @contextmanager
@@ -45,11 +34,11 @@ def worktree(root: Path, commit: str, tree: Path) -> Iterator[Path]:
         git(root, "worktree", "remove", "--force", str(tree))
 
 
-def listed(root: Path) -> list[Path]:
-    """All worktrees of a checkout; none where there is no git."""
+def all_of(root: Path) -> list[Path]:
+    """All worktrees of a repository, the main one included; none where there is no git."""
     with contextlib.suppress(GitError, FileNotFoundError):
-        listed = git(root, "worktree", "list", "--porcelain", "-z").split("\0")
-        return [Path(line.removeprefix("worktree ")) for line in listed if line.startswith("worktree ")]
+        lines = git(root, "worktree", "list", "--porcelain", "-z").split("\0")
+        return [Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")]
     return []
 
 
@@ -62,60 +51,41 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def variables(tree: Path) -> dict[str, str]:
-    """What a Python in a worktree is told: where the sources lie, before all others, and whose it is."""
+    """The environment variables of a Python in a worktree, which has to import the worktree's sources first."""
     sources = os.pathsep.join([str(tree / "src"), str(tree)])
-    return scrubbed(os.environ) | {"PYTHONPATH": sources, owners.VARIABLE: owners.mark(os.getpid())}
+    session = {name: os.environ[name] for name in (sessions.VARIABLE,) if name in os.environ}
+    return scrubbed(os.environ) | {"PYTHONPATH": sources} | session
 
 
-def clear(say: Callable[[str], None], root: Path | None = None) -> None:
-    """Remove the worktrees of dead runs, and what their tests started; not while somebody else is doing that."""
-    root = root or paths.ROOT
-    with _alone(root) as alone:
-        if not alone:
-            return
-        for tree in listed(root):
-            if _deserted(tree.parent, root):
-                _remove(root, tree, say)
-        for folder in Path(tempfile.gettempdir()).glob(f"{_prefix(root)}*"):
-            if _deserted(folder, root):
-                shutil.rmtree(folder, ignore_errors=True)
+def remove_orphaned(say: Callable[[str], None]) -> None:
+    """Remove the folders of ended sessions, with the worktrees in them and what was started in those."""
+    by_session: dict[Path, list[Path]] = {folder: [] for folder in sessions.all_folders()}
+    for tree in all_of(paths.ROOT):
+        for folder in tree.parents:
+            if sessions.is_of_this_checkout(folder):
+                by_session.setdefault(folder, []).append(tree)
+    for session, trees in sorted(by_session.items()):
+        if sessions.is_alive(session):
+            continue
+        # Before the session is taken over: while it is, what names it is not orphaned.
+        for tree in trees:
+            _clean(tree)
+        with sessions.take_over(session) as taken:
+            for tree in trees if taken else []:
+                _remove(tree, session, say)
 
 
-@contextmanager
-def _alone(root: Path) -> Iterator[bool]:
-    """Whether nobody else is at it, nor will be meanwhile. The checkout itself is the lock: no file stays."""
-    opened = os.open(root, os.O_RDONLY)
+def _clean(tree: Path) -> None:
+    """Stop and remove the environments of a worktree: it is a checkout, so it can do that by itself."""
+    with contextlib.suppress(FileNotFoundError):  # the worktree is gone
+        command = [sys.executable, "-m", "invoke", "clean"]
+        subprocess.run(command, cwd=tree, env=variables(tree), capture_output=True, check=False)
+
+
+def _remove(tree: Path, session: Path, say: Callable[[str], None]) -> None:
     try:
-        yield _taken(opened)
-    finally:
-        os.close(opened)
-
-
-def _taken(opened: int) -> bool:
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _remove(root: Path, tree: Path, say: Callable[[str], None]) -> None:
-    # A worktree is a checkout: as far as it is there, it can clean up after itself.
-    clean = [sys.executable, "-m", "invoke", "clean"]
-    if tree.exists():
-        subprocess.run(clean, cwd=tree, env=variables(tree), capture_output=True, check=False)
-    try:
-        git(root, "worktree", "remove", "--force", "--force", str(tree))  # even half-made ones, which are locked
-    except GitError as error:  # such as a git that its dead run left at work there
-        say(f"worktree {tree}, whose session is dead, could not be removed now ({error})")
+        git(paths.ROOT, "worktree", "remove", "--force", "--force", str(tree))  # twice: locked while it is being added
+    except GitError as error:  # such as an orphaned git that is still at work there
+        say(f"orphaned worktree {tree} could not be removed now ({error})")
     else:
-        say(f"removed worktree {tree}, whose session is dead")
-
-
-def _deserted(folder: Path, root: Path) -> bool:
-    """Whether it was made by `folder_for` for a run that is dead."""
-    prefix = _prefix(root)
-    if not folder.name.startswith(prefix):
-        return False
-    pid, started, _ = folder.name.removeprefix(prefix).split("-", 2)
-    return not Owner(int(pid), float(started)).alive
+        say(f"removed orphaned worktree {tree}: the {sessions.describe(session)} has ended")

@@ -7,7 +7,7 @@ import sys
 
 from rich.table import Table
 
-from testbed import consistency, guard, owners, paths, startup
+from testbed import consistency, guard, paths, sessions, startup
 from testbed.console import console
 from testbed.plugin import GIVEN
 from tests.bench.crash import Crashes, Score
@@ -79,8 +79,8 @@ def main() -> int:
     crashes.set_defaults(run=crash)
     arguments = parser.parse_args()
     guard.check_caller()
-    os.environ.setdefault(owners.VARIABLE, owners.mark(os.getpid()))
-    return int(arguments.run(arguments))
+    with sessions.hold():
+        return int(arguments.run(arguments))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An environment of a test's own, to break: started, looked at and cleaned by the verbs that an operator has."""
+"""An environment that belongs to one test, for fault injection: started, checked and cleaned by invoke tasks."""
 
 import json
 import subprocess
@@ -13,19 +13,19 @@ import psutil
 from testbed import environment as environments
 from testbed import paths
 from testbed.engines.settings import private_folders
-from testbed.supervision import strays
+from testbed.supervision import processes_of
 from testbed.waiting import stretched
 
 
 class OwnEnvironment:
-    """A started environment; `document` is what `invoke status --json` says of it."""
+    """An environment; once it is started, `document` is the output of `invoke status --json`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.document: dict[str, Any] = {}
 
     def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """One verb on this environment; output goes to pipes that nothing outlives."""
+        """Run one invoke task on this environment. No process of the environment keeps the output pipes open."""
         return subprocess.run(
             self._command(*words),
             cwd=paths.ROOT,
@@ -37,12 +37,12 @@ class OwnEnvironment:
         )
 
     def clean(self) -> None:
-        """Stop and remove it; AssertionError with what the verb said when that fails."""
+        """Stop and remove it; AssertionError with the output when that fails."""
         done = self.invoke("clean")
         assert done.returncode == 0, done.stdout + done.stderr
 
     def begin(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
-        """The same, without waiting for its end: to kill it, or to have two at once."""
+        """Start an invoke task without waiting for it."""
         return begin(log, *self._command(*words))
 
     def _command(self, *words: str) -> list[str]:
@@ -54,8 +54,8 @@ class OwnEnvironment:
         return done.returncode, {row["name"]: row for row in json.loads(done.stdout)["parts"]}
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that belongs to the environment."""
-        return strays(self.name)
+        """All processes of the environment."""
+        return processes_of(self.name)
 
     def process(self, module: str) -> psutil.Process:
         """The one process that runs `python -m MODULE`."""
@@ -63,12 +63,12 @@ class OwnEnvironment:
         return found
 
     def running(self, module: str) -> list[psutil.Process]:
-        """The processes that run `python -m MODULE`: none while it is being brought back."""
+        """The processes that run `python -m MODULE`: none while it is being restarted."""
         return [process for process in self.processes() if runs(process, module)]
 
 
 def begin(log: Path, *command: str) -> subprocess.Popen[bytes]:
-    """A command in this checkout, running by itself; its output is added to a file."""
+    """Start a command in this checkout; its output is appended to a file."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command, cwd=paths.ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -76,16 +76,16 @@ def begin(log: Path, *command: str) -> subprocess.Popen[bytes]:
 
 
 def traces(name: str) -> list[str]:
-    """What there is of an environment: processes, folder, lock, temporary folders. Empty when it is gone."""
+    """The processes, folder, lock file and temporary folders of an environment. Empty when it is removed."""
     kinds = ("run", "postgresql")
     places = [paths.state_dir(name), paths.lock_file(name)]
     places += [folder for kind in kinds for folder in private_folders(kind, environments.env_id(name))]
-    return [*map(str, strays(name)), *(str(place) for place in places if place.exists())]
+    return [*map(str, processes_of(name)), *(str(place) for place in places if place.exists())]
 
 
 @contextmanager
 def own_environment(name: str, *words: str) -> Iterator[OwnEnvironment]:
-    """Start one, with these words to the verb that does, and clean it up whatever happens."""
+    """Start an environment, with these arguments to `invoke start-test-env`, and clean it whatever happens."""
     environment = OwnEnvironment(name)
     try:
         started = environment.invoke("start-test-env", *words)
@@ -97,7 +97,7 @@ def own_environment(name: str, *words: str) -> Iterator[OwnEnvironment]:
 
 
 def runs(process: psutil.Process, module: str) -> bool:
-    """Whether the process is a `python -m MODULE`; one that has ended is not."""
+    """Whether the process runs `python -m MODULE`; False if it has ended."""
     try:
         return module in process.cmdline()
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""A platform of a test's own, to break: services over the environment's engines, stores and cloud behind proxies."""
+"""A private platform for fault injection, with a proxy before each store and the cloud."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -34,36 +34,36 @@ class PrivatePlatform(OwnEnvironment):
 
     @property
     def described(self) -> Environment:
-        """As it stands in its description now."""
+        """Its description as it is now."""
         found = environments.load(self.name)
         assert found is not None, f"environment {self.name} is gone"
         return found
 
     def row(self, part: str) -> Row:
-        """A part's health, by what it answers alone."""
+        """A part's health row, from its own answer alone."""
         return check(self.described, find_part(part), None)
 
     def kill(self, module: str) -> None:
-        """`kill -9` of the process that runs the module, once there is one; the supervisor brings it back."""
+        """`kill -9` of the process that runs the module, as soon as there is one; the supervisor restarts it."""
         found = wait_until(lambda: self.running(module), f"a process that runs {module}", 60, poll=0.02)
         found[0].kill()
         found[0].wait(10)
 
     def kill_supervisor(self) -> None:
-        """`kill -9` of the supervisor, then start anew as an operator would: what it left behind is stopped first."""
+        """`kill -9` of the supervisor, then a start, which stops the orphaned processes first."""
         supervisor = self.process("supervisor.supervisord")
         supervisor.kill()
         supervisor.wait(10)
         started = self.invoke("start-test-env")
         assert started.returncode == 0, started.stdout + started.stderr
-        assert "stopped what nobody supervised" in started.stdout
+        assert "stopped orphaned processes" in started.stdout
 
 
 @contextmanager
 def private_platform_over(
     environment: Mapping[str, Any], name: str, changed: Mapping[str, str] | None = None
 ) -> Iterator[PrivatePlatform]:
-    """Start services over that environment's engines, with these settings changed; nothing of them is left behind."""
+    """Start services over that environment's engines, with changed settings; remove everything of them afterwards."""
     host = environments.load(environment["name"])
     assert host is not None, f"environment {environment['name']} is gone"
     with ExitStack() as stack:
@@ -83,7 +83,7 @@ def private_platform_over(
 
 
 def _clean(name: str) -> None:
-    """Remove it, and keep its logs: they may be all that tells of a failure."""
+    """Remove it and keep its logs, which may be needed to explain a failure."""
     startup.stop(name, print)
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     evidence.keep_logs(name, KEPT_LOGS / f"{name.rpartition('-')[0]}{worker}")
@@ -92,16 +92,16 @@ def _clean(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def private_platform(environment: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[PrivatePlatform]:
-    """One for the tests of a module. Parametrized indirectly, by a mapping, it has other settings.
+    """A private platform for the tests of a module. Indirect parametrization with a mapping changes its settings.
 
-    When the module is over its stores and clouds must agree with each other.
+    After the module's tests, its stores and clouds must be consistent.
     """
     module = request.node.name.rpartition("/")[2].removeprefix("test_").removesuffix(".py").replace("_", "-")
     changed = getattr(request, "param", None)
     with private_platform_over(environment, f"{module}-{os.getpid()}", changed) as platform:
         yield platform
         dangling = consistency.fetch(platform.described)["dangling"]
-        assert dangling == [], f"after all that happened to {platform.name} its stores and clouds do not agree"
+        assert dangling == [], f"the stores and clouds of {platform.name} are not consistent"
 
 
 @pytest.fixture

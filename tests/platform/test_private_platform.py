@@ -1,4 +1,4 @@
-"""What a platform of a test's own leaves in the engines that it borrows."""
+"""A private platform leaves nothing in the engines of its host."""
 
 import os
 from contextlib import closing
@@ -9,8 +9,8 @@ from tests.helpers.private_platform import private_platform_over
 from tests.helpers.stores import Stores
 
 
-def owned(stores: Stores, namespace: str) -> dict[str, list[str]]:
-    """What there is in the host's engines under a namespace, by engine."""
+def data_of(stores: Stores, namespace: str) -> dict[str, list[str]]:
+    """The data in the host's engines under a namespace, by engine."""
     databases = stores.sql("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", namespace)
     collections = [each.name for each in stores.qdrant.get_collections().collections]
     return {
@@ -21,15 +21,15 @@ def owned(stores: Stores, namespace: str) -> dict[str, list[str]]:
     }
 
 
-def test_nothing_of_it_is_left_in_its_hosts_engines(environment: dict[str, Any]) -> None:
+def test_private_platform_removes_its_data_from_all_engines(environment: dict[str, Any]) -> None:
     with closing(Stores(environment)) as stores:
-        with private_platform_over(environment, f"leaving-{os.getpid()}") as platform:
+        with private_platform_over(environment, f"removed-{os.getpid()}") as platform:
             namespace = platform.described.namespace
-            stores.redis.set(f"{namespace}:kept", 1)  # what the services write there goes by itself when they stop
+            stores.redis.set(f"{namespace}:kept", 1)  # the services' own keys expire when they stop
             wait_until(
-                lambda: owned(stores, namespace),
-                "something of it in every engine",
+                lambda: data_of(stores, namespace),
+                "data of it in every engine",
                 30,
                 accept=lambda found: all(found.values()),
             )
-        assert owned(stores, namespace) == {"postgresql": [], "clickhouse": [], "qdrant": [], "redis": []}
+        assert data_of(stores, namespace) == {"postgresql": [], "clickhouse": [], "qdrant": [], "redis": []}

@@ -1,4 +1,4 @@
-"""The environment's verbs, as an operator uses them: start, check, lose a part, check, clean."""
+"""The invoke tasks as an operator uses them: start, check, lose a part, check, clean."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.helpers.own_environment import OwnEnvironment, own_environment
 KILLED = "cost-agent"
 
 
-def test_a_killed_part_is_named_and_brought_back_and_clean_leaves_nothing() -> None:
+def test_killed_part_is_reported_and_restarted_and_clean_removes_everything() -> None:
     with own_environment(f"supervision-{os.getpid()}") as own:
         code, rows = own.health()
         assert code == 0, rows
@@ -31,8 +31,8 @@ def test_a_killed_part_is_named_and_brought_back_and_clean_leaves_nothing() -> N
         assert code == 1
         assert rows[KILLED]["status"] != "healthy", rows[KILLED]
         others = [name for name, row in rows.items() if row["status"] != "healthy" and name != KILLED]
-        assert others == [], "nothing else may be blamed"
-        _, rows = wait_until(own.health, f"{KILLED} to be back", 60, accept=lambda seen: seen[0] == 0)
+        assert others == [], "only the killed part is unhealthy"
+        _, rows = wait_until(own.health, f"{KILLED} to be restarted", 60, accept=lambda seen: seen[0] == 0)
         assert rows[KILLED]["restarts"] == 1
 
         assert own.invoke("clean").returncode == 0
@@ -50,7 +50,7 @@ def test_a_killed_part_is_named_and_brought_back_and_clean_leaves_nothing() -> N
         ("customer:", "customer: [", "not YAML: "),
     ],
 )
-def test_an_estate_that_is_none_is_refused_in_words(
+def test_seed_estate_refuses_an_invalid_file_with_a_message(
     environment: dict[str, Any], tmp_path: Path, old: str, new: str, said: str
 ) -> None:
     file = tmp_path / "estate.yaml"

@@ -1,12 +1,16 @@
-"""Idle processes for tests that find and stop processes."""
+"""Idle processes for tests that find and stop processes, and a session that has ended."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import psutil
 import pytest
+
+from testbed import paths, sessions
+from testbed.waiting import wait_until
 
 Sleeper = Callable[..., psutil.Process]
 
@@ -26,7 +30,11 @@ def sleeper() -> Iterator[Sleeper]:
             stdout=subprocess.DEVNULL,
         )
         started.append(process)
-        return psutil.Process(process.pid)
+        found = psutil.Process(process.pid)
+        # Popen returns during exec. Until exec has ended, the kernel shows neither arguments nor variables.
+        wait_until(found.cmdline, "exec to end", 10, poll=0.001)
+        wait_until(found.environ, "exec to end", 10, poll=0.001)
+        return found
 
     yield start
     for process in started:
@@ -35,8 +43,10 @@ def sleeper() -> Iterator[Sleeper]:
 
 
 @pytest.fixture
-def dead(sleeper: Sleeper) -> int:
-    """The number of a process that was killed, and that its parent has not asked after yet."""
-    process = sleeper()
-    process.kill()
-    return process.pid
+def ended_session(tmp_path: Path) -> Path:
+    """A session of this checkout (which the test has moved) that has ended, as after `kill -9`."""
+    folder = paths.environments_dir() / "4711-ended.session"
+    (folder).mkdir(parents=True)
+    (folder / "lock").touch()
+    assert not sessions.is_alive(folder)
+    return folder

@@ -1,4 +1,4 @@
-"""Names, ports, variables, and what children may see of the caller's environment."""
+"""Environments: names, ports, descriptions, and the variables of their processes."""
 
 import random
 import socket
@@ -31,54 +31,54 @@ def create(name: str = "mine", previous: Environment | None = None) -> Environme
     return environments.create(name, Settings(), previous, "/nowhere/supervisor.sock")
 
 
-def test_only_the_default_name_has_the_fixed_ports() -> None:
+def test_choose_ports_gives_fixed_ports_to_the_default_name_only() -> None:
     assert environments.choose_ports("e2e")["orchestrator"] == 8001
     ports = environments.choose_ports("mine")
     assert all(port in environments.FREE_PORTS for port in ports.values())
     assert len(set(ports.values())) == len(ports)
 
 
-def test_a_variable_overrides_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choose_ports_is_overridden_by_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIINFRA_COST_AGENT_PORT", "9011")
     assert environments.choose_ports("e2e")["cost-agent"] == 9011
 
 
 @pytest.mark.parametrize("value", ["", "http", "0", "70000"])
-def test_what_is_no_port_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_choose_ports_refuses_an_invalid_port(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("OPTIINFRA_REDIS_PORT", value)
     with pytest.raises(SetupError, match="OPTIINFRA_REDIS_PORT"):
         environments.choose_ports("e2e")
 
 
-def test_one_port_for_two_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choose_ports_refuses_one_port_for_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIINFRA_REDIS_PORT", "8001")
     with pytest.raises(SetupError, match="8001"):
         environments.choose_ports("e2e")
 
 
-def test_a_port_somebody_listens_on_is_not_free(listener: int) -> None:
+def test_is_free_is_false_for_a_port_that_is_listened_on(listener: int) -> None:
     assert not environments.is_free(listener)
 
 
-def test_a_port_that_another_environment_is_described_with_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choose_ports_avoids_ports_of_described_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environments, "is_free", lambda _port: True)  # nothing listens yet
-    monkeypatch.setattr(random, "sample", lambda ports, k: ports[:k])  # both would take the same
+    monkeypatch.setattr(random, "sample", lambda ports, k: ports[:k])  # both would choose the same
     first = create("first")
     first.save()
     for name, text in (("broken", "{"), ("Not a name", "{}")):
         (paths.environments_dir() / name).mkdir()
         (paths.environments_dir() / name / "environment.json").write_text(text)
-    assert environments.promised_ports() == set(first.ports.values())
+    assert environments.reserved_ports() == set(first.ports.values())
     assert set(create("second").ports.values()).isdisjoint(first.ports.values())
 
 
 @pytest.mark.parametrize("name", ["", "../x", "Upper", "-x", "a" * 60])
-def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
+def test_state_dir_refuses_an_invalid_name(name: str) -> None:
     with pytest.raises(ValueError, match="cannot name an environment"):
         paths.state_dir(name)
 
 
-def test_what_was_saved_is_loaded_and_private() -> None:
+def test_saved_description_is_private_and_can_be_loaded() -> None:
     made = create()
     made.state_dir.mkdir(parents=True)
     made.save()
@@ -86,7 +86,7 @@ def test_what_was_saved_is_loaded_and_private() -> None:
     assert (made.state_dir / "environment.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_an_unreadable_description_says_how_to_get_rid_of_it() -> None:
+def test_load_of_an_unreadable_description_names_the_remedy() -> None:
     folder = paths.state_dir("mine")
     folder.mkdir(parents=True)
     (folder / "environment.json").write_text("{}")
@@ -94,31 +94,31 @@ def test_an_unreadable_description_says_how_to_get_rid_of_it() -> None:
         environments.load("mine")
 
 
-def test_a_description_that_is_removed_while_it_is_read_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_returns_none_when_the_description_is_removed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     create().save()
     read = Path.read_text
 
-    def too_late(path: Path) -> str:
+    def unlink_and_read(path: Path) -> str:
         path.unlink()
         return read(path)
 
-    monkeypatch.setattr(Path, "read_text", too_late)
+    monkeypatch.setattr(Path, "read_text", unlink_and_read)
     assert environments.load("mine") is None
 
 
-def test_secrets_are_kept_so_that_kept_data_stays_readable() -> None:
+def test_create_keeps_the_secrets_of_the_previous_description() -> None:
     first = create()
     again = create(previous=first)
     assert again.credentials == first.credentials
     assert create().credentials != first.credentials
 
 
-def test_the_mark_depends_on_checkout_and_name_alone() -> None:
+def test_env_id_depends_on_checkout_and_name_only() -> None:
     assert create().env_id == create().env_id
     assert create("other").env_id != create().env_id
 
 
-def test_agents_get_the_readers_credentials_under_the_common_names() -> None:
+def test_variables_of_agents_hold_only_the_readers_credentials() -> None:
     made = create()
     seen = made.variables(find_part("cost-agent"))
     assert seen["OPTIINFRA_CLICKHOUSE_USER"] == "optiinfra_reader"
@@ -128,12 +128,12 @@ def test_agents_get_the_readers_credentials_under_the_common_names() -> None:
     assert not leaked & set(seen.values())
 
 
-def test_the_orchestrator_reaches_the_cloud_through_the_front() -> None:
+def test_variables_of_the_orchestrator_point_to_the_cloud_front() -> None:
     made = create()
     assert made.variables(find_part("orchestrator"))["OPTIINFRA_AWS_ENDPOINT_URL"] == made.url("cloud-front")
 
 
-def test_children_see_nothing_of_the_callers_credentials() -> None:
+def test_scrubbed_drops_the_callers_credentials() -> None:
     caller = {
         "PATH": "/bin",
         "AWS_ACCESS_KEY_ID": "x",
@@ -148,6 +148,6 @@ def test_children_see_nothing_of_the_callers_credentials() -> None:
 
 
 @pytest.mark.parametrize(("backend", "reason"), [("compose", "later release"), ("nomad", "no backend is called")])
-def test_an_unknown_backend_is_refused(backend: str, reason: str) -> None:
+def test_settings_refuse_an_unknown_backend(backend: str, reason: str) -> None:
     with pytest.raises(SetupError, match=reason):
         Settings.chosen(backend, coverage=False, fleet_speed=None)

@@ -1,4 +1,4 @@
-"""One at a time: who waits, who is named, and what a removed lock is worth."""
+"""Locks: waiting for the holder, its end, and lock files that are removed."""
 
 import fcntl
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testbed import paths
+from testbed import locks, paths
 from testbed.locks import BusyError, locked
 from testbed.waiting import wait_until
 from tests.unit.testbed.conftest import Sleeper
@@ -26,11 +26,11 @@ def other(sleeper: Sleeper, tmp_path: Path) -> psutil.Process:
     """A process that holds the lock of `mine`."""
     process = sleeper(HOLD.format(root=str(tmp_path)))
     file = paths.lock_file("mine")
-    wait_until(lambda: file.exists() and file.read_text() == str(process.pid), "the lock to be taken", 20)
+    wait_until(lambda: file.exists() and file.read_text() == str(process.pid), "the lock to be held", 20)
     return process
 
 
-def test_a_living_holder_is_named_after_the_deadline(other: psutil.Process, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_names_the_holder_after_the_deadline(other: psutil.Process, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIINFRA_TIMEOUT_FACTOR", "1")
     said: list[str] = []
     with pytest.raises(BusyError, match=rf"'mine' is being .* by process {other.pid} \("):  # noqa: SIM117
@@ -42,22 +42,32 @@ def test_a_living_holder_is_named_after_the_deadline(other: psutil.Process, monk
         pass
 
 
-def test_the_lock_ends_with_its_holder(other: psutil.Process) -> None:
+def test_locked_succeeds_after_the_holder_was_killed(other: psutil.Process) -> None:
     other.kill()
     with locked("mine", deadline=10):
         assert paths.lock_file("mine").read_text() == str(os.getpid())
 
 
-def test_who_waited_for_a_removed_lock_does_not_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_retries_when_the_lock_file_was_removed_before_it_was_locked(monkeypatch: pytest.MonkeyPatch) -> None:
     path = paths.lock_file("mine")
     flock = fcntl.flock
 
-    def late(file: int, how: int) -> None:
+    def flock_and_remove(file: int, how: int) -> None:
         flock(file, how)
         monkeypatch.setattr(fcntl, "flock", flock)
-        path.unlink()  # as the one before us does as its last act
+        path.unlink()  # as the previous holder does before it releases the lock
 
-    monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", flock_and_remove)
     with locked("mine", deadline=5), pytest.raises(BusyError):  # noqa: SIM117
         with locked("mine", deadline=0):
             pass
+
+
+def test_is_held_only_while_a_process_holds_the_lock(other: psutil.Process) -> None:
+    path = paths.lock_file("mine")
+    assert locks.is_held(path)
+    other.kill()
+    wait_until(lambda: not locks.is_held(path), "the lock to be released", 10)
+    path.unlink()
+    assert not locks.is_held(path)
+    assert not path.exists(), "checking creates nothing"

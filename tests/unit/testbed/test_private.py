@@ -1,4 +1,4 @@
-"""A platform over another environment: what it shares, what is its own, and that it stays so."""
+"""A private platform on another environment: what is shared, what is private, and its removal."""
 
 import dataclasses
 import socket
@@ -25,7 +25,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 @pytest.fixture
 def engines(host: Environment) -> Iterator[dict[str, socket.socket]]:
-    """What listens at the ports of the host's engines, and answers nothing; the host and a guest are described."""
+    """Sockets on the ports of the host's engines that answer nothing; the host and a guest are described."""
     with ExitStack() as stack:
         servers = {name: stack.enter_context(socket.create_server((HOST, 0), backlog=8)) for name in ENGINES}
         ports = {name: server.getsockname()[1] for name, server in servers.items()}
@@ -38,7 +38,7 @@ def engines(host: Environment) -> Iterator[dict[str, socket.socket]]:
 
 
 def cleaned() -> list[str]:
-    """What is said while the guest is cleaned, which leaves nothing of it here."""
+    """Clean the guest and return the messages."""
     said: list[str] = []
     startup.clean("guest", said.append)
     assert not paths.state_dir("guest").exists()
@@ -52,7 +52,7 @@ def supervise(host: Environment, sleeper: Sleeper) -> None:
     (host.state_dir / "supervisord.pid").write_text(str(process.pid))
 
 
-def test_it_runs_the_platform_alone_and_borrows_the_rest(host: Environment) -> None:
+def test_private_platform_runs_services_and_borrows_the_other_parts(host: Environment) -> None:
     mine = private.describe("mine-1", host, {"postgresql": 20001})
     assert {part.kind for part in mine.parts} == {"service", "agent", "runtime"}
     borrowed = {part.name for part in PARTS} - {part.name for part in mine.parts} - {"postgresql"}
@@ -63,7 +63,7 @@ def test_it_runs_the_platform_alone_and_borrows_the_rest(host: Environment) -> N
     }
 
 
-def test_its_data_are_its_own_and_its_secrets_too(host: Environment) -> None:
+def test_private_platform_has_its_own_databases_and_secrets(host: Environment) -> None:
     mine, theirs = (each.variables(find_part("orchestrator")) for each in (private.describe("mine-1", host), host))
     for variable in ("CLICKHOUSE_DATABASE", "QDRANT_COLLECTION", "REDIS_PREFIX", "POSTGRESQL_URL", "ADMIN_TOKEN"):
         assert mine[f"OPTIINFRA_{variable}"] != theirs[f"OPTIINFRA_{variable}"]
@@ -71,18 +71,20 @@ def test_its_data_are_its_own_and_its_secrets_too(host: Environment) -> None:
     assert mine["OPTIINFRA_REDIS_URL"] == theirs["OPTIINFRA_REDIS_URL"]
 
 
-def test_it_knows_the_words_of_the_stores_and_no_others_of_its_host(host: Environment) -> None:
+def test_private_platform_shares_only_store_credentials_with_its_host(host: Environment) -> None:
     mine = private.describe("mine", host).credentials
-    shared = {word for word in mine if mine[word] == host.credentials[word]}
-    assert shared == {word for word in mine if word.startswith(("postgresql_", "clickhouse_", "redis_", "qdrant_"))}
+    shared = {secret for secret in mine if mine[secret] == host.credentials[secret]}
+    assert shared == {
+        secret for secret in mine if secret.startswith(("postgresql_", "clickhouse_", "redis_", "qdrant_"))
+    }
 
 
-def test_settings_can_be_changed(host: Environment) -> None:
+def test_private_platform_can_change_settings(host: Environment) -> None:
     mine = private.describe("mine", host, changed={"OPTIMIZATION_DEADLINE_SECONDS": "5"})
     assert mine.variables(find_part("orchestrator"))["OPTIINFRA_OPTIMIZATION_DEADLINE_SECONDS"] == "5"
 
 
-def test_it_is_read_and_started_again_as_it_was(host: Environment) -> None:
+def test_private_platform_is_read_and_started_again_unchanged(host: Environment) -> None:
     mine = private.describe("mine", host, {"redis": 20002}, {"SWEEP_SECONDS": "1"})
     mine.state_dir.mkdir(parents=True)
     mine.save()
@@ -98,16 +100,16 @@ def test_it_is_read_and_started_again_as_it_was(host: Environment) -> None:
     assert again.supervisor_socket == "/elsewhere/supervisor.sock"
 
 
-def test_whoever_has_the_ports_of_a_host_that_does_not_run_is_not_spoken_to(
+def test_clean_does_not_call_the_ports_of_a_host_that_is_not_running(
     engines: dict[str, socket.socket],
 ) -> None:
-    assert cleaned() == ["what 'guest' has in the engines of 'host', which is not running, stays there"]
+    assert cleaned() == ["data of 'guest' stays in the engines of 'host', which is not running"]
     for server in engines.values():
         with pytest.raises(BlockingIOError):
             server.accept()
 
 
-def test_engines_that_refuse_or_hang_are_named_and_hinder_nobody(
+def test_clean_reports_engines_that_refuse_or_hang(
     host: Environment, engines: dict[str, socket.socket], sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervise(host, sleeper)
@@ -117,19 +119,19 @@ def test_engines_that_refuse_or_hang_are_named_and_hinder_nobody(
         if server is not redis:
             server.close()
     said = cleaned()
-    assert [line.partition(" could not be removed: ")[0] for line in said] == [
-        f"what 'guest' has in {engine} of 'host'" for engine in ENGINES
+    assert [line.partition(": ")[0] for line in said] == [
+        f"data of 'guest' could not be removed from {engine} of 'host'" for engine in ENGINES
     ]
     redis.accept()[0].close()
-    with pytest.raises(BlockingIOError):  # asked once: one deadline is enough
+    with pytest.raises(BlockingIOError):  # called once: one timeout is enough
         redis.accept()
 
 
 @pytest.mark.parametrize("over", ["gone", "broken", "", "../host"])
-def test_a_host_that_is_gone_or_cannot_be_read_hinders_nobody(host: Environment, over: str) -> None:
+def test_clean_succeeds_when_the_host_is_gone_or_cannot_be_read(host: Environment, over: str) -> None:
     dataclasses.replace(private.describe("guest", host), over=over).save()
     (paths.environments_dir() / "broken").mkdir()
     environments.description("broken").write_text("{")
     said = cleaned()
     assert len(said) == (over != "gone")
-    assert all(f"of {over!r} stays there" in line for line in said)
+    assert all(f"stays in the engines of {over!r}" in line for line in said)

@@ -1,4 +1,4 @@
-"""The supervisor's configuration, and what is read from its log."""
+"""The supervisor: its configuration, stopping it, and the exits in its log."""
 
 import configparser
 import contextlib
@@ -39,19 +39,19 @@ def parsed(environment: Environment) -> configparser.ConfigParser:
     return parser
 
 
-def test_there_is_a_program_for_every_process(environment: Environment) -> None:
+def test_configuration_has_a_program_for_every_process(environment: Environment) -> None:
     names = {section.removeprefix("program:") for section in parsed(environment).sections() if "program:" in section}
     assert names == set(programs())
 
 
-def test_paths_with_spaces_and_percent_signs_arrive(environment: Environment) -> None:
+def test_configuration_escapes_spaces_and_percent_signs(environment: Environment) -> None:
     section = parsed(environment)["program:redis"]
     assert section["directory"] == str(paths.ROOT)
     assert section["stdout_logfile"] == str(environment.state_dir / "logs" / "redis.log")
     assert f'OPTIINFRA_STATE_DIR="{environment.state_dir}"' in section["environment"]
 
 
-def test_services_are_measured_and_engines_are_not(environment: Environment) -> None:
+def test_configuration_measures_coverage_of_services_only(environment: Environment) -> None:
     parser = parsed(environment)
     measured = shlex.split(parser["program:orchestrator"]["command"])
     assert measured[1:] == ["-m", "coverage", "run", "-m", "optiinfra.orchestrator"]
@@ -59,20 +59,20 @@ def test_services_are_measured_and_engines_are_not(environment: Environment) -> 
     assert shlex.split(parser["program:redis"]["command"])[1:] == ["-m", "testbed.engines.redis"]
 
 
-def test_postgresql_stops_by_itself(environment: Environment) -> None:
+def test_configuration_stops_postgresql_without_its_process_group(environment: Environment) -> None:
     section = parsed(environment)["program:postgresql"]
     assert (section["stopsignal"], section["stopasgroup"], section["killasgroup"]) == ("INT", "false", "false")
     assert parsed(environment)["program:portal"]["stopasgroup"] == "true"
 
 
 @pytest.mark.parametrize("text", ["", "none", "99999999", str(os.getpid())], ids=["empty", "word", "nobody", "another"])
-def test_a_stale_pid_file_is_not_believed(environment: Environment, text: str) -> None:
+def test_pid_is_none_for_a_stale_pid_file(environment: Environment, text: str) -> None:
     environment.state_dir.mkdir(parents=True)
     (environment.state_dir / "supervisord.pid").write_text(text)
     assert Supervisor(environment).pid is None
 
 
-def test_a_supervisor_that_ended_and_was_not_waited_for_is_stopped(
+def test_stop_succeeds_when_the_supervisor_becomes_a_zombie(
     environment: Environment, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = sleeper(arguments=[str(environment.state_dir / "supervisord.conf")])
@@ -95,7 +95,7 @@ def test_a_supervisor_that_ended_and_was_not_waited_for_is_stopped(
     assert process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_value_that_supervisor_cannot_pass_is_refused(
+def test_configuration_refuses_a_value_that_cannot_be_quoted(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "ROOT", Path('/a "quoted" folder'))
@@ -103,7 +103,7 @@ def test_a_value_that_supervisor_cannot_pass_is_refused(
         supervision.configuration(environment)
 
 
-def test_ends_are_read_with_their_time_and_reason(tmp_path: Path) -> None:
+def test_read_exits_returns_unexpected_exits_with_time_and_reason(tmp_path: Path) -> None:
     log = tmp_path / "supervisord.log"
     log.write_text(LOG)
     assert supervision.read_exits(log) == [
@@ -113,14 +113,14 @@ def test_ends_are_read_with_their_time_and_reason(tmp_path: Path) -> None:
     assert supervision.read_exits(tmp_path / "missing.log") == []
 
 
-def test_only_the_last_minute_counts() -> None:
+def test_recent_returns_exits_of_the_last_minute() -> None:
     now = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
     ages = [10, 59, 61]
     exits = [Exit("redis", now - timedelta(seconds=age), "x") for age in ages] + [Exit("portal", now, "x")]
     assert len(supervision.recent(exits, "redis", now)) == 2
 
 
-def test_a_program_gets_only_its_own_secrets(environment: Environment) -> None:
+def test_configuration_gives_a_program_only_its_own_secrets(environment: Environment) -> None:
     text = parsed(environment)["program:portal"]["environment"]
     assert environment.credentials["portal_session_key"] in text
     assert environment.credentials["postgresql_password"] not in text
