@@ -10,6 +10,7 @@ from botocore.exceptions import ConnectTimeoutError
 from optiinfra.clouds import aws
 from optiinfra.clouds.aws import AwsCloud
 from optiinfra.clouds.protocol import STEP_TAG, CloudUnavailable, InsufficientCapacity
+from testbed.waiting import wait_until
 from tests.unit.clouds.ec2 import KEY, Ec2, ensure, living, refused, requests_in
 
 
@@ -75,7 +76,10 @@ def test_discarding_ends_what_was_fulfilled_while_it_was_cancelled(cloud: AwsClo
     assert living(ec2) == []
 
 
-def test_discarding_does_not_believe_a_cancellation_before_it_shows(cloud: AwsCloud, ec2: Ec2) -> None:
+def test_discarding_does_not_believe_a_cancellation_before_it_shows(
+    cloud: AwsCloud, ec2: Ec2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aws, "_TERMINATION_DEADLINE", 0.02)
     with pytest.raises(InsufficientCapacity):
         interrupted(cloud, ec2)
     ec2.cancel_spot_instance_requests = lambda SpotInstanceRequestIds: None  # type: ignore[method-assign]  # noqa: N803
@@ -95,13 +99,19 @@ def test_being_stopped_while_waiting_cancels_what_has_not_come(
 ) -> None:
     ec2.capacity = 1
 
+    def is_waiting() -> bool:
+        calls = iter(ec2.calls)
+        return "request_spot_instances" in calls and "describe_spot_instance_requests" in calls  # in this order
+
     async def stop() -> None:
-        async with asyncio.timeout(0.05):
-            await cloud.ensure_instances(KEY, "p4de.24xlarge", 2, "spot", {})
+        task = asyncio.create_task(cloud.ensure_instances(KEY, "p4de.24xlarge", 2, "spot", {}))
+        await asyncio.to_thread(wait_until, is_waiting, "the requests to be waited for", 30, poll=0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     monkeypatch.setattr(aws, "_FULFILMENT_DEADLINE", 60.0)
-    with pytest.raises(TimeoutError):
-        asyncio.run(stop())
+    asyncio.run(stop())
     assert (requests_in(ec2, "active"), requests_in(ec2, "cancelled")) == (1, 1)
 
 
