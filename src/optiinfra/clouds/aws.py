@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from optiinfra.clouds import aws_clients, aws_launch
-from optiinfra.clouds.patience import patiently
 from optiinfra.clouds.protocol import (
     STEP_TAG,
     CloudError,
@@ -18,6 +17,7 @@ from optiinfra.clouds.protocol import (
     InsufficientCapacity,
     LaunchSettings,
 )
+from optiinfra.clouds.retries import retry
 from optiinfra.domain.recommendation import InstanceState, Lifecycle
 
 Shape = dict[str, Any]
@@ -63,7 +63,7 @@ async def connect_aws(
     RoleDenied when the account does not let us take the role. Credentials renew themselves before they expire.
     """
     account = (endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key)
-    return await patiently(
+    return await retry(
         lambda: asyncio.to_thread(_connect, *account), _AWAY_SECONDS, CloudUnavailable, pause=_POLL_SECONDS
     )
 
@@ -155,7 +155,7 @@ class AwsCloud:
             if left := await self._cancel_open(key):
                 raise CloudUnavailable(f"CancelSpotInstanceRequests: {', '.join(left)} still open")
 
-        await patiently(cancelled, _TERMINATION_DEADLINE, pause=_POLL_SECONDS)
+        await retry(cancelled, _TERMINATION_DEADLINE, pause=_POLL_SECONDS)
         made = await self.tagged(key)  # with what was fulfilled just before the cancellation
         await self.terminate(made)
         return made
@@ -180,13 +180,13 @@ class AwsCloud:
         # EC2 forgets a terminated instance after an hour, and one unknown id would fail the whole call.
         if living := await self._still_there(instance_ids):
             ending = functools.partial(self._carried_through, self._ec2.terminate_instances, InstanceIds=living)
-            await patiently(ending, _AWAY_SECONDS, CloudUnavailable, pause=_POLL_SECONDS)
+            await retry(ending, _AWAY_SECONDS, CloudUnavailable, pause=_POLL_SECONDS)
 
         async def gone() -> None:
             if left := await self._still_there(instance_ids):
                 raise CloudUnavailable(f"TerminateInstances: {', '.join(left)} not shutting down yet")
 
-        await patiently(gone, _TERMINATION_DEADLINE, pause=_POLL_SECONDS)
+        await retry(gone, _TERMINATION_DEADLINE, pause=_POLL_SECONDS)
 
     async def stop(self, instance_ids: Sequence[str]) -> None:
         """Stop the running instances among these, and wait until EC2 says that they are stopped."""
@@ -197,7 +197,7 @@ class AwsCloud:
             if left := await self._ids(instance_ids, [*_ALIVE, "stopping"]):
                 raise CloudUnavailable(f"StopInstances: {', '.join(left)} not stopped yet")
 
-        await patiently(stopped, _POWER_DEADLINE, pause=_POLL_SECONDS)
+        await retry(stopped, _POWER_DEADLINE, pause=_POLL_SECONDS)
 
     async def start(self, instance_ids: Sequence[str]) -> list[str]:
         """Start the stopped instances among these; the ids of all that run then, sorted."""
@@ -209,7 +209,7 @@ class AwsCloud:
                 raise CloudUnavailable(f"StartInstances: {', '.join(left)} not running yet")
             return await self._ids(instance_ids, ["running"])
 
-        return await patiently(running, _POWER_DEADLINE, pause=_POLL_SECONDS)
+        return await retry(running, _POWER_DEADLINE, pause=_POLL_SECONDS)
 
     async def launch_settings(self, instance_ids: Sequence[str]) -> dict[str, LaunchSettings]:
         """Parameters of RunInstances for each of these instances that is not terminated, by its id."""
@@ -235,7 +235,7 @@ class AwsCloud:
             instance_id: str = running[0]["InstanceId"]
             return instance_id
 
-        return await patiently(launched, _POWER_DEADLINE, pause=_POLL_SECONDS)
+        return await retry(launched, _POWER_DEADLINE, pause=_POLL_SECONDS)
 
     async def spot_quote(self, instance_type: str) -> float | None:
         """The present spot price in the region's cheapest zone, dollars an hour; None when EC2 has none."""
@@ -308,7 +308,7 @@ class AwsCloud:
                 left = f"{len(waiting) + unseen} of {len(request_ids)} wait"
                 raise InsufficientCapacity(f"RequestSpotInstances: {left}: {seen}")
 
-        await patiently(look, _FULFILMENT_DEADLINE, pause=_POLL_SECONDS)
+        await retry(look, _FULFILMENT_DEADLINE, pause=_POLL_SECONDS)
 
     async def _open_requests(self, key: str) -> list[str]:
         requests = await self._spot_requests([_made_for(key), {"Name": "state", "Values": ["open"]}])
@@ -363,7 +363,7 @@ class AwsCloud:
     async def _call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call what may be repeated, again and again while the cloud is away."""
         attempt = functools.partial(self._once, operation, *args, **kwargs)
-        return await patiently(attempt, _AWAY_SECONDS, CloudUnavailable, pause=_POLL_SECONDS)
+        return await retry(attempt, _AWAY_SECONDS, CloudUnavailable, pause=_POLL_SECONDS)
 
     async def _once(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         # botocore blocks; a thread keeps the event loop free.

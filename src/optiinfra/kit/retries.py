@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, wait_fixed
+
 T = TypeVar("T")
 
 
@@ -20,13 +22,20 @@ async def retry_until_deadline(
     Raises DeadlineError after `deadline` seconds; an attempt that hangs is cancelled then.
     """
     ends = time.monotonic() + deadline
-    while True:
-        try:
-            async with asyncio.timeout(max(interval, ends - time.monotonic())):
-                return await attempt()
-        except Exception as error:
-            if time.monotonic() + interval > ends:
-                raise DeadlineError(
-                    f"{what} did not answer within {deadline:.0f} s; last error: {type(error).__name__}: {error}"
-                ) from error
-        await asyncio.sleep(interval)
+
+    async def bounded_attempt() -> T:
+        async with asyncio.timeout(max(interval, ends - time.monotonic())):
+            return await attempt()
+
+    policy = AsyncRetrying(
+        retry=retry_if_exception_type(Exception),
+        wait=wait_fixed(interval),
+        stop=stop_before_delay(deadline),
+        reraise=True,
+    )
+    try:
+        return await policy(bounded_attempt)
+    except Exception as error:
+        raise DeadlineError(
+            f"{what} did not answer within {deadline:.0f} s; last error: {type(error).__name__}: {error}"
+        ) from error

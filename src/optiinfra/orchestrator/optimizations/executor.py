@@ -12,8 +12,8 @@ import structlog
 from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Result
-from optiinfra.clouds.patience import patiently
 from optiinfra.clouds.protocol import Cloud, CloudError
+from optiinfra.clouds.retries import retry
 from optiinfra.domain.optimization import StepStatus, rollback_step
 from optiinfra.kit.logging import bind_trace
 from optiinfra.orchestrator.agents.service import AgentError
@@ -150,7 +150,7 @@ class StepExecutor:
         return await action(await self._context(record, name))
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(attempt, self._platform.settings.undo_patience_seconds)
+        return await retry(attempt, self._platform.settings.undo_patience_seconds)
 
     def _seconds_left(self, optimization: models.Optimization) -> float:
         deadline = (optimization.started_at or now()) + timedelta(
