@@ -1,7 +1,7 @@
 """Helpers for asyncio tasks: race several, cancel one without waiting, log what nobody awaits."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 import structlog
@@ -29,6 +29,18 @@ async def first_completed(*coroutines: Coroutine[Any, Any, T]) -> T:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def gather_to_end(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run the coroutines concurrently; their results, or the first failure once all have ended.
+
+    Unlike `asyncio.gather`, which raises while others still run: a rollback must see everything that they did.
+    """
+    done = await asyncio.gather(*coroutines, return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in done if not isinstance(result, BaseException)]
 
 
 def cancel_in_background(task: "asyncio.Future[Any]") -> None:

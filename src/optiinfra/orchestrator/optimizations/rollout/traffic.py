@@ -5,7 +5,7 @@ from typing import Any
 
 from optiinfra.api.customers import Deployment, Replica
 from optiinfra.api.runtimes import DeployReplica, RetireReplica, SetWeights
-from optiinfra.orchestrator.optimizations.concurrency import gather_to_end
+from optiinfra.kit.tasks import gather_to_end
 from optiinfra.orchestrator.optimizations.context import StepError
 from optiinfra.orchestrator.optimizations.rollout.snapshot import RolloutContext
 

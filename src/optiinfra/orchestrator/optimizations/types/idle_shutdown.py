@@ -18,8 +18,8 @@ from optiinfra.domain.latency import quantile
 from optiinfra.domain.optimization import RESTORED
 from optiinfra.domain.savings import reduction_percent, total
 from optiinfra.kit.ids import new_id
+from optiinfra.kit.tasks import gather_to_end
 from optiinfra.orchestrator.inventory import service as inventory
-from optiinfra.orchestrator.optimizations.concurrency import gather_to_end
 from optiinfra.orchestrator.optimizations.context import Change, Detail, Snapshot, StepContext, StepError
 from optiinfra.orchestrator.optimizations.judgement import ask, deadline_of, look_until_sure
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Step, nothing_to_roll_back
