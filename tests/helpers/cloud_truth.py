@@ -1,7 +1,15 @@
 """What a customer's clouds contain and cost, read from the clouds directly and priced independently of the platform."""
 
+from typing import TYPE_CHECKING
+
 from fixtures.aws import Accounts
-from fixtures.provision import SeededEstate
+from fixtures.provision import SeededCloud, SeededEstate
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+InstanceKind = tuple[str, str]
+"""An instance's type and lifecycle."""
 
 HOURS_PER_MONTH = 730
 
@@ -19,21 +27,23 @@ HOURLY = {
 }
 
 
-def running(seeded: SeededEstate, deployment: str | None = None) -> list[tuple[str, str]]:
-    """(instance type, lifecycle) of every running instance of the customer, or of one deployment by its tag."""
+def running_in(cloud: SeededCloud, deployment: str | None = None) -> dict[str, InstanceKind]:
+    """Running instances of one account by id, all or those of a deployment by its tag."""
     filters = [{"Name": "instance-state-name", "Values": ["running"]}]
     if deployment is not None:
         filters.append({"Name": "tag:optiinfra:deployment", "Values": [deployment]})
-    found: list[tuple[str, str]] = []
-    for cloud in seeded.clouds:
-        ec2 = Accounts(cloud.endpoint_url).ec2(cloud.region, cloud.account_id)
-        for page in ec2.get_paginator("describe_instances").paginate(Filters=filters):  # type: ignore[arg-type]
-            found += [
-                (instance["InstanceType"], instance.get("InstanceLifecycle", "on-demand"))
-                for reservation in page["Reservations"]
-                for instance in reservation["Instances"]
-            ]
-    return sorted(found)
+    pages = _ec2(cloud).get_paginator("describe_instances").paginate(Filters=filters)  # type: ignore[arg-type]
+    return {
+        instance["InstanceId"]: (instance["InstanceType"], instance.get("InstanceLifecycle", "on-demand"))
+        for page in pages
+        for reservation in page["Reservations"]
+        for instance in reservation["Instances"]
+    }
+
+
+def running(seeded: SeededEstate, deployment: str | None = None) -> list[InstanceKind]:
+    """Type and lifecycle of the running instances in all accounts, all or those of a deployment by its tag."""
+    return sorted(kind for cloud in seeded.clouds for kind in running_in(cloud, deployment).values())
 
 
 def monthly_cost(seeded: SeededEstate, deployment: str | None = None) -> float:
@@ -46,11 +56,16 @@ def monthly_cost_as_spot(seeded: SeededEstate, deployment: str) -> float:
     return sum(HOURLY[kind, "spot"] * HOURS_PER_MONTH for kind, _ in running(seeded, deployment))
 
 
+def spot_requests_in(cloud: SeededCloud) -> list[str]:
+    """The states of all spot requests ever made in one account."""
+    pages = _ec2(cloud).get_paginator("describe_spot_instance_requests").paginate()
+    return sorted(request["State"] for page in pages for request in page["SpotInstanceRequests"])
+
+
 def spot_requests(seeded: SeededEstate) -> list[str]:
     """The states of all spot requests ever made in the customer's accounts."""
-    found: list[str] = []
-    for cloud in seeded.clouds:
-        ec2 = Accounts(cloud.endpoint_url).ec2(cloud.region, cloud.account_id)
-        for page in ec2.get_paginator("describe_spot_instance_requests").paginate():
-            found += [request["State"] for request in page["SpotInstanceRequests"]]
-    return sorted(found)
+    return sorted(state for cloud in seeded.clouds for state in spot_requests_in(cloud))
+
+
+def _ec2(cloud: SeededCloud) -> "EC2Client":
+    return Accounts(cloud.endpoint_url).ec2(cloud.region, cloud.account_id)

@@ -7,9 +7,7 @@ from typing import Any, Literal
 
 from optiinfra.api.recommendations import Optimization
 from optiinfra.domain.optimization import STEPS, StepStatus, rollback_step
-
-InstanceKind = tuple[str, str]
-"""An instance's type and lifecycle."""
+from tests.helpers.cloud_truth import InstanceKind
 
 
 @dataclass(frozen=True)
