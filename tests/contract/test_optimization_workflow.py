@@ -104,7 +104,7 @@ async def workflow(postgresql: Engine) -> AsyncIterator[OptimizationWorkflow]:
     url = postgresql.environment.urls()["postgresql"]
     database = Database(url, _notify_nobody)
     await database.migrate()
-    settings = SimpleNamespace(optimization_deadline_seconds=60.0, undo_patience_seconds=5.0)
+    settings = SimpleNamespace(optimization_deadline_seconds=60.0, rollback_retry_seconds=5.0)
     telemetry = SimpleNamespace(insert_samples=_keep_nothing, insert_latencies=_keep_nothing)
     stores = SimpleNamespace(settings=settings, database=database, memory=Memory(), telemetry=telemetry)
     DBOS(config={"name": "toy", "system_database_url": url, "serializer": DBOSPortableJSONSerializer()})

@@ -176,7 +176,7 @@ def test_account_that_denies_its_role_is_failed_until_it_allows_it(acme: Custome
     assert recovered.error is None
 
 
-@pytest.mark.parametrize("private_platform", [{"UNDO_PATIENCE_SECONDS": "3"}], indirect=True, ids=["3 s"])
+@pytest.mark.parametrize("private_platform", [{"ROLLBACK_RETRY_SECONDS": "3"}], indirect=True, ids=["3 s"])
 def test_rollback_refused_past_its_deadline_fails_with_both_causes(private_platform: PrivatePlatform) -> None:
     with provisioned(private_platform.document, estates.load(ESTATES / "acme.yaml")) as acme:
         optimization_id = start_migration(acme)

@@ -37,19 +37,19 @@ class Settings(ServiceSettings):
     sweep_seconds: float = 5.0
     """How often work is looked for that was promised and never begun."""
     command_seconds: float = 300.0
-    """How long a runtime may take over an order: a large model loads for minutes, golden prompts run as long."""
+    """How long a runtime may take for a command: a large model loads for minutes, golden prompts run as long."""
     command_redelivery_seconds: float = 30.0
     stage_deadline_seconds: float = 600.0
     optimization_deadline_seconds: float = 3600.0
-    undo_patience_seconds: float = 900.0
-    """How long undoing a step is tried again while the cloud refuses it, for whatever reason.
+    rollback_retry_seconds: float = 900.0
+    """How long the rollback of a step is retried while the cloud refuses it, for whatever reason.
 
-    One step of undoing may take this and the optimization's deadline together.
+    Each rollback step may take this and the optimization's deadline together.
     """
     spot_watch_seconds: float = 1.0
-    """How often a change that relies on spot instances looks whether the cloud takes one back."""
-    spot_blind_seconds: float = 60.0
-    """How long it may not be able to look: the cloud gives a notice of two minutes."""
+    """How often a change that relies on spot instances checks for interruptions."""
+    spot_unobserved_seconds: float = 60.0
+    """How long that check may fail before the change does: the cloud gives a notice of two minutes."""
     idle_observation_seconds: float = 900.0
     """How long stopped instances are watched before they are terminated: who needs one starts it again."""
     measuring_window_seconds: float = 900.0

@@ -81,7 +81,7 @@ class StepExecutor:
             return record.error_of(shown)
         kind, settings = self.type_of(record), self._platform.settings
         attempt = partial(self._act, record, shown, kind.step(name).rollback)
-        seconds = settings.optimization_deadline_seconds + settings.undo_patience_seconds
+        seconds = settings.optimization_deadline_seconds + settings.rollback_retry_seconds
         return await self._run(record, shown, partial(self._retry, attempt), seconds)
 
     async def measure_result(self, optimization_id: str) -> Result:
@@ -150,7 +150,7 @@ class StepExecutor:
         return await action(await self._context(record, name))
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        return await retry(attempt, self._platform.settings.undo_patience_seconds)
+        return await retry(attempt, self._platform.settings.rollback_retry_seconds)
 
     def _seconds_left(self, optimization: models.Optimization) -> float:
         deadline = (optimization.started_at or now()) + timedelta(

@@ -143,7 +143,7 @@ async def never(*_command: Any) -> dict[str, Any]:
 
 def platform(**settings: float) -> Platform:
     """A platform of settings alone; nothing else of it may be used."""
-    chosen = {"spot_watch_seconds": 0.01, "spot_blind_seconds": 1.0, "stage_deadline_seconds": 60.0} | settings
+    chosen = {"spot_watch_seconds": 0.01, "spot_unobserved_seconds": 1.0, "stage_deadline_seconds": 60.0} | settings
     return cast("Platform", SimpleNamespace(settings=SimpleNamespace(**chosen)))
 
 

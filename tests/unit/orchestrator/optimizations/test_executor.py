@@ -85,7 +85,7 @@ def executor_of(
         is_restored=unused,
     )
     account = models.CloudAccount(id="acct_1")
-    chosen = {"optimization_deadline_seconds": 60.0, "undo_patience_seconds": 5.0} | settings
+    chosen = {"optimization_deadline_seconds": 60.0, "rollback_retry_seconds": 5.0} | settings
     stores = SimpleNamespace(settings=platform(**chosen).settings, database=_Accounts(account))
 
     async def fake_cloud(*_account: Any) -> FakeCloud:
@@ -154,7 +154,7 @@ def test_rollback_that_stays_refused_ends_with_the_last_refusal() -> None:
     async def undo(_context: StepContext[Any, Any]) -> Detail:
         raise RoleDenied("AssumeRole: AccessDenied")
 
-    executor, _ = executor_of(rollback=undo, undo_patience_seconds=0.01)
+    executor, _ = executor_of(rollback=undo, rollback_retry_seconds=0.01)
     assert asyncio.run(executor.roll_back("opt_1", "only")) == "AssumeRole: AccessDenied"
 
 

@@ -35,8 +35,8 @@ async def _watch(context: StepContext[Any, Any], key: str) -> NoReturn:
             await require_uninterrupted(context, key)
             last_seen = time.monotonic()
         except CloudUnavailable as error:
-            if time.monotonic() - last_seen > settings.spot_blind_seconds:
-                unknown = f"the state of the spot instances is unknown for {settings.spot_blind_seconds:.0f} s"
+            if time.monotonic() - last_seen > settings.spot_unobserved_seconds:
+                unknown = f"the state of the spot instances is unknown for {settings.spot_unobserved_seconds:.0f} s"
                 raise StepError(f"{unknown}: {error}") from error
         await asyncio.sleep(settings.spot_watch_seconds)
 

@@ -55,7 +55,7 @@ class Watch:
 
     def __init__(self, cloud: FakeCloud, blind_seconds: float) -> None:
         self.cloud = cloud
-        self.platform = platform(spot_watch_seconds=0.005, spot_blind_seconds=blind_seconds)
+        self.platform = platform(spot_watch_seconds=0.005, spot_unobserved_seconds=blind_seconds)
 
 
 async def watched(cloud: FakeCloud, action: Any, blind_seconds: float = LONG) -> Any:
