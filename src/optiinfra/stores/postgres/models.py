@@ -1,19 +1,30 @@
 """Tables. Times are UTC, money US dollars; `*_hash` columns hold what a secret hashes to, never the secret."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, MetaData, String, UniqueConstraint, false, func
+from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, MetaData, String, UniqueConstraint, false, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from optiinfra.domain.recommendation import InstanceState, Lifecycle
+from optiinfra.domain.analysis import AnalysisStatus
+from optiinfra.domain.command import CommandStatus
+from optiinfra.domain.inventory import CloudAccountStatus
+from optiinfra.domain.optimization import OptimizationStatus, StepStatus
+from optiinfra.domain.recommendation import (
+    AgentType,
+    InstanceState,
+    Lifecycle,
+    RecommendationStatus,
+    RecommendationType,
+)
 
 Json = dict[str, Any]
 
 
 class Base(DeclarativeBase):
-    """What every table shares: names of constraints that migrations can rely on."""
+    """Base of all tables, with constraint names that migrations can rely on."""
 
     metadata = MetaData(
         naming_convention={
@@ -31,8 +42,11 @@ class Base(DeclarativeBase):
         list[float]: JSONB,
         dict[str, float]: JSONB,
         # Plain text in the database, not an enum type of PostgreSQL's: a new value needs no migration.
-        Lifecycle: String(),
+        AgentType: String(),
         InstanceState: String(),
+        Lifecycle: String(),
+        RecommendationType: String(),
+        StrEnum: Enum(StrEnum, native_enum=False, create_constraint=False, values_callable=list),
     }
 
 
@@ -45,7 +59,7 @@ def _now() -> Mapped[datetime]:
 
 
 class Customer(Base):
-    """A company. `last_event_seq` numbers its events, under this row's lock."""
+    """A company. `last_event_seq` is the number of its newest event; it is increased under this row's lock."""
 
     __tablename__ = "customers"
 
@@ -57,10 +71,10 @@ class Customer(Base):
     created_at: Mapped[datetime] = _now()
 
 
-class Leaving(Base):
-    """A customer whose row is gone while copies and workflows may remain. So is this one, once nothing does."""
+class CustomerDeletion(Base):
+    """A deletion in progress: the customer's row is gone, their data in other stores and their workflows may not be."""
 
-    __tablename__ = "leaving"
+    __tablename__ = "customer_deletions"
 
     customer_id: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = _now()
@@ -80,7 +94,7 @@ class User(Base):
 
 
 class RefreshToken(Base):
-    """One refresh token; those of one sign-in are a family, which a reused one revokes."""
+    """One refresh token. Those of one sign-in are a family; reuse of one revokes its family."""
 
     __tablename__ = "refresh_tokens"
 
@@ -108,7 +122,7 @@ class CloudAccount(Base):
     role_arn: Mapped[str]
     account_id: Mapped[str | None]
     external_id: Mapped[str | None]
-    status: Mapped[str]
+    status: Mapped[CloudAccountStatus]
     error: Mapped[str | None]
     created_at: Mapped[datetime] = _now()
     as_of: Mapped[datetime] = _now()
@@ -172,7 +186,7 @@ class Runtime(Base):
 
 
 class Command(Base):
-    """An order to a customer's runtime; delivered again if nothing is heard of it."""
+    """A command to a customer's runtime; delivered again until it is acknowledged or cancelled."""
 
     __tablename__ = "commands"
     __table_args__ = (UniqueConstraint("customer_id", "idempotency_key"),)
@@ -182,7 +196,7 @@ class Command(Base):
     idempotency_key: Mapped[str]
     kind: Mapped[str]
     payload: Mapped[Json]
-    status: Mapped[str]
+    status: Mapped[CommandStatus]
     delivered_to: Mapped[str | None]
     delivered_at: Mapped[datetime | None]
     output: Mapped[Json | None]
@@ -192,12 +206,12 @@ class Command(Base):
 
 
 class Agent(Base):
-    """A registered agent; whether it lives is Redis's to say."""
+    """A registered agent; Redis knows whether it is alive."""
 
     __tablename__ = "agents"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    agent_type: Mapped[str]
+    agent_type: Mapped[AgentType]
     pool: Mapped[str]
     version: Mapped[str]
     hostname: Mapped[str]
@@ -213,14 +227,14 @@ class Agent(Base):
 
 
 class Analysis(Base):
-    """One look of an agent at a customer's estate."""
+    """An analysis of a customer's estate by an agent."""
 
     __tablename__ = "analyses"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     customer_id: Mapped[str] = _owner()
-    agent_type: Mapped[str]
-    status: Mapped[str]
+    agent_type: Mapped[AgentType]
+    status: Mapped[AnalysisStatus]
     summary: Mapped[str | None]
     error: Mapped[str | None]
     created_at: Mapped[datetime] = _now()
@@ -228,7 +242,7 @@ class Analysis(Base):
 
 
 class Recommendation(Base):
-    """A recommendation: the agent's draft, and the other agents' judgement of it.
+    """A recommendation: the agent's draft, and the other agents' validations of it.
 
     `deployment_id` is None when it is about instances that serve no deployment.
     """
@@ -239,8 +253,8 @@ class Recommendation(Base):
     customer_id: Mapped[str] = _owner()
     analysis_id: Mapped[str] = mapped_column(ForeignKey("analyses.id", ondelete="CASCADE"), index=True)
     deployment_id: Mapped[str | None] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"), index=True)
-    agent_type: Mapped[str]
-    status: Mapped[str]
+    agent_type: Mapped[AgentType]
+    status: Mapped[RecommendationStatus]
     draft: Mapped[Json]
     validations: Mapped[list[Json]]
     created_at: Mapped[datetime] = _now()
@@ -248,15 +262,15 @@ class Recommendation(Base):
 
 
 class Optimization(Base):
-    """A recommendation being carried out; its id is its workflow's id."""
+    """An optimization that executes a recommendation; its id is its workflow's id."""
 
     __tablename__ = "optimizations"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     customer_id: Mapped[str] = _owner()
     recommendation_id: Mapped[str] = mapped_column(ForeignKey("recommendations.id", ondelete="CASCADE"), unique=True)
-    type: Mapped[str]
-    status: Mapped[str]
+    type: Mapped[RecommendationType]
+    status: Mapped[OptimizationStatus]
     trace_id: Mapped[str]
     snapshot: Mapped[Json | None]
     result: Mapped[Json | None]
@@ -267,14 +281,14 @@ class Optimization(Base):
 
 
 class OptimizationStep(Base):
-    """One step of an optimization, or of its undoing."""
+    """One step of an optimization, or of its rollback."""
 
     __tablename__ = "optimization_steps"
 
     optimization_id: Mapped[str] = mapped_column(ForeignKey("optimizations.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int]
-    status: Mapped[str]
+    status: Mapped[StepStatus]
     attempt: Mapped[int]
     started_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
@@ -282,13 +296,13 @@ class OptimizationStep(Base):
 
 
 class Outcome(Base):
-    """What an optimization brought, for the next prediction; Qdrant holds a copy to search in."""
+    """The measured outcome of an optimization, for later predictions; Qdrant holds a copy for similarity search."""
 
     __tablename__ = "outcomes"
 
     optimization_id: Mapped[str] = mapped_column(ForeignKey("optimizations.id", ondelete="CASCADE"), primary_key=True)
     customer_id: Mapped[str] = _owner()
-    type: Mapped[str]
+    type: Mapped[RecommendationType]
     features: Mapped[list[float]]
     modelled: Mapped[dict[str, float]]
     measured: Mapped[dict[str, float]]
@@ -296,7 +310,7 @@ class Outcome(Base):
 
 
 class Event(Base):
-    """What happened to a customer, numbered without gaps."""
+    """An event of a customer; `seq` has no gaps."""
 
     __tablename__ = "events"
 
