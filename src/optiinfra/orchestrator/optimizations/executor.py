@@ -16,7 +16,7 @@ from optiinfra.clouds.protocol import Cloud, CloudError
 from optiinfra.clouds.retries import retry
 from optiinfra.domain.optimization import StepStatus, rollback_step
 from optiinfra.kit.logging import bind_trace
-from optiinfra.orchestrator.agents.service import AgentError
+from optiinfra.orchestrator.agents.dispatch import AgentError
 from optiinfra.orchestrator.errors import Conflict
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.inventory.clouds import cloud_of
@@ -25,7 +25,7 @@ from optiinfra.orchestrator.optimizations.journal import Journal, Record
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Registry
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes.client import CustomerRuntime
-from optiinfra.orchestrator.runtimes.service import CommandError, withdraw
+from optiinfra.orchestrator.runtimes.commands import CommandError, cancel_commands
 from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.postgres import models
 
@@ -131,7 +131,7 @@ class StepExecutor:
     ) -> str | None:
         optimization, detail, error = record.optimization, Detail(), None
         if record.steps[name].attempt > 1:  # what was asked before a crash and is unanswered is asked again
-            await withdraw(self._platform, optimization.customer_id, f"{optimization.id}:{name}:")
+            await cancel_commands(self._platform, optimization.customer_id, f"{optimization.id}:{name}:")
         try:
             async with asyncio.timeout(seconds) as deadline:
                 detail = await attempt()

@@ -8,7 +8,7 @@ from typing import Any
 
 from optiinfra.api.agents import JudgeAnswer, JudgeTask
 from optiinfra.domain.recommendation import AgentType
-from optiinfra.orchestrator.agents import service as agents
+from optiinfra.orchestrator.agents.dispatch import dispatch_task
 from optiinfra.orchestrator.optimizations.context import StepContext, StepError
 
 _LOOK_SECONDS = 0.25
@@ -25,7 +25,7 @@ def deadline_of(context: StepContext[Any, Any]) -> float:
 
 async def ask(context: StepContext[Any, Any], agent: AgentType, task: JudgeTask) -> JudgeAnswer:
     """One agent's answer; raises AgentError."""
-    return await agents.ask(context.platform, agent, task, JudgeAnswer)
+    return await dispatch_task(context.platform, agent, task, JudgeAnswer)
 
 
 async def look_until_sure(look: Look, deadline: float) -> JudgeAnswer:

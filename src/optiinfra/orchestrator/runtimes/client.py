@@ -7,7 +7,7 @@ from optiinfra.api.customers import Infrastructure
 from optiinfra.api.runtimes import CommandKind, Discover
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.platform import Platform
-from optiinfra.orchestrator.runtimes.service import order
+from optiinfra.orchestrator.runtimes.commands import execute_command
 
 
 class Runtime(Protocol):
@@ -28,7 +28,7 @@ class CustomerRuntime:
 
     async def execute(self, key: str, kind: CommandKind, payload: Wire) -> dict[str, Any]:
         """Have a command executed once under its idempotency key; its output."""
-        return await order(self._platform, self._customer_id, key, kind, payload)
+        return await execute_command(self._platform, self._customer_id, key, kind, payload)
 
     async def discover(self, key: str) -> Infrastructure:
         """The estate with every deployment as its gateway describes it now; instances as last listed."""

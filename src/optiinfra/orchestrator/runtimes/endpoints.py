@@ -1,4 +1,4 @@
-"""Where runtimes call in."""
+"""Routes for runtimes: connecting, reporting, fetching and acknowledging commands."""
 
 from typing import Annotated
 
@@ -10,11 +10,12 @@ from optiinfra.api.telemetry import TelemetryBatch
 from optiinfra.kit.app import cancel_on_shutdown
 from optiinfra.kit.auth import CurrentPrincipal, Principal
 from optiinfra.kit.openapi import error_responses
-from optiinfra.kit.problems import Problem, not_found
 from optiinfra.orchestrator.access import require_kind
+from optiinfra.orchestrator.errors import NotFound, Unauthenticated
 from optiinfra.orchestrator.inventory.service import store_deployments
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.runtimes import service
+from optiinfra.orchestrator.runtimes.commands import acknowledge_command, deliver_commands
 from optiinfra.orchestrator.telemetry.service import store
 
 router = APIRouter(prefix="/agent-runtime")
@@ -33,7 +34,7 @@ async def connect(body: Connect, platform: CurrentPlatform) -> Connected:
     """Connect with a customer's token."""
     principal = await service.authenticate(platform, body.agent_token)
     if principal is None or principal.customer_id != body.customer_id:
-        raise Problem(401, "unauthenticated", "unknown or revoked agent token, or another customer's")
+        raise Unauthenticated("unauthenticated", "unknown or revoked agent token, or another customer's")
     return Connected(runtime_id=await service.connect(platform, body.customer_id, body.hostname, body.version))
 
 
@@ -59,7 +60,7 @@ async def telemetry(
     platform: CurrentPlatform,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Started:
-    """Send what was measured; a batch sent again under its key is counted once."""
+    """Send measurements; a batch sent again under the same key is stored once."""
     await store(platform, _customer(principal), body, idempotency_key)
     return Started()
 
@@ -72,16 +73,16 @@ async def commands(
     platform: CurrentPlatform,
     wait: Annotated[float, Query(ge=0, le=60)] = 20,
 ) -> list[Command]:
-    """Fetch orders; the answer comes as soon as there is one, or empty after `wait` seconds."""
-    orders = service.pending(platform, _customer(principal), runtime_id, wait)
-    return await cancel_on_shutdown(request.app, orders, default=[])
+    """Fetch commands by a long poll: answered as soon as there is one, or empty after `wait` seconds."""
+    delivery = deliver_commands(platform, _customer(principal), runtime_id, wait)
+    return await cancel_on_shutdown(request.app, delivery, default=[])
 
 
 @router.post("/{runtime_id}/commands/{command_id}/result")
 async def result(
     runtime_id: str, command_id: str, body: CommandResult, principal: CurrentPrincipal, platform: CurrentPlatform
 ) -> Started:
-    """Answer an order."""
-    if not await service.answer(platform, _customer(principal), command_id, body):
-        raise not_found("command")
+    """Acknowledge a command with its result."""
+    if not await acknowledge_command(platform, _customer(principal), command_id, body):
+        raise NotFound("command")
     return Started()

@@ -1,0 +1,156 @@
+"""Commands to runtimes: issued once per idempotency key, delivered until acknowledged, cancelled when nobody waits."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from optiinfra.api.common import Wire, now
+from optiinfra.api.runtimes import Command, CommandKind, CommandResult
+from optiinfra.domain.command import CommandStatus
+from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.runtimes.service import describe_last_contact
+from optiinfra.stores.errors import StoreUnavailable
+from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.database import notify_after_commit
+
+
+class CommandError(Exception):
+    """A runtime could not execute a command, or did not acknowledge it in time; the text says which and why."""
+
+
+async def execute_command(
+    platform: Platform, customer_id: str, key: str, kind: CommandKind, payload: Wire
+) -> dict[str, Any]:
+    """Issue a command to the customer's runtime and wait for its result.
+
+    `key` is its idempotency key: issued again, the command is not executed again, but a cancelled one is, with the new
+    payload. Returns the command's output. Raises CommandError when it failed, or when no runtime acknowledged it before
+    the deadline. It is then cancelled, and so it is when the caller is.
+    """
+    deadline = platform.settings.command_seconds
+    try:
+        command_id = await _issue(platform, customer_id, key, kind, payload)
+        row = await _wait_for_result(platform, command_id, deadline)
+    except StoreUnavailable:
+        raise  # the command stays: the caller issues it again and finds it as it is
+    except asyncio.CancelledError:
+        await asyncio.shield(cancel_commands(platform, customer_id, key))
+        raise
+    if row is None:
+        await cancel_commands(platform, customer_id, key)  # or a runtime might execute it later
+        last_contact = await describe_last_contact(platform, customer_id)
+        raise CommandError(f"the runtime did not answer {kind} within {deadline:.0f} s ({last_contact})")
+    if row.status == CommandStatus.CANCELLED:
+        raise CommandError(f"{kind} was cancelled")
+    if row.status == CommandStatus.FAILED:
+        raise CommandError(f"the runtime could not {kind}: {row.error}")
+    return row.output or {}
+
+
+async def cancel_commands(platform: Platform, customer_id: str, key_prefix: str) -> None:
+    """Cancel the pending commands whose idempotency key starts with this prefix."""
+    table = models.Command
+    pending = (
+        table.customer_id == customer_id,
+        table.idempotency_key.startswith(key_prefix, autoescape=True),
+        table.status == CommandStatus.PENDING,
+    )
+    async with platform.database.transaction() as session:
+        await session.execute(update(table).where(*pending).values(status=CommandStatus.CANCELLED, completed_at=now()))
+
+
+async def deliver_commands(platform: Platform, customer_id: str, runtime_id: str, wait_seconds: float) -> list[Command]:
+    """The commands to deliver to this runtime now; waits up to `wait_seconds` for the first."""
+
+    async def undelivered() -> list[Command] | None:
+        return await _mark_delivered(platform, customer_id, runtime_id) or None
+
+    return await platform.wake.wait_for(_issued_channel(customer_id), undelivered, wait_seconds) or []
+
+
+async def acknowledge_command(platform: Platform, customer_id: str, command_id: str, result: CommandResult) -> bool:
+    """Store a runtime's result; the first one counts. False when the customer has no such command."""
+    async with platform.database.transaction() as session:
+        row = await session.get(models.Command, command_id, with_for_update=True)
+        if row is None or row.customer_id != customer_id:
+            return False
+        if row.status == CommandStatus.PENDING:
+            row.status = CommandStatus.DONE if result.ok else CommandStatus.FAILED
+            row.output, row.error, row.completed_at = result.output, result.error, now()
+            notify_after_commit(session, _result_channel(command_id))
+    return True
+
+
+def _issued_channel(customer_id: str) -> str:
+    return f"commands:{customer_id}"
+
+
+def _result_channel(command_id: str) -> str:
+    return f"command:{command_id}"
+
+
+async def _issue(platform: Platform, customer_id: str, key: str, kind: CommandKind, payload: Wire) -> str:
+    """Store a command unless its key is known, or issue a cancelled one anew. Returns its id."""
+    table = models.Command
+    statement = insert(table).values(
+        id=new_id("cmd"),
+        customer_id=customer_id,
+        idempotency_key=key,
+        kind=kind,
+        payload=payload.model_dump(mode="json"),
+        status=CommandStatus.PENDING,
+    )
+    statement = statement.on_conflict_do_update(
+        index_elements=["customer_id", "idempotency_key"],
+        set_={
+            "payload": statement.excluded.payload,
+            "status": CommandStatus.PENDING,
+            "completed_at": None,
+            "delivered_to": None,
+        },
+        where=table.status == CommandStatus.CANCELLED,
+    )
+    async with platform.database.transaction() as session:
+        await session.execute(statement)
+        same_key = select(table.id).where(table.customer_id == customer_id, table.idempotency_key == key)
+        command_id = (await session.scalars(same_key)).one()
+        notify_after_commit(session, _issued_channel(customer_id))
+    return command_id
+
+
+async def _wait_for_result(platform: Platform, command_id: str, seconds: float) -> models.Command | None:
+    """The command once it is acknowledged or cancelled; None when it still is pending after `seconds`."""
+
+    async def completed() -> models.Command | None:
+        async with platform.database.transaction() as session:
+            row = await session.get_one(models.Command, command_id)
+        return row if row.status != CommandStatus.PENDING else None
+
+    return await platform.wake.wait_for(_result_channel(command_id), completed, seconds)
+
+
+async def _mark_delivered(platform: Platform, customer_id: str, runtime_id: str) -> list[Command]:
+    """Pending commands that this runtime has not got yet, or got too long ago; notes that the runtime is alive."""
+    table = models.Command
+    overdue = now() - timedelta(seconds=platform.settings.command_redelivery_seconds)
+    due = (
+        select(table)
+        .where(table.customer_id == customer_id, table.status == CommandStatus.PENDING)
+        .where(or_(table.delivered_to.is_distinct_from(runtime_id), table.delivered_at < overdue))
+        .order_by(table.created_at)
+        .with_for_update(skip_locked=True)
+    )
+    async with platform.database.transaction() as session:
+        rows = (await session.scalars(due)).all()
+        for row in rows:
+            row.delivered_to, row.delivered_at = runtime_id, now()
+        caller = models.Runtime.id == runtime_id, models.Runtime.customer_id == customer_id
+        await session.execute(update(models.Runtime).where(*caller).values(last_seen_at=now()))
+    return [
+        Command(command_id=row.id, idempotency_key=row.idempotency_key, kind=row.kind, payload=row.payload)
+        for row in rows
+    ]
