@@ -1,7 +1,6 @@
-"""What several modules ask of PostgreSQL."""
+"""PostgreSQL with the platform's schema and one customer."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 from sqlalchemy import delete
@@ -11,12 +10,6 @@ from optiinfra.stores.postgres.database import Database
 from tests.contract.engine import Engine, running
 
 CUSTOMER = "cust_1"
-
-
-@pytest.fixture(scope="module", params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """One event loop for a module's clients; trio is none that the platform runs on."""
-    return request.param
 
 
 @pytest.fixture(scope="module")

@@ -50,8 +50,8 @@ class Platform:
 
 @pytest.fixture(scope="module")
 def own(environment: dict[str, Any]) -> Iterator[PrivatePlatform]:
-    """Without other tests' customers, and without the sweep, which would repair seeded defects."""
-    with private_platform_over(environment, f"consistency-{os.getpid()}", {"SWEEP_SECONDS": "3600"}) as platform:
+    """Without other tests' customers, and without recovery, which would repair seeded defects."""
+    with private_platform_over(environment, f"consistency-{os.getpid()}", {"RECOVERY_SECONDS": "3600"}) as platform:
         yield platform
 
 

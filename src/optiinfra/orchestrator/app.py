@@ -31,10 +31,10 @@ from optiinfra.orchestrator.optimizations.types import TYPES
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform, of_connection
 from optiinfra.orchestrator.recommendations import endpoints as recommendations
+from optiinfra.orchestrator.recovery import recover_periodically
 from optiinfra.orchestrator.runtimes import endpoints as runtimes
 from optiinfra.orchestrator.runtimes import service as runtime_service
 from optiinfra.orchestrator.settings import Settings
-from optiinfra.orchestrator.sweep import sweep_for_ever
 from optiinfra.orchestrator.telemetry import endpoints as telemetry
 from optiinfra.stores import redis
 from optiinfra.stores.clickhouse import Telemetry
@@ -68,12 +68,12 @@ def create(settings: Settings) -> FastAPI:
             app.state.analyses = AnalysisWorkflow(platform, app.state.optimizations)
             # Called here, not in a thread: recovered workflows must run on the loop that the clients belong to.
             DBOS.launch()
-            sweeping = asyncio.create_task(sweep_for_ever(platform, app.state.analyses, app.state.optimizations))
+            recovery = asyncio.create_task(recover_periodically(platform, app.state.analyses, app.state.optimizations))
             try:
                 yield
             finally:
-                sweeping.cancel()
-                await asyncio.gather(sweeping, return_exceptions=True)
+                recovery.cancel()
+                await asyncio.gather(recovery, return_exceptions=True)
                 DBOS.destroy()
 
     DBOS(config=_dbos_config(settings))

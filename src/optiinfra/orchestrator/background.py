@@ -1,4 +1,4 @@
-"""Work that outlives the request that began it, within this process. What must survive a crash is a workflow."""
+"""Tasks of this process that outlive the request that started them. What must survive a crash is a workflow."""
 
 import asyncio
 import logging
@@ -13,36 +13,36 @@ from optiinfra.stores.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
-_running: set[asyncio.Task[Any]] = set()
-_named: Counter[str] = Counter()
+_tasks: set[asyncio.Task[Any]] = set()
+_in_progress: Counter[str] = Counter()
 
 
 def start_in_background(work: Coroutine[Any, Any, None]) -> None:
-    """Run it; an exception is logged, for there is nobody to raise it to. A lost store is no defect of ours."""
+    """Run a coroutine as a task that nobody waits for; its exception is logged, as a warning if a store was lost."""
     task = asyncio.create_task(work)
-    _running.add(task)  # the loop itself keeps no reference
-    task.add_done_callback(_ended)
+    _tasks.add(task)  # the event loop keeps only a weak reference
+    task.add_done_callback(_log_failure)
 
 
 @contextmanager
-def under_way(name: str) -> Iterator[None]:
-    """Let `is_under_way` know of the work within, by a name that says what is done and for whom."""
-    _named[name] += 1
+def in_progress(name: str) -> Iterator[None]:
+    """Mark work as in progress while the context lasts; `name` says what is done and for whom."""
+    _in_progress[name] += 1
     try:
         yield
     finally:
-        _named[name] -= 1
-        if not _named[name]:
-            del _named[name]
+        _in_progress[name] -= 1
+        if not _in_progress[name]:
+            del _in_progress[name]
 
 
-def is_under_way(name: str) -> bool:
-    """Whether somebody in this process is at that work: who finds it undone need not begin it once more."""
-    return name in _named
+def is_in_progress(name: str) -> bool:
+    """Whether this process does that work now, so that it need not be started a second time."""
+    return name in _in_progress
 
 
-def _ended(task: asyncio.Task[Any]) -> None:
-    _running.discard(task)
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    _tasks.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         level = logging.WARNING if isinstance(error, StoreUnavailable) else logging.ERROR
-        log.log(level, "background work failed", work=task.get_coro(), exc_info=error)
+        log.log(level, "background task failed", task=task.get_coro(), exc_info=error)

@@ -34,7 +34,7 @@ class Settings(ServiceSettings):
     agent_wait_seconds: float = 20.0
     agent_pool: str = "default"
     """The agents that this platform asks; those that registered with another pool are left to others."""
-    sweep_seconds: float = 5.0
+    recovery_seconds: float = 5.0
     """How often work is looked for that was promised and never begun."""
     command_seconds: float = 300.0
     """How long a runtime may take for a command: a large model loads for minutes, golden prompts run as long."""

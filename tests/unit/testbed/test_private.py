@@ -85,7 +85,7 @@ def test_private_platform_can_change_settings(host: Environment) -> None:
 
 
 def test_private_platform_is_read_and_started_again_unchanged(host: Environment) -> None:
-    mine = private.describe("mine", host, {"redis": 20002}, {"SWEEP_SECONDS": "1"})
+    mine = private.describe("mine", host, {"redis": 20002}, {"RECOVERY_SECONDS": "1"})
     mine.state_dir.mkdir(parents=True)
     mine.save()
     found = environments.load("mine")

@@ -1,4 +1,4 @@
-"""A customer's own page of the API."""
+"""Routes of one customer: preferences, onboarding, deletion."""
 
 from fastapi import APIRouter
 
@@ -7,14 +7,14 @@ from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import OWNERS, require_tenant, require_tenant_or_admin
 from optiinfra.orchestrator.background import start_in_background
-from optiinfra.orchestrator.customers import service
+from optiinfra.orchestrator.customers import deletion, service
 from optiinfra.orchestrator.inventory.service import discover
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.runtimes.service import issue_token
 
 router = APIRouter(prefix="/customers/{customer_id}")
 
-LONG_CALLS = ("DELETE /customers/[^/]+",)  # waits for what still runs for the customer
+LONG_CALLS = ("DELETE /customers/[^/]+",)  # waits for the customer's workflows to end
 
 
 @router.get("")
@@ -30,7 +30,7 @@ async def preferences(
 ) -> Preferences:
     """Change some preferences, keep the others."""
     require_tenant(principal, customer_id, OWNERS)
-    return await service.prefer(platform, customer_id, changes.model_dump(mode="json", exclude_unset=True))
+    return await service.update_preferences(platform, customer_id, changes.model_dump(mode="json", exclude_unset=True))
 
 
 @router.post("/onboard", status_code=202)
@@ -52,7 +52,7 @@ async def agent_install_command(
 
 
 @router.delete("", status_code=204, responses=error_responses(409))
-async def leave(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
-    """Delete the customer and everything kept of it."""
+async def delete_customer(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
+    """Delete the customer and all of their data."""
     require_tenant_or_admin(principal, customer_id, OWNERS)
-    await service.remove(platform, customer_id)
+    await deletion.delete_customer(platform, customer_id)

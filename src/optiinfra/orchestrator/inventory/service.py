@@ -17,7 +17,7 @@ from optiinfra.domain.hardware import INSTANCE_TYPES
 from optiinfra.domain.inventory import CloudAccountStatus, inventory_status
 from optiinfra.domain.savings import monthly, total
 from optiinfra.kit.retries import DeadlineError, retry_until_deadline
-from optiinfra.orchestrator.background import under_way
+from optiinfra.orchestrator.background import in_progress
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory import repository
@@ -91,7 +91,7 @@ async def refresh(platform: Platform, customer_id: str) -> Infrastructure:
 async def discover(platform: Platform, customer_id: str) -> None:
     """First look after onboarding; an account that cannot be read is the customer's to mend, not an error of ours."""
     try:
-        with under_way(discovery_of(customer_id)):
+        with in_progress(discovery_of(customer_id)):
             async with _DISCOVERIES:
                 infrastructure = await _look(platform, customer_id)
         costs, once = _costs(customer_id, infrastructure), f"{customer_id}:first costs:{now().isoformat()}"
@@ -111,7 +111,7 @@ async def discover(platform: Platform, customer_id: str) -> None:
 
 
 def discovery_of(customer_id: str) -> str:
-    """The name under which a first look is `background.under_way`."""
+    """The name under which a first look is `background.in_progress`."""
     return f"discovery of {customer_id}"
 
 

@@ -1,0 +1,40 @@
+"""Deletion of a customer from every store."""
+
+from optiinfra.orchestrator.background import in_progress
+from optiinfra.orchestrator.customers import repository
+from optiinfra.orchestrator.durable import delete_workflows
+from optiinfra.orchestrator.errors import Conflict, NotFound
+from optiinfra.orchestrator.platform import Platform
+
+
+async def delete_customer(platform: Platform, customer_id: str) -> None:
+    """Delete a customer everywhere. Raises Conflict while an optimization runs, NotFound when there is none.
+
+    First the row that everything else refers to, then the copies in other stores. Data that arrives meanwhile is
+    refused, or deleted by whoever wrote it. A `CustomerDeletion` marks the time in between: after a crash or an outage
+    recovery finishes the deletion, and so does calling this again.
+    """
+    with in_progress(deletion_of(customer_id)):
+        async with platform.database.transaction() as session:
+            await repository.lock_for_deletion(session, customer_id)
+            if (running := await repository.unfinished_optimization(session, customer_id)) is not None:
+                raise Conflict("optimization_running", f"{running} is changing your estate: roll it back or let it end")
+            existed = await repository.delete_row(session, customer_id)
+        await finish_deletion(platform, customer_id)
+    if not existed:
+        raise NotFound("customer")
+
+
+async def finish_deletion(platform: Platform, customer_id: str) -> None:
+    """Delete what other stores hold of a customer whose row is gone, then their workflows. Idempotent."""
+    with in_progress(deletion_of(customer_id)):
+        await platform.telemetry.delete_customer(customer_id)
+        await platform.memory.delete_customer(customer_id)
+        await delete_workflows(customer_id)
+        async with platform.database.transaction() as session:
+            await repository.end_deletion(session, customer_id)
+
+
+def deletion_of(customer_id: str) -> str:
+    """The name of a deletion in `background.in_progress`."""
+    return f"deletion of {customer_id}"

@@ -1,0 +1,79 @@
+"""SQL of customers, their cloud accounts and their deletion."""
+
+from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from optiinfra.api.customers import Onboard
+from optiinfra.domain.inventory import CloudAccountStatus
+from optiinfra.domain.optimization import FINAL, OptimizationStatus
+from optiinfra.kit.ids import new_id
+from optiinfra.stores.postgres import models
+
+
+async def lock(session: AsyncSession, customer_id: str) -> models.Customer | None:
+    """The customer's row, locked against changes and deletion until the transaction ends."""
+    return await session.get(models.Customer, customer_id, with_for_update={"key_share": True})
+
+
+async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: Onboard) -> None:
+    """Store an account as one to discover; a known one is discovered again, and older listings of it are dropped."""
+    statement = insert(models.CloudAccount).values(
+        id=new_id("acct"),
+        customer_id=customer_id,
+        provider=body.cloud_provider,
+        region=body.region,
+        role_arn=body.iam_role_arn,
+        account_id=body.account_id,
+        external_id=body.external_id,
+        status=CloudAccountStatus.DISCOVERING,
+    )
+    statement = statement.on_conflict_do_update(
+        index_elements=["customer_id", "provider", "region", "role_arn"],
+        set_={
+            "status": CloudAccountStatus.DISCOVERING,
+            "error": None,
+            "external_id": body.external_id,
+            "as_of": func.clock_timestamp(),
+        },
+    )
+    await session.execute(statement)
+
+
+async def lock_for_deletion(session: AsyncSession, customer_id: str) -> None:
+    """Lock the customer's rows in the order in which events are recorded, which excludes a deadlock with a recorder.
+
+    An event locks the row that it is about before the customer's row, which numbers the events.
+    """
+    for table in (models.Optimization, models.Recommendation, models.Analysis, models.Deployment):
+        await session.execute(select(table.id).where(table.customer_id == customer_id).with_for_update())
+    await session.get(models.Customer, customer_id, with_for_update=True)
+
+
+async def unfinished_optimization(session: AsyncSession, customer_id: str) -> str | None:
+    """The id of an optimization that runs or will be rolled back; None when there is none."""
+    table = models.Optimization
+    unfinished = or_(
+        table.status.not_in(FINAL),
+        # The rollback is requested, but may not have started.
+        and_(table.status == OptimizationStatus.COMPLETED, table.rollback_reason.is_not(None)),
+    )
+    return await session.scalar(select(table.id).where(table.customer_id == customer_id, unfinished).limit(1))
+
+
+async def delete_row(session: AsyncSession, customer_id: str) -> bool:
+    """Delete the customer's row, and note that the rest remains to be deleted. False when there is no such customer.
+
+    Foreign keys delete everything that refers to it.
+    """
+    table = models.Customer
+    deleted = await session.scalar(delete(table).where(table.id == customer_id).returning(table.id))
+    if deleted is not None:
+        session.add(models.CustomerDeletion(customer_id=customer_id))
+    return deleted is not None
+
+
+async def end_deletion(session: AsyncSession, customer_id: str) -> None:
+    """Note that nothing of the customer remains."""
+    table = models.CustomerDeletion
+    await session.execute(delete(table).where(table.customer_id == customer_id))
