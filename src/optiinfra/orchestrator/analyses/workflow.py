@@ -14,9 +14,9 @@ from optiinfra.api.customers import Deployment, Preferences
 from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.clouds.protocol import CloudError
 from optiinfra.domain.analysis import AnalysisStatus
-from optiinfra.domain.recommendation import AgentType, RecommendationStatus, validators_of
+from optiinfra.domain.recommendation import RecommendationStatus, validators_of
 from optiinfra.kit.ids import new_id
-from optiinfra.orchestrator.agents import service as agents
+from optiinfra.orchestrator.agents.dispatch import AgentError, dispatch_task
 from optiinfra.orchestrator.durable import begin, retry_on_errors
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
@@ -26,7 +26,7 @@ from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.recommendations import service as recommendations
 from optiinfra.orchestrator.runtimes.client import CustomerRuntime
-from optiinfra.orchestrator.runtimes.service import CommandError
+from optiinfra.orchestrator.runtimes.commands import CommandError
 from optiinfra.orchestrator.telemetry.service import store_figure
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
@@ -68,7 +68,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             await DBOS.run_step_async(retry_on_errors("validate"), self._validate, recommendation_id)
         approved = await DBOS.run_step_async(retry_on_errors("auto_approve"), self._auto_approve, analysis_id)
         for optimization_id in approved:
-            with suppress(StoreUnavailable):  # it is approved; the sweep starts it
+            with suppress(StoreUnavailable):  # it is approved; recovery starts it
                 await self._optimizations.start(optimization_id)
         await DBOS.run_step_async(retry_on_errors("complete"), self._complete, analysis_id, drafted["summary"])
 
@@ -86,9 +86,8 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
                 infrastructure=estate,
                 spot_quotes=await inventory.spot_quotes(self._platform, customer.id, estate),
             )
-            agent_type: AgentType = analysis.agent_type  # type: ignore[assignment]  # written from the same literals
-            answer = await agents.ask(self._platform, agent_type, task, AnalyzeAnswer)
-        except (agents.AgentError, CloudError) as error:
+            answer = await dispatch_task(self._platform, analysis.agent_type, task, AnalyzeAnswer)
+        except (AgentError, CloudError) as error:
             return {"error": str(error)}
         drafts = {new_id("rec"): draft.model_dump(mode="json") for draft in answer.drafts}
         return {"drafts": drafts, "summary": answer.summary}
@@ -111,7 +110,6 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             row = await session.get_one(models.Recommendation, recommendation_id)
             estate = await inventory.describe(session, row.customer_id)
         draft = Draft.model_validate(row.draft)
-        draft_by: AgentType = row.agent_type  # type: ignore[assignment]  # written from the same literals
         golden: list[GoldenAnswer] = []
         if draft.deployment_id is not None:
             try:
@@ -119,7 +117,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             except KeyError:
                 log.warning("deployment gone before its change was validated", recommendation_id=recommendation_id)
                 return
-        for validator in validators_of(draft_by):
+        for validator in validators_of(row.agent_type):
             task = ValidateTask(
                 task_id=new_id("task"),
                 customer_id=row.customer_id,
@@ -128,8 +126,8 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
                 golden_answers=golden if validator == "application" else [],
             )
             try:
-                validation = await agents.ask(self._platform, validator, task, Validation)
-            except agents.AgentError as error:
+                validation = await dispatch_task(self._platform, validator, task, Validation)
+            except AgentError as error:
                 validation = Validation(agent_type=validator, approved=False, reason=f"could not be asked: {error}")
             async with self._platform.database.transaction() as session:
                 await recommendations.add_validation(session, recommendation_id, validation)

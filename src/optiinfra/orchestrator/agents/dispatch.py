@@ -1,0 +1,125 @@
+"""Dispatch of tasks to agents: the least loaded first, with failover to another one."""
+
+import asyncio
+import time
+from typing import TypeVar
+
+import httpx
+import jwt
+import structlog
+
+from optiinfra.api.agents import Agent, AnalyzeTask, JudgeTask, ValidateTask
+from optiinfra.api.common import Wire
+from optiinfra.api.problems import STARTING, STORE_UNAVAILABLE
+from optiinfra.domain.recommendation import AgentType
+from optiinfra.orchestrator.agents.service import REGISTRATIONS, list_agents
+from optiinfra.orchestrator.platform import Platform
+
+log = structlog.get_logger(__name__)
+
+Task = AnalyzeTask | ValidateTask | JudgeTask
+Answer = TypeVar("Answer", bound=Wire)
+
+_RETRY_SECONDS = 0.5
+_TOKEN_SECONDS = 60
+_TEMPORARY = frozenset({STORE_UNAVAILABLE, STARTING})
+"""Types of an agent's 503 that pass by themselves."""
+
+
+class AgentError(Exception):
+    """No agent could do a task; the text says which were asked and what each answered."""
+
+
+class _AgentUnavailable(Exception):  # noqa: N818  named after the condition
+    """The agent answers, but cannot work at the moment."""
+
+
+async def dispatch_task(platform: Platform, agent_type: AgentType, task: Task, answer_type: type[Answer]) -> Answer:
+    """Have an agent of that type do a task, and return its answer.
+
+    An agent that fails is not asked again; one that is temporarily unavailable is, when no other can do it. The task's
+    id makes a repetition harmless. Raises AgentError when no agent came in time or none could do it.
+    """
+    wait_seconds = platform.settings.agent_wait_seconds
+    deadline = time.monotonic() + wait_seconds
+    failed: dict[str, str] = {}  # what was wrong, by agent id
+    unavailable: dict[str, str] = {}
+    restart_expected = False
+    while True:
+        # After a failure another agent must be there already, unless the failed one is about to register anew.
+        patience = deadline - time.monotonic() if restart_expected or not failed else 0.0
+        agent = await _next_agent(platform, agent_type, task, failed, unavailable, patience)
+        if agent is None:
+            break
+        try:
+            return answer_type.model_validate(await _post(platform, agent, task))
+        except _AgentUnavailable as error:
+            unavailable[agent.agent_id] = str(error)
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(_RETRY_SECONDS)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            failed[agent.agent_id] = f"{type(error).__name__}: {error}"
+            restart_expected = restart_expected or _is_restart(error)
+            log.warning("agent task failed", agent_id=agent.agent_id, kind=task.kind, error=failed[agent.agent_id])
+    if answers := failed | unavailable:
+        raise AgentError(f"no {agent_type} agent could {task.kind}: {answers}")
+    raise AgentError(f"no {agent_type} agent that can {task.kind} was there within {wait_seconds:.0f} s")
+
+
+async def _next_agent(
+    platform: Platform,
+    agent_type: AgentType,
+    task: Task,
+    failed: dict[str, str],
+    unavailable: dict[str, str],
+    wait_seconds: float,
+) -> Agent | None:
+    """The least loaded agent for a task, waiting for one to register; those that were unavailable come last."""
+
+    async def candidates() -> list[Agent] | None:
+        able = [
+            agent
+            for agent in await list_agents(platform)
+            if agent.agent_type == agent_type
+            and agent.status == "active"
+            and not agent.draining
+            and agent.pool == platform.settings.agent_pool
+            and task.kind in agent.capabilities
+            and agent.agent_id not in failed
+        ]
+        return sorted(able, key=lambda agent: (agent.agent_id in unavailable, agent.load, agent.current_tasks)) or None
+
+    found = await platform.wake.wait_for(REGISTRATIONS, candidates, wait_seconds)
+    return found[0] if found else None
+
+
+def _is_restart(error: Exception) -> bool:
+    """Whether the agent will register soon: its process is gone, or has just started and does not know its old id."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == httpx.codes.UNAUTHORIZED
+    return isinstance(error, httpx.TransportError)
+
+
+async def _post(platform: Platform, agent: Agent, task: Task) -> object:
+    claims = {"aud": agent.agent_id, "sub": "orchestrator", "exp": int(time.time()) + _TOKEN_SECONDS}
+    token = jwt.encode(claims, platform.settings.enrolment_secret, algorithm="HS256")
+    response = await platform.agents_http.post(
+        f"{agent.base_url}/tasks",
+        content=task.model_dump_json(),
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        timeout=platform.settings.agent_task_seconds,
+    )
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE and _problem_type(response) in _TEMPORARY:
+        raise _AgentUnavailable(response.text[:300])
+    response.raise_for_status()
+    return response.json()
+
+
+def _problem_type(response: httpx.Response) -> str | None:
+    """The `type` of a problem details response; None for any other body."""
+    try:
+        body = response.json()
+    except ValueError:
+        return None
+    return body.get("type") if isinstance(body, dict) else None
