@@ -1,4 +1,4 @@
-"""Asking whether the stores and clouds agree."""
+"""The route of the consistency check."""
 
 from fastapi import APIRouter
 
@@ -15,6 +15,6 @@ LONG_CALLS = ("GET /admin/consistency",)
 
 @router.get("/consistency")
 async def consistency(principal: CurrentPrincipal, platform: CurrentPlatform) -> Consistency:
-    """Every reference between stores and clouds to what is not there."""
+    """Every dangling reference between stores and clouds."""
     require_kind(principal, "admin")
     return await check(platform)

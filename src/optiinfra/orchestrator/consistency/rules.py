@@ -1,7 +1,6 @@
-"""What dangles, told from what stores and clouds were seen to hold. Pure.
+"""Which references dangle, by what stores and clouds hold. Pure.
 
-Copies and references are listed before what they refer to: what comes into being meanwhile refers to what was there
-before it.
+References must be listed before what they refer to: a row that is created in between then refers to a listed one.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,15 +12,15 @@ from optiinfra.clouds.protocol import CUSTOMER_TAG, STEP_TAG, CloudInstance
 from optiinfra.domain.optimization import FINAL, is_left_over
 
 UNREACHABLE = "unreachable"
-"""Kind under which a store or cloud account that cannot be asked is reported."""
+"""The kind of a store or cloud account that does not answer."""
 
-CLOUD_REMEMBERS = timedelta(minutes=55)
-"""How long EC2 surely shows an instance that has ended: about an hour."""
+TERMINATED_VISIBLE = timedelta(minutes=55)
+"""How long EC2 certainly lists a terminated instance: it says about an hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A cloud account as PostgreSQL knows it."""
+    """A cloud account in PostgreSQL."""
 
     id: str
     customer_id: str
@@ -30,17 +29,17 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class CloudView:
-    """What an account holds: its instances, and the tags of what is ordered for a step and not there yet, by its id."""
+class AccountContents:
+    """What a cloud account holds: its instances, and the tags of open spot requests by request id."""
 
     account: Account
     instances: Sequence[CloudInstance]
-    orders: Mapping[str, Mapping[str, str]]
+    requests: Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedReplica:
-    """A living replica as its gateway last described it."""
+    """A replica that is not dead, as its gateway last described it."""
 
     replica_id: str
     instance_id: str
@@ -52,7 +51,7 @@ class PlacedReplica:
 
 @dataclass(frozen=True, slots=True)
 class RunningInstance:
-    """An instance that PostgreSQL calls running."""
+    """An instance that is running according to PostgreSQL."""
 
     instance_id: str
     account_id: str
@@ -61,9 +60,8 @@ class RunningInstance:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What there is, by PostgreSQL: deployments as (customer, deployment), outcomes' customers, optimizations' states.
-
-    `agents` are those whose key may be in Redis.
+    """What exists in PostgreSQL: (customer, deployment) pairs, the customer of each outcome, the status of each
+    optimization. `agents` are those that may have a key in Redis.
     """
 
     customers: Collection[str] = frozenset()
@@ -73,8 +71,8 @@ class Known:
     agents: Collection[str] = frozenset()
 
 
-def series_of_nobody(table: str, owners: Iterable[tuple[str, str]], known: Known) -> list[Dangling]:
-    """Rows of a ClickHouse table, by (customer, deployment), of which either is unknown; '' is the whole estate."""
+def orphaned_series(table: str, owners: Iterable[tuple[str, str]], known: Known) -> list[Dangling]:
+    """(customer, deployment) pairs of a ClickHouse table of which either is unknown; '' stands for the whole estate."""
     found = []
     for customer, deployment in sorted(owners):
         if customer not in known.customers:
@@ -87,8 +85,8 @@ def series_of_nobody(table: str, owners: Iterable[tuple[str, str]], known: Known
     return found
 
 
-def points_of_nothing(points: Mapping[str, tuple[str, str]], known: Known) -> list[Dangling]:
-    """Qdrant's points, by id as (customer, optimization), whose outcome PostgreSQL does not hold for that customer."""
+def orphaned_points(points: Mapping[str, tuple[str, str]], known: Known) -> list[Dangling]:
+    """Qdrant's points without their outcome in PostgreSQL; `points` are (customer, optimization) by point id."""
     return [
         Dangling(store="qdrant", kind="points", id=point, refers_to=f"outcome of {optimization} of {customer}")
         for point, (customer, optimization) in sorted(points.items())
@@ -97,17 +95,17 @@ def points_of_nothing(points: Mapping[str, tuple[str, str]], known: Known) -> li
 
 
 def outcomes_without_point(points: Mapping[str, tuple[str, str]], known: Known) -> list[Dangling]:
-    """Outcomes that cannot be found by similarity. Those of optimizations under way are still being remembered."""
-    remembered = {optimization for _, optimization in points.values()}
+    """Outcomes without a point in Qdrant. An unfinished optimization may still be about to store its point."""
+    stored = {optimization for _, optimization in points.values()}
     return [
         Dangling(store="postgresql", kind="outcomes", id=optimization, refers_to=f"point of {optimization} in Qdrant")
         for optimization in sorted(known.outcomes)
-        if optimization not in remembered and known.optimizations.get(optimization) in FINAL
+        if optimization not in stored and known.optimizations.get(optimization) in FINAL
     ]
 
 
-def presence_of_nobody(present: Iterable[str], known: Known) -> list[Dangling]:
-    """Redis's keys of agents that never registered, or left so long ago that their key should have expired."""
+def orphaned_presence(present: Iterable[str], known: Known) -> list[Dangling]:
+    """Redis's keys of agents that never registered, or deregistered so long ago that the key should have expired."""
     return [
         Dangling(store="redis", kind="presence", id=agent, refers_to=f"registered agent {agent}")
         for agent in sorted(present)
@@ -115,23 +113,23 @@ def presence_of_nobody(present: Iterable[str], known: Known) -> list[Dangling]:
     ]
 
 
-def made_for_steps(view: CloudView) -> dict[str, Mapping[str, str]]:
-    """The tags, by id, of an account's living instances that were made for a step."""
-    living = (one for one in view.instances if one.state != "terminated")
+def step_instances(contents: AccountContents) -> dict[str, Mapping[str, str]]:
+    """The tags by id of an account's instances that were created for a step and are not terminated."""
+    living = (one for one in contents.instances if one.state != "terminated")
     return {one.instance_id: one.tags for one in living if STEP_TAG in one.tags}
 
 
-def left_in_cloud(view: CloudView, known: Known) -> list[Dangling]:
-    """Living instances and open orders of an account that were made for a step and should be gone.
+def orphaned_step_resources(contents: AccountContents, known: Known) -> list[Dangling]:
+    """Instances and open spot requests that were created for a step and should be gone.
 
-    Those are: what was made for an optimization that does not exist, and what was to replace the instances of one that
-    was rolled back. One that failed is not tidied up: it says so itself. What is tagged for another customer is what
-    that customer left with.
+    That is so for an optimization that does not exist, and for the target instances of one that was rolled back. An
+    optimization that failed is not cleaned up, and its result says so. What is tagged for another customer is ignored:
+    a former customer keeps their instances.
     """
     found = []
-    for kind, tagged in (("step_instances", made_for_steps(view)), ("step_orders", view.orders)):
+    for kind, tagged in (("step_instances", step_instances(contents)), ("step_orders", contents.requests)):
         for name, tags in sorted(tagged.items()):
-            if tags.get(CUSTOMER_TAG, view.account.customer_id) != view.account.customer_id:
+            if tags.get(CUSTOMER_TAG, contents.account.customer_id) != contents.account.customer_id:
                 continue
             optimization, _, what = tags[STEP_TAG].partition(":")
             state = known.optimizations.get(optimization)
@@ -141,14 +139,15 @@ def left_in_cloud(view: CloudView, known: Known) -> list[Dangling]:
     return found
 
 
-def vanished(running: Iterable[RunningInstance], views: Iterable[CloudView], now: datetime) -> list[Dangling]:
-    """Instances that PostgreSQL calls running and their account does not know, though it was seen there lately.
+def missing_instances(
+    running: Iterable[RunningInstance], accounts: Iterable[AccountContents], now: datetime
+) -> list[Dangling]:
+    """Instances that are running according to PostgreSQL and that their cloud account does not list at all.
 
-    The inventory is as fresh as its last refresh. One that the cloud still shows, stopped or terminated, has changed
-    since: stale. One that it does not show at all may have ended and been forgotten, unless it was seen within the time
-    that clouds remember: then there never was such an instance.
+    An instance that the cloud lists as stopped or terminated is merely stale until the next refresh. One that it does
+    not list may have been terminated long ago. Was it seen recently, though, the cloud would still list it.
     """
-    shown = {view.account.id: {instance.instance_id for instance in view.instances} for view in views}
+    listed = {each.account.id: {instance.instance_id for instance in each.instances} for each in accounts}
     return [
         Dangling(
             store="postgresql",
@@ -157,24 +156,24 @@ def vanished(running: Iterable[RunningInstance], views: Iterable[CloudView], now
             refers_to=f"instance {one.instance_id} of account {one.account_id}",
         )
         for one in running
-        if one.account_id in shown
-        and one.instance_id not in shown[one.account_id]
-        and now - one.seen_at < CLOUD_REMEMBERS
+        if one.account_id in listed
+        and one.instance_id not in listed[one.account_id]
+        and now - one.seen_at < TERMINATED_VISIBLE
     ]
 
 
-def unplaced(
-    replicas: Iterable[PlacedReplica], views: Sequence[CloudView], accounts: Iterable[Account]
+def replicas_without_instance(
+    replicas: Iterable[PlacedReplica], answered: Sequence[AccountContents], accounts: Iterable[Account]
 ) -> list[Dangling]:
-    """Replicas on instances that no account of their customer in that region has, or had lately.
+    """Replicas on instances that none of the customer's accounts in that region lists.
 
-    Without an account there, or while one of them cannot be asked, nothing can be said.
+    Without an account in the region, or while one of them does not answer, nothing is reported.
     """
-    shown: dict[tuple[str, str, str], set[str]] = {}
-    for view in views:
-        here = shown.setdefault(_place(view.account), set())
-        here |= {instance.instance_id for instance in view.instances}
-    seen = {view.account.id for view in views}
+    listed: dict[tuple[str, str, str], set[str]] = {}
+    for each in answered:
+        here = listed.setdefault(_place(each.account), set())
+        here |= {instance.instance_id for instance in each.instances}
+    seen = {each.account.id for each in answered}
     unseen = {_place(account) for account in accounts if account.id not in seen}
     return [
         Dangling(
@@ -184,14 +183,14 @@ def unplaced(
             refers_to=f"instance {one.instance_id}",
         )
         for one in replicas
-        if _place(one) not in unseen and one.instance_id not in shown.get(_place(one), {one.instance_id})
+        if _place(one) not in unseen and one.instance_id not in listed.get(_place(one), {one.instance_id})
     ]
 
 
 def confirmed(first: Collection[Dangling], second: Iterable[Dangling]) -> list[Dangling]:
-    """What dangled at both looks: the rest was being made, or being taken away, at the first.
+    """What dangled in both passes: the rest was being created or deleted during the first.
 
-    What could not be asked is what could not be asked at last; at the second look that includes what the first gave up.
+    What did not answer is taken from the second pass, which repeats those of the first.
     """
     return [one for one in second if one in first or one.kind == UNREACHABLE]
 

@@ -10,10 +10,10 @@ from optiinfra.api.consistency import Dangling
 from optiinfra.domain.optimization import FINAL
 from optiinfra.orchestrator.durable import IN_PROGRESS
 
-_VALUES = {"final": sorted(FINAL), "in_progress": list(IN_PROGRESS), "young": 60}
-"""`young`, in seconds: what is younger may still wait for its workflow, as a restarted orchestrator starts it."""
+_VALUES = {"final": sorted(FINAL), "in_progress": list(IN_PROGRESS), "recovery_seconds": 60}
+"""A row that is younger than `recovery_seconds` may still wait for recovery to start its workflow."""
 
-# Each selects, for every reference of its kind: whose it is, what it refers to, and whether that is there.
+# Each selects, for every reference of its kind: the referring row's id, what it refers to, and whether that exists.
 SOFT_REFERENCES = {
     "events": """
         SELECT it.id, 'optimization ' || it.optimization_id, o.id IS NOT NULL
@@ -25,17 +25,17 @@ SOFT_REFERENCES = {
           FROM recommendations AS it
          CROSS JOIN jsonb_array_elements_text(it.draft -> 'similar_outcomes') AS past
           LEFT JOIN outcomes AS o ON o.optimization_id = past AND o.customer_id = it.customer_id""",
-    # Under way, or to be undone: a workflow must be at it.
+    # An unfinished optimization, or one to be rolled back, needs a workflow.
     "optimizations": """
         SELECT it.id, 'workflow of ' || it.id || ' under way',
                EXISTS (SELECT FROM dbos.workflow_status AS w WHERE w.status = ANY(:in_progress)
                           AND w.workflow_uuid IN (it.id, concat_ws(':', it.id, 'rollback')))
-               OR (it.status = 'pending' AND it.created_at > now() - make_interval(secs => :young))
+               OR (it.status = 'pending' AND it.created_at > now() - make_interval(secs => :recovery_seconds))
           FROM optimizations AS it
          WHERE it.status <> ALL(:final) OR (it.status = 'completed' AND it.rollback_reason IS NOT NULL)""",
     "analyses": """
         SELECT it.id, 'workflow of ' || it.id || ' under way',
-               w.workflow_uuid IS NOT NULL OR it.created_at > now() - make_interval(secs => :young)
+               w.workflow_uuid IS NOT NULL OR it.created_at > now() - make_interval(secs => :recovery_seconds)
           FROM analyses AS it
           LEFT JOIN dbos.workflow_status AS w ON w.workflow_uuid = it.id AND w.status = ANY(:in_progress)
          WHERE it.status = 'started'""",
@@ -46,13 +46,13 @@ SOFT_REFERENCES = {
           LEFT JOIN optimizations AS o ON o.id = split_part(it.workflow_uuid, ':', 1)
           LEFT JOIN analyses AS a ON a.id = it.workflow_uuid
          WHERE starts_with(it.workflow_uuid, 'opt_') OR starts_with(it.workflow_uuid, 'anal_')""",
-    # What workflows were given and what they and their steps returned.
+    # Inputs and outputs of workflows and their steps.
     "workflow_records": """
         SELECT it.workflow_uuid, 'workflow ' || it.workflow_uuid, w.workflow_uuid IS NOT NULL
           FROM (SELECT workflow_uuid FROM dbos.operation_outputs UNION SELECT workflow_uuid FROM dbos.workflow_input
                 UNION SELECT workflow_uuid FROM dbos.workflow_output) AS it
           LEFT JOIN dbos.workflow_status AS w USING (workflow_uuid)""",
-    # Orders that a runtime may still carry out, though nobody waits for them.
+    # Commands that a runtime may still execute though nobody waits for them.
     "commands": """
         SELECT it.id, 'optimization ' || split_part(it.idempotency_key, ':', 1) || ' under way', o.id IS NOT NULL
           FROM commands AS it
@@ -62,12 +62,12 @@ SOFT_REFERENCES = {
 
 
 async def dangling_in(session: AsyncSession, kind: str) -> tuple[int, list[Dangling]]:
-    """How many references of a kind there are, and those to what is not there."""
+    """How many references of a kind there are, and those that dangle."""
     statement = text(
-        f"""WITH each (id, refers_to, there) AS ({SOFT_REFERENCES[kind]})
+        f"""WITH each (id, refers_to, found) AS ({SOFT_REFERENCES[kind]})
             SELECT count(*),
-                   coalesce(jsonb_agg(jsonb_build_array(id, refers_to) ORDER BY id) FILTER (WHERE NOT there), '[]')
+                   coalesce(jsonb_agg(jsonb_build_array(id, refers_to) ORDER BY id) FILTER (WHERE NOT found), '[]')
               FROM each"""  # noqa: S608  of our own constants
     )
-    count, found = (await session.execute(statement, _VALUES)).one()
-    return count, [Dangling(store="postgresql", kind=kind, id=one, refers_to=lacking) for one, lacking in found]
+    count, dangling = (await session.execute(statement, _VALUES)).one()
+    return count, [Dangling(store="postgresql", kind=kind, id=one, refers_to=missing) for one, missing in dangling]
