@@ -5,7 +5,7 @@ import pytest
 pytest_plugins = ["pytester", "tests.helpers.customers", "tests.helpers.private_platform"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """Asynchronous tests run on asyncio; `tests/contract` adds uvloop."""
+    """Asynchronous tests run on asyncio, as the platform does."""
     return "asyncio"

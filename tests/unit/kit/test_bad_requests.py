@@ -43,11 +43,6 @@ async def refused() -> None:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def client() -> Iterator[TestClient]:
     app = create_app(
         "test",

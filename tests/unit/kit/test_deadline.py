@@ -13,11 +13,6 @@ from optiinfra.kit.deadline import DeadlineMiddleware
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 LONG, SHORT = 30.0, 0.05
 
 

@@ -16,11 +16,6 @@ from optiinfra.stores.errors import StoreUnavailable
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @asynccontextmanager
 async def nothing(_app: FastAPI) -> AsyncIterator[None]:
     yield

@@ -15,11 +15,6 @@ pytestmark = pytest.mark.anyio
 OUTAGE = "PostgreSQL does not answer (OperationalError)"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def call(handler: Callable[[], Awaitable[object]]) -> httpx.Response:
     app = FastAPI()
     app.add_api_route("/x", handler, response_model=None)

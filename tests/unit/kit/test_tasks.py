@@ -12,11 +12,6 @@ from tests.unit.logs import logged
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Forever:
     """A coroutine that ends by cancellation only, and takes a moment to clean up."""
 

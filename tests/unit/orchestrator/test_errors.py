@@ -13,11 +13,6 @@ from optiinfra.orchestrator.errors import Conflict, DomainError, Forbidden, NotF
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class _SpecialConflict(Conflict):
     """A conflict of a service's own."""
 

@@ -1,4 +1,4 @@
-"""Taking telemetry in, and giving it out as series."""
+"""Telemetry: storing batches, and reading series."""
 
 import asyncio
 import math
@@ -25,7 +25,7 @@ _AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
 
 
 async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key: str | None) -> None:
-    """Append a runtime's batch, once under its key. The sender says what it measured; whose it is, its token says."""
+    """Store a runtime's batch, once per key. The customer comes from the runtime's token, never from the batch."""
     await append(
         platform,
         customer_id,
@@ -51,10 +51,10 @@ async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key
 async def append(
     platform: Platform, customer_id: str, samples: Samples, latencies: Latencies = (), token: str | None = None
 ) -> None:
-    """Append a customer's rows, and take them back when the customer was deleted meanwhile, even if we are cancelled.
+    """Store a customer's rows, and delete them again if the customer was deleted meanwhile, even when cancelled.
 
-    A deletion removes the customer's row before the telemetry. So what was inserted before it is removed by it, and
-    what was inserted after it finds the customer gone.
+    A deletion removes the customer's row before the telemetry. So it removes what was inserted before, and what is
+    inserted later finds no customer. `token` makes an insert idempotent.
     """
 
     async def insert() -> None:
@@ -68,17 +68,17 @@ async def append(
         inserting.add_done_callback(log_failure)
         raise
     finally:
-        await asyncio.wait((inserting,))  # its thread goes on when we are cancelled
-        there = select(models.Customer.id).where(models.Customer.id == customer_id)
+        await asyncio.wait((inserting,))  # its thread continues after a cancellation
+        customer = select(models.Customer.id).where(models.Customer.id == customer_id)
         async with platform.database.transaction() as session:
-            left = await session.scalar(there) is None
-        if left:
-            log.info("telemetry is taken back, for its customer has left", customer_id=customer_id)
+            deleted = await session.scalar(customer) is None
+        if deleted:
+            log.info("telemetry of a deleted customer removed", customer_id=customer_id)
             await platform.telemetry.delete_customer(customer_id)
 
 
 async def store_figure(platform: Platform, customer_id: str, deployment_id: str, metric: str, value: float) -> None:
-    """Append one figure of a deployment that the platform itself established."""
+    """Store one figure of a deployment that the platform itself measured."""
     await append(platform, customer_id, [(customer_id, deployment_id, "", metric, now(), value)])
 
 
@@ -91,7 +91,7 @@ async def series(
     resource_id: str | None,
     limit: int,
 ) -> list[MetricPoint]:
-    """One deployment's points, oldest first, or the estate's: costs as recorded, rates added up, others averaged."""
+    """Points of a deployment, oldest first, or of the whole estate: costs as stored, rates summed, others averaged."""
     wanted = "" if resource_id is None and metric == "monthly_cost" else resource_id
     rows = await platform.telemetry.series(customer_id, metric, start, end, wanted, limit)
     if wanted is None:

@@ -1,4 +1,4 @@
-"""Which texts are access tokens of ours."""
+"""Which texts are valid access tokens."""
 
 import time
 from typing import Any
@@ -21,7 +21,7 @@ def token(key: str = KEY, algorithm: str = "HS256", **changes: Any) -> str:
     return jwt.encode(claims, key, algorithm=algorithm)
 
 
-def test_a_token_says_who_calls() -> None:
+def test_read_access_token_returns_the_user() -> None:
     assert read_access_token(SETTINGS, token()) == Principal("user", "user_1", "cust_1", "owner")
 
 
@@ -40,5 +40,5 @@ def test_a_token_says_who_calls() -> None:
         "",
     ],
 )
-def test_any_other_text_is_none(text: str) -> None:
+def test_read_access_token_of_an_invalid_token_is_none(text: str) -> None:
     assert read_access_token(SETTINGS, text) is None
