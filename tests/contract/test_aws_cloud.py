@@ -1,4 +1,4 @@
-"""AwsCloud on the mock cloud: the official SDK's real calls, from the assumed role to the last termination."""
+"""AwsCloud on the mock cloud, with real calls of the official SDK."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,8 +9,9 @@ from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
-from optiinfra.clouds import aws
+from optiinfra.clouds import aws_clients
 from optiinfra.clouds.aws import AwsCloud, connect_aws
+from optiinfra.clouds.aws_api import Timeouts
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.clouds.protocol import STEP_TAG, CloudUnavailable
 from tests.contract.engine import Engine, running
@@ -26,33 +27,37 @@ def engine() -> Iterator[Engine]:
         yield started
 
 
+def role_arn(account: str) -> str:
+    return f"arn:aws:iam::{account}:role/optiinfra-platform"
+
+
 def connect(engine: Engine, account: str) -> AwsCloud:
     url = engine.environment.url("localstack")
-    role = f"arn:aws:iam::{account}:role/optiinfra-platform"
-    return asyncio.run(connect_aws(url, REGION, role, "external", "test", "test"))
+    return asyncio.run(connect_aws(url, REGION, role_arn(account), "external", "test", "test"))
 
 
-def direct(cloud: AwsCloud) -> Any:
-    """The client inside, to do what the customer does."""
-    return cloud._ec2
+def clients(engine: Engine, account: str) -> tuple[Any, Any]:
+    """EC2 clients of the account: the first for what its owner does, both to make an AwsCloud of."""
+    url = engine.environment.url("localstack")
+    return aws_clients.ec2_clients(url, REGION, role_arn(account), "external", "test", "test")
 
 
-def account_with_two(engine: Engine, account: str) -> AwsCloud:
-    cloud = connect(engine, account)
-    direct(cloud).run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
-    return cloud
+def account_with_two_instances(engine: Engine, account: str) -> AwsCloud:
+    ec2, _ = clients(engine, account)
+    ec2.run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
+    return connect(engine, account)
 
 
-def test_a_role_leads_to_its_own_account_and_is_taken_once(engine: Engine) -> None:
-    cloud = account_with_two(engine, "111111111111")
+def test_connect_aws_gives_each_account_one_cloud_of_its_own(engine: Engine) -> None:
+    cloud = account_with_two_instances(engine, "111111111111")
     assert connect(engine, "111111111111") is cloud
     assert len(asyncio.run(cloud.instances())) == 2
     assert asyncio.run(connect(engine, "222222222222").instances()) == []
 
 
 @pytest.mark.parametrize(("lifecycle", "account"), [("spot", "333333333333"), ("on-demand", "444444444444")])
-def test_a_step_repeated_makes_nothing_twice(engine: Engine, lifecycle: Any, account: str) -> None:
-    cloud = account_with_two(engine, account)
+def test_ensure_instances_repeated_launches_once(engine: Engine, lifecycle: Any, account: str) -> None:
+    cloud = account_with_two_instances(engine, account)
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, lifecycle, {"Name": "vllm-prod-1"}))
     assert asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, lifecycle, {"Name": "vllm-prod-1"})) == made
     shown = {instance.instance_id: instance for instance in asyncio.run(cloud.instances())}
@@ -62,15 +67,15 @@ def test_a_step_repeated_makes_nothing_twice(engine: Engine, lifecycle: Any, acc
         assert shown[instance_id].tags == {"Name": "vllm-prod-1", STEP_TAG: KEY}
 
 
-def test_a_crash_before_the_tags_is_made_good(engine: Engine) -> None:
-    cloud = account_with_two(engine, "555555555555")
+def test_ensure_instances_after_crash_before_tagging_finds_instances(engine: Engine) -> None:
+    cloud = account_with_two_instances(engine, "555555555555")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
-    direct(cloud).delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
+    clients(engine, "555555555555")[0].delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
     assert asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {})) == made
 
 
-def test_termination_is_final_and_may_be_repeated(engine: Engine) -> None:
-    cloud = account_with_two(engine, "666666666666")
+def test_terminate_is_idempotent(engine: Engine) -> None:
+    cloud = account_with_two_instances(engine, "666666666666")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
     asyncio.run(cloud.terminate([*made, "i-00000000000000000"]))
     asyncio.run(cloud.terminate(made))
@@ -83,44 +88,46 @@ def test_termination_is_final_and_may_be_repeated(engine: Engine) -> None:
     ("lifecycle", "operation", "account"),
     [("spot", "RequestSpotInstances", "888888888888"), ("on-demand", "RunInstances", "999999999999")],
 )
-def test_an_order_is_not_repeated_because_its_answer_was_lost(
+def test_ensure_instances_with_lost_response_launches_once(
     engine: Engine, lifecycle: Any, operation: str, account: str
 ) -> None:
-    cloud = account_with_two(engine, account)
+    ec2, launch = clients(engine, account)
+    ec2.run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
+    cloud = AwsCloud(ec2, launch, REGION)
     sent: list[AWSPreparedRequest] = []
 
-    def carried_out_but(request: AWSPreparedRequest, **_event: Any) -> None:
+    def lose_first_response(request: AWSPreparedRequest, **_event: Any) -> None:
         sent.append(request)
         if len(sent) == 1:
             assert URLLib3Session().send(request).status_code == 200
             raise ReadTimeoutError(endpoint_url=request.url)
 
-    cloud._orders.meta.events.register(f"before-send.ec2.{operation}", carried_out_but)
+    launch.meta.events.register(f"before-send.ec2.{operation}", lose_first_response)
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, lifecycle, {}))
     assert len(made) == 2
     assert len(asyncio.run(cloud.instances())) == 4
     assert len(sent) == 1
 
 
-def test_a_step_is_discarded_whole(engine: Engine) -> None:
-    cloud = account_with_two(engine, "121212121212")
+def test_cancel_and_terminate_ends_untagged_instances_too(engine: Engine) -> None:
+    cloud = account_with_two_instances(engine, "121212121212")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
-    direct(cloud).delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
+    clients(engine, "121212121212")[0].delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
     assert asyncio.run(cloud.cancel_and_terminate(KEY)) == made
     assert asyncio.run(cloud.cancel_and_terminate(KEY)) == []
     assert len([one for one in asyncio.run(cloud.instances()) if one.state == "running"]) == 2
 
 
-def test_an_instance_that_the_cloud_ended_is_named_as_interrupted(engine: Engine) -> None:
-    cloud = account_with_two(engine, "131313131313")
+def test_interrupted_has_instance_that_the_cloud_ended(engine: Engine) -> None:
+    cloud = account_with_two_instances(engine, "131313131313")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
     assert asyncio.run(cloud.interrupted(KEY)) == []
-    direct(cloud).terminate_instances(InstanceIds=made[:1])
+    clients(engine, "131313131313")[0].terminate_instances(InstanceIds=made[:1])
     assert asyncio.run(cloud.interrupted(KEY)) == made[:1]
 
 
 def test_stopped_instances_start_again_and_repeating_either_changes_nothing(engine: Engine) -> None:
-    cloud = account_with_two(engine, "141414141414")
+    cloud = account_with_two_instances(engine, "141414141414")
     ids = sorted(one.instance_id for one in asyncio.run(cloud.instances()))
     for _ in range(2):
         asyncio.run(cloud.stop(ids))
@@ -131,7 +138,7 @@ def test_stopped_instances_start_again_and_repeating_either_changes_nothing(engi
 
 
 def test_start_leaves_out_what_was_terminated(engine: Engine) -> None:
-    cloud = account_with_two(engine, "151515151515")
+    cloud = account_with_two_instances(engine, "151515151515")
     first, second = sorted(one.instance_id for one in asyncio.run(cloud.instances()))
     asyncio.run(cloud.terminate([first]))
     asyncio.run(cloud.stop([first, second]))
@@ -140,7 +147,7 @@ def test_start_leaves_out_what_was_terminated(engine: Engine) -> None:
 
 def test_instance_launched_like_another_has_its_settings_and_is_launched_once(engine: Engine) -> None:
     cloud = connect(engine, "161616161616")
-    ec2 = direct(cloud)
+    ec2 = clients(engine, "161616161616")[0]
     vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.7.1.0/24", AvailabilityZone=f"{REGION}b")["Subnet"]["SubnetId"]
     group = ec2.create_security_group(GroupName="engines", Description="x", VpcId=vpc)["GroupId"]
@@ -174,14 +181,17 @@ def test_instance_launched_like_another_has_its_settings_and_is_launched_once(en
     assert asyncio.run(cloud.tagged(KEY)) == [made]
 
 
-def test_the_mock_clouds_spot_price_is_not_plausible(engine: Engine) -> None:
+def test_spot_quote_of_the_mock_cloud_is_implausible(engine: Engine) -> None:
     quoted = asyncio.run(connect(engine, "111111111111").spot_quote(TYPE))
     assert quoted is not None
     book = PriceBook.load()
     assert book.spot("aws", REGION, TYPE, quoted) == book.spot("aws", REGION, TYPE)
 
 
-def test_a_cloud_that_is_away_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aws, "_AWAY_SECONDS", 0.0)
+def test_connect_aws_to_unreachable_cloud_says_so() -> None:
     with pytest.raises(CloudUnavailable, match="Could not connect"):
-        asyncio.run(connect_aws("http://127.0.0.1:9", REGION, "arn:aws:iam::777777777777:role/x", None, "test", "test"))
+        asyncio.run(
+            connect_aws(
+                "http://127.0.0.1:9", REGION, role_arn("777777777777"), None, "test", "test", Timeouts(outage=0.0)
+            )
+        )

@@ -1,4 +1,4 @@
-"""EC2 clients inside an assumed role, and what their errors mean to us."""
+"""EC2 clients of an assumed role, and the translation of their errors to ours."""
 
 import functools
 import threading
@@ -17,17 +17,17 @@ from optiinfra.clouds.protocol import CloudError, CloudUnavailable, Insufficient
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_PATIENT = Config(
+RETRYING = Config(
     connect_timeout=5,
     read_timeout=10,
     retries={"mode": "standard", "total_max_attempts": 3},
     max_pool_connections=20,
 )
-_ONCE = _PATIENT.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
+SINGLE_ATTEMPT = RETRYING.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
 _SESSION_NAME = "optiinfra"
 
-_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
-_NO_CAPACITY = {
+_ACCESS_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+_CAPACITY_CODES = {
     "InsufficientInstanceCapacity",
     "InsufficientCapacity",
     "InstanceLimitExceeded",
@@ -35,13 +35,13 @@ _NO_CAPACITY = {
     "SpotMaxPriceTooLow",
     "VcpuLimitExceeded",
 }
-_PATIENCE = {"InternalError", "RequestLimitExceeded", "ServiceUnavailable", "Throttling", "Unavailable"}
+_TEMPORARY_CODES = {"InternalError", "RequestLimitExceeded", "ServiceUnavailable", "Throttling", "Unavailable"}
 
-# Using clients out of several threads is safe, making them is not.
-_MAKING = threading.Lock()
+# Clients may be used by several threads at once, but not created.
+_CREATION_LOCK = threading.Lock()
 
 
-def in_role(
+def ec2_clients(
     endpoint_url: str | None,
     region: str,
     role_arn: str,
@@ -49,19 +49,19 @@ def in_role(
     access_key_id: str,
     secret_access_key: str,
 ) -> tuple[Any, Any]:
-    """Two EC2 clients: one that repeats what fails on the way, and one for orders, which calls once.
+    """Two EC2 clients of a role: one that retries, and one for launches that makes a single attempt.
 
-    RoleDenied when the account does not let us take the role. Credentials renew themselves before they expire.
+    Raises RoleDenied if the role cannot be assumed. Credentials renew themselves before they expire.
     """
-    own = _session()
-    own.set_credentials(access_key_id, secret_access_key)
-    sts = _client(own, "sts", endpoint_url, region, _PATIENT)
+    platform_session = new_session()
+    platform_session.set_credentials(access_key_id, secret_access_key)
+    sts = new_client(platform_session, "sts", endpoint_url, region, RETRYING)
 
     def assume() -> dict[str, Any]:
         request = {"RoleArn": role_arn, "RoleSessionName": _SESSION_NAME}
         if external_id is not None:
             request["ExternalId"] = external_id
-        credentials = translated(sts.assume_role)(**request)["Credentials"]
+        credentials = translate_errors(sts.assume_role)(**request)["Credentials"]
         return {
             "access_key": credentials["AccessKeyId"],
             "secret_key": credentials["SecretAccessKey"],
@@ -69,14 +69,17 @@ def in_role(
             "expiry_time": credentials["Expiration"].isoformat(),
         }
 
-    theirs = _session()
-    theirs.register_component("credential_provider", CredentialResolver([_Role(assume)]))
-    theirs.get_credentials()  # refused here rather than at the first call, and not while clients are made
-    return _client(theirs, "ec2", endpoint_url, region, _PATIENT), _client(theirs, "ec2", endpoint_url, region, _ONCE)
+    role_session = new_session()
+    role_session.register_component("credential_provider", CredentialResolver([_Role(assume)]))
+    role_session.get_credentials()  # fails here rather than at the first call, and outside of the lock
+    return (
+        new_client(role_session, "ec2", endpoint_url, region, RETRYING),
+        new_client(role_session, "ec2", endpoint_url, region, SINGLE_ATTEMPT),
+    )
 
 
 class _Role(CredentialProvider):
-    """Gives botocore a role's credentials, and the way to renew them."""
+    """Credential provider for an assumed role, with renewal."""
 
     METHOD = CANONICAL_NAME = "optiinfra-assume-role"
 
@@ -90,51 +93,55 @@ class _Role(CredentialProvider):
         )
 
 
-def _session() -> botocore.session.Session:
+def new_session() -> botocore.session.Session:
+    """A session without credentials that shares the service descriptions with all others."""
     session = botocore.session.Session()
-    with _MAKING:
-        session.register_component("data_loader", _descriptions())
+    with _CREATION_LOCK:
+        session.register_component("data_loader", data_loader())
     return session
 
 
 @functools.cache
-def _descriptions() -> Any:
-    """What AWS's services look like, one for all sessions: reading EC2's takes a quarter of a second of CPU."""
+def data_loader() -> Any:
+    """Service descriptions, loaded once for all sessions: EC2's takes a quarter of a second of CPU."""
     return botocore.session.Session().get_component("data_loader")
 
 
-def _client(session: botocore.session.Session, service: Any, endpoint_url: str | None, region: str, how: Config) -> Any:
-    with _MAKING:
+def new_client(
+    session: botocore.session.Session, service: Any, endpoint_url: str | None, region: str, config: Config
+) -> Any:
+    """A boto3 client of a service; may be called by several threads at once."""
+    with _CREATION_LOCK:
         return boto3.Session(botocore_session=session).client(
-            service, endpoint_url=endpoint_url, region_name=region, config=how
+            service, endpoint_url=endpoint_url, region_name=region, config=config
         )
 
 
-def translated(operation: Callable[P, T]) -> Callable[P, T]:
-    """The operation, raising our errors in place of botocore's."""
+def translate_errors(operation: Callable[P, T]) -> Callable[P, T]:
+    """The operation, raising a CloudError instead of botocore's errors."""
 
     @functools.wraps(operation)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return operation(*args, **kwargs)
         except ClientError as error:
-            raise _meaning(error) from error
+            raise _cloud_error(error) from error
         except BotoCoreError as error:
             raise CloudUnavailable(f"{type(error).__name__}: {error}") from error
-        except ResponseParserError as error:  # what stands before the cloud answered: a proxy's page, half an answer
+        except ResponseParserError as error:  # a proxy's error page, or half a response
             raise CloudUnavailable("the cloud's answer cannot be read") from error
 
     return call
 
 
-def _meaning(error: ClientError) -> CloudError:
+def _cloud_error(error: ClientError) -> CloudError:
     code = error.response["Error"].get("Code", "")
     status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
     text = f"{error.operation_name}: {code}: {error.response['Error'].get('Message', '')}"
-    if code in _DENIED:
+    if code in _ACCESS_DENIED:
         return RoleDenied(text)
-    if code in _NO_CAPACITY:
+    if code in _CAPACITY_CODES:
         return InsufficientCapacity(text)
-    if code in _PATIENCE or status >= 500:
+    if code in _TEMPORARY_CODES or status >= 500:
         return CloudUnavailable(text)
     return CloudError(text)

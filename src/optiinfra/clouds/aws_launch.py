@@ -1,4 +1,4 @@
-"""From a described EC2 instance to the parameters that launch one like it. Pure."""
+"""Derives the parameters of RunInstances from a described EC2 instance. Pure."""
 
 from typing import Any
 

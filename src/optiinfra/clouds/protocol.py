@@ -1,4 +1,4 @@
-"""What the platform asks of a cloud account, whoever runs the cloud."""
+"""The operations that the platform needs of a cloud account, independent of the provider."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,35 +7,35 @@ from typing import Any, Protocol
 from optiinfra.domain.recommendation import InstanceState, Lifecycle
 
 STEP_TAG = "optiinfra:step"
-"""Tag that names the step for which something was created."""
+"""Tag with the key of the optimization step that something was created for."""
 
 CUSTOMER_TAG = "optiinfra:customer"
-"""Tag that names the customer for whom it was created."""
+"""Tag with the id of the customer that something was created for."""
 
 
 class CloudError(Exception):
-    """The cloud refused or failed; the text holds the operation, the cloud's own code and its words."""
+    """The cloud refused a call or failed; the text has the operation, the cloud's error code and message."""
 
 
 class CloudUnavailable(CloudError):  # noqa: N818  named after the condition
-    """The cloud did not answer, or asked for patience; trying again may help."""
+    """The cloud did not answer, or reported a temporary error; a retry may succeed."""
 
 
 class InsufficientCapacity(CloudError):  # noqa: N818
-    """The cloud has no such instance left, or the account's quota for it is used up."""
+    """The cloud has no capacity for this instance type, or the account's quota is used up."""
 
 
 class RoleDenied(CloudError):  # noqa: N818
-    """The account does not let us take the role, or the role does not allow the operation."""
+    """The role cannot be assumed, or does not allow the operation."""
 
 
 LaunchSettings = dict[str, Any]
-"""What it takes to launch an instance again, in the terms of its cloud's own API, as JSON. No ids of the instance."""
+"""Parameters to launch an equal instance, as JSON in the terms of the cloud's own API. No ids of the instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloudInstance:
-    """One instance as its cloud describes it."""
+    """One instance as described by its cloud."""
 
     instance_id: str
     provider: str
@@ -47,7 +47,7 @@ class CloudInstance:
 
 
 class Cloud(Protocol):
-    """One account in one region. Every method raises a `CloudError`."""
+    """One account in one region. Every method may raise a CloudError. A step's `key` is its idempotency key."""
 
     async def instances(self) -> list[CloudInstance]:
         """Every instance, in whatever state."""
@@ -55,16 +55,16 @@ class Cloud(Protocol):
     async def ensure_instances(
         self, key: str, instance_type: str, count: int, lifecycle: Lifecycle, tags: Mapping[str, str]
     ) -> list[str]:
-        """Have `count` pending or running instances made for step `key`; create only those that are missing.
+        """Have `count` pending or running instances of step `key`; launch only those that are missing.
 
-        Safe to call again with the same key after a crash at any point. Returns their ids, sorted.
+        Idempotent, even after a crash at any point. Returns their ids, sorted.
         """
 
     async def tagged(self, key: str) -> list[str]:
-        """Ids of the pending and running instances made for step `key`, sorted; none that is yet to come."""
+        """Ids of the pending and running instances of step `key`, sorted. Does not wait for open requests."""
 
     async def interrupted(self, key: str) -> list[str]:
-        """Ids of the spot instances made for step `key` that the cloud is about to end, or that have ended; sorted."""
+        """Ids of the spot instances of step `key` that the cloud reclaims, or that have ended; sorted."""
 
     async def cancel_and_terminate(self, key: str) -> list[str]:
         """Cancel the open requests of step `key` and terminate its instances; returns the ids of the terminated ones.
@@ -79,19 +79,19 @@ class Cloud(Protocol):
         """Terminate these instances and cancel their requests; terminated ones are no error."""
 
     async def stop(self, instance_ids: Sequence[str]) -> None:
-        """Stop these instances and wait until they are stopped; those that are stopped or gone are no error."""
+        """Stop these instances and wait until they are stopped; stopped and terminated ones are no error."""
 
     async def start(self, instance_ids: Sequence[str]) -> list[str]:
-        """Start those that are stopped and wait until they run; ids of all that run, sorted. Those gone are skipped."""
+        """Start the stopped ones and wait until they run; ids of all that run, sorted. Terminated ones are skipped."""
 
     async def launch_settings(self, instance_ids: Sequence[str]) -> dict[str, LaunchSettings]:
-        """How to launch each of these instances again, by its id; those that are gone are left out."""
+        """Launch settings of each of these instances by its id, without terminated ones."""
 
     async def launch_like(self, key: str, settings: LaunchSettings, tags: Mapping[str, str]) -> str:
-        """Have one on-demand instance with these settings made for step `key`; its id once it runs.
+        """Have one on-demand instance of step `key` with these settings; its id once it runs.
 
-        Safe to call again with the same key after a crash at any point.
+        Idempotent, even after a crash at any point.
         """
 
     async def spot_quote(self, instance_type: str) -> float | None:
-        """The cloud's present spot price in dollars an hour in its cheapest zone, plausible or not."""
+        """The cloud's current spot price in its cheapest zone, dollars an hour; it may be implausible."""

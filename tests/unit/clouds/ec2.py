@@ -1,8 +1,8 @@
-"""An EC2 that holds what it is told and can fail between two calls."""
+"""A fake EC2 in memory that can fail before or after each operation."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -14,10 +14,10 @@ KEY = "opt_1:create_spot_instances"
 
 
 class Ec2:
-    """The part of EC2 that AwsCloud uses.
+    """The part of boto3's EC2 client that AwsCloud uses.
 
-    `fails` raises once, before the named operation does anything; `lost` once after it was carried out. Of the next
-    spot requests the first `capacity` find an instance, and each time requests are looked at, `fill` more do.
+    An error in `fails` is raised once, before the named operation; one in `lost` once, after it was carried out. Of
+    the spot requests of one launch the first `capacity` are fulfilled at once, and `fill` more at each listing.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Ec2:
         self.capacity, self.fill = 1000, 0
         self.tokens: list[str] = []
         self.calls: list[str] = []
-        self._numbers = count(1)
+        self._numbers = itertools.count(1)
         self.add("on-demand", "p4de.24xlarge", [])
 
     def add(self, lifecycle: str, instance_type: str, tags: list[dict[str, str]]) -> str:
@@ -44,16 +44,16 @@ class Ec2:
         }
         return instance_id
 
-    def _enter(self, operation: str) -> None:
+    def _before(self, operation: str) -> None:
         self.calls.append(operation)
         if failure := self.fails.pop(operation, None):
             raise failure
 
-    def _leave(self, operation: str) -> None:
+    def _after(self, operation: str) -> None:
         if failure := self.lost.pop(operation, None):
             raise failure
 
-    def _fulfil(self, request: dict[str, Any], instance_type: str) -> None:
+    def fulfil(self, request: dict[str, Any], instance_type: str) -> None:
         request |= {"InstanceId": self.add("spot", instance_type, []), "Status": {"Code": "fulfilled"}}
         if request["State"] == "open":
             request["State"] = "active"
@@ -62,14 +62,14 @@ class Ec2:
         return Paginator(self, operation)
 
     def page(self, operation: str, filters: dict[str, list[str]]) -> dict[str, Any]:
-        self._enter(operation)
+        self._before(operation)
         if operation == "describe_instances":
-            return {"Reservations": [{"Instances": self._matching(filters)}]}
+            return {"Reservations": [{"Instances": self._instances_matching(filters)}]}
         for request in [one for one in self.requests.values() if one["State"] == "open"][: self.fill]:
-            self._fulfil(request, "p4de.24xlarge")
-        return {"SpotInstanceRequests": self._asked(filters)}
+            self.fulfil(request, "p4de.24xlarge")
+        return {"SpotInstanceRequests": self._requests_matching(filters)}
 
-    def _matching(self, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+    def _instances_matching(self, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
         def fits(machine: dict[str, Any]) -> bool:
             values = {
                 "instance-id": [machine["InstanceId"]],
@@ -80,7 +80,7 @@ class Ec2:
 
         return [machine for machine in self.machines.values() if fits(machine)]
 
-    def _asked(self, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+    def _requests_matching(self, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
         def fits(request: dict[str, Any]) -> bool:
             values = {
                 "spot-instance-request-id": [request["SpotInstanceRequestId"]],
@@ -92,55 +92,55 @@ class Ec2:
 
         return [request for request in self.requests.values() if fits(request)]
 
-    def run_instances(self, **order: Any) -> dict[str, Any]:
-        self._enter("run_instances")
-        self.tokens.append(order["ClientToken"])
-        tags = order["TagSpecifications"][0]["Tags"]
-        for _ in range(order["MinCount"]):
-            self.add("on-demand", order["InstanceType"], list(tags))
-        self._leave("run_instances")
+    def run_instances(self, **parameters: Any) -> dict[str, Any]:
+        self._before("run_instances")
+        self.tokens.append(parameters["ClientToken"])
+        tags = parameters["TagSpecifications"][0]["Tags"]
+        for _ in range(parameters["MinCount"]):
+            self.add("on-demand", parameters["InstanceType"], list(tags))
+        self._after("run_instances")
         return {}
 
-    def request_spot_instances(self, **order: Any) -> dict[str, Any]:
-        self._enter("request_spot_instances")
-        self.tokens.append(order["ClientToken"])
-        made: list[dict[str, Any]] = [
+    def request_spot_instances(self, **parameters: Any) -> dict[str, Any]:
+        self._before("request_spot_instances")
+        self.tokens.append(parameters["ClientToken"])
+        requests: list[dict[str, Any]] = [
             {
                 "SpotInstanceRequestId": f"sir-{next(self._numbers):04d}",
                 "State": "open",
                 "Status": {"Code": "capacity-not-available"},
-                "Tags": list(order["TagSpecifications"][0]["Tags"]),
+                "Tags": list(parameters["TagSpecifications"][0]["Tags"]),
             }
-            for _ in range(order["InstanceCount"])
+            for _ in range(parameters["InstanceCount"])
         ]
-        for request in made[: self.capacity]:
-            self._fulfil(request, order["LaunchSpecification"]["InstanceType"])
-        self.requests |= {request["SpotInstanceRequestId"]: request for request in made}
-        self._leave("request_spot_instances")
-        return {"SpotInstanceRequests": made}
+        for request in requests[: self.capacity]:
+            self.fulfil(request, parameters["LaunchSpecification"]["InstanceType"])
+        self.requests |= {request["SpotInstanceRequestId"]: request for request in requests}
+        self._after("request_spot_instances")
+        return {"SpotInstanceRequests": requests}
 
     def create_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> None:  # noqa: N803
-        self._enter("create_tags")
+        self._before("create_tags")
         for resource in Resources:
             self.machines[resource]["Tags"].extend(Tags)
 
     def cancel_spot_instance_requests(self, SpotInstanceRequestIds: list[str]) -> None:  # noqa: N803
-        self._enter("cancel_spot_instance_requests")
+        self._before("cancel_spot_instance_requests")
         for request_id in SpotInstanceRequestIds:
             self.requests[request_id]["State"] = "cancelled"
 
     def terminate_instances(self, InstanceIds: list[str]) -> None:  # noqa: N803
-        self._enter("terminate_instances")
+        self._before("terminate_instances")
         for instance_id in InstanceIds:
             self.machines[instance_id]["State"] = {"Name": "shutting-down"}
 
     def describe_spot_price_history(self, **_query: Any) -> dict[str, Any]:
-        self._enter("describe_spot_price_history")
+        self._before("describe_spot_price_history")
         return {"SpotPriceHistory": [{"SpotPrice": "15.2"}, {"SpotPrice": "14.9"}]}
 
 
 class Paginator:
-    """One page of everything."""
+    """Returns all results in one page."""
 
     def __init__(self, ec2: Ec2, operation: str) -> None:
         self._ec2, self._operation = ec2, operation
@@ -149,12 +149,12 @@ class Paginator:
         yield self._ec2.page(self._operation, {one["Name"]: one["Values"] for one in Filters})
 
 
-def ensure(cloud: AwsCloud, lifecycle: Any, wanted: int = 2) -> list[str]:
-    return asyncio.run(cloud.ensure_instances(KEY, "p4de.24xlarge", wanted, lifecycle, {"Name": "vllm-prod-1"}))
+def ensure(cloud: AwsCloud, lifecycle: Any, count: int = 2) -> list[str]:
+    return asyncio.run(cloud.ensure_instances(KEY, "p4de.24xlarge", count, lifecycle, {"Name": "vllm-prod-1"}))
 
 
-def living(ec2: Ec2) -> list[str]:
-    """Everything that costs money, but the instance that was there before."""
+def running(ec2: Ec2) -> list[str]:
+    """Ids of the running instances, without the one that exists from the start."""
     return [one for one, machine in ec2.machines.items() if machine["State"]["Name"] == "running"][1:]
 
 
@@ -162,7 +162,7 @@ def requests_in(ec2: Ec2, state: str) -> int:
     return [request["State"] for request in ec2.requests.values()].count(state)
 
 
-def refused(code: str, status: int = 400) -> ClientError:
+def client_error(code: str, status: int = 400) -> ClientError:
     return ClientError(
         {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
         "RunInstances",

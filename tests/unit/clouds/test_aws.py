@@ -1,4 +1,4 @@
-"""AwsCloud against an EC2 in memory."""
+"""AwsCloud on a fake EC2 in memory."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from botocore.exceptions import ConnectTimeoutError
 from botocore.loaders import JSONFileLoader
 from botocore.parsers import ResponseParserError
 
-from optiinfra.clouds import aws, aws_clients
+from optiinfra.clouds import aws_clients
 from optiinfra.clouds.aws import AwsCloud
 from optiinfra.clouds.protocol import STEP_TAG, CloudError, CloudUnavailable, InsufficientCapacity, RoleDenied
-from tests.unit.clouds.ec2 import KEY, Ec2, ensure, refused
+from tests.unit.clouds.ec2 import KEY, Ec2, client_error, ensure
 
 
 @pytest.mark.parametrize("lifecycle", ["spot", "on-demand"])
-def test_ensuring_twice_makes_them_once(cloud: AwsCloud, ec2: Ec2, lifecycle: str) -> None:
+def test_ensure_instances_repeated_launches_once(cloud: AwsCloud, ec2: Ec2, lifecycle: str) -> None:
     first = ensure(cloud, lifecycle)
     assert len(first) == 2
     assert ensure(cloud, lifecycle) == first
@@ -26,7 +26,7 @@ def test_ensuring_twice_makes_them_once(cloud: AwsCloud, ec2: Ec2, lifecycle: st
         assert tags == {"Name": "vllm-prod-1", STEP_TAG: KEY}
 
 
-def test_dying_between_the_spot_request_and_the_tags_makes_no_third_instance(cloud: AwsCloud, ec2: Ec2) -> None:
+def test_ensure_instances_after_crash_before_tagging_launches_no_more(cloud: AwsCloud, ec2: Ec2) -> None:
     ec2.fails["create_tags"] = ConnectTimeoutError(endpoint_url="http://cloud")
     with pytest.raises(CloudUnavailable):
         ensure(cloud, "spot")
@@ -34,22 +34,19 @@ def test_dying_between_the_spot_request_and_the_tags_makes_no_third_instance(clo
     assert len(ec2.machines) == 3
 
 
-def test_a_cloud_that_is_away_for_a_moment_is_waited_for(
-    cloud: AwsCloud, ec2: Ec2, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(aws, "_AWAY_SECONDS", 5.0)
+def test_call_during_short_outage_is_retried(patient_cloud: AwsCloud, ec2: Ec2) -> None:
     ec2.fails["describe_instances"] = ConnectTimeoutError(endpoint_url="http://cloud")
 
-    async def look() -> object:
-        (seen,) = await asyncio.gather(cloud.instances(), return_exceptions=True)
-        return seen
+    async def list_instances() -> object:
+        (result,) = await asyncio.gather(patient_cloud.instances(), return_exceptions=True)
+        return result
 
-    assert isinstance(asyncio.run(look()), list), "given up at once"
+    assert isinstance(asyncio.run(list_instances()), list), "no retry"
     assert ec2.calls.count("describe_instances") == 2
 
 
 @pytest.mark.parametrize("lifecycle", ["spot", "on-demand"])
-def test_only_what_is_missing_is_made(cloud: AwsCloud, ec2: Ec2, lifecycle: str) -> None:
+def test_ensure_instances_launches_only_missing_ones(cloud: AwsCloud, ec2: Ec2, lifecycle: str) -> None:
     first = ensure(cloud, lifecycle)
     ec2.machines[first[0]]["State"] = {"Name": "terminated"}
     second = ensure(cloud, lifecycle)
@@ -57,7 +54,7 @@ def test_only_what_is_missing_is_made(cloud: AwsCloud, ec2: Ec2, lifecycle: str)
     assert first[1] in second
 
 
-def test_terminating_cancels_the_requests_and_may_be_repeated(cloud: AwsCloud, ec2: Ec2) -> None:
+def test_terminate_cancels_requests_and_is_idempotent(cloud: AwsCloud, ec2: Ec2) -> None:
     made = ensure(cloud, "spot")
     asyncio.run(cloud.terminate([*made, "i-long-gone"]))
     asyncio.run(cloud.terminate(made))
@@ -67,7 +64,7 @@ def test_terminating_cancels_the_requests_and_may_be_repeated(cloud: AwsCloud, e
     assert ec2.calls.count("cancel_spot_instance_requests") == 1
 
 
-def test_instances_carry_lifecycle_and_our_states(cloud: AwsCloud, ec2: Ec2) -> None:
+def test_instances_have_lifecycle_state_and_region(cloud: AwsCloud, ec2: Ec2) -> None:
     made = ensure(cloud, "spot", 1)
     ec2.machines["i-0001"]["State"] = {"Name": "stopping"}
     shown = {instance.instance_id: instance for instance in asyncio.run(cloud.instances())}
@@ -76,50 +73,50 @@ def test_instances_carry_lifecycle_and_our_states(cloud: AwsCloud, ec2: Ec2) -> 
     assert (shown[made[0]].provider, shown[made[0]].region) == ("aws", "us-east-1")
 
 
-def test_the_quote_is_the_cheapest_zones(cloud: AwsCloud) -> None:
+def test_spot_quote_is_that_of_the_cheapest_zone(cloud: AwsCloud) -> None:
     assert asyncio.run(cloud.spot_quote("p4de.24xlarge")) == 14.9
 
 
-def test_without_a_machine_image_to_copy_the_error_says_so(cloud: AwsCloud, ec2: Ec2) -> None:
+def test_ensure_instances_without_running_instance_names_machine_image(cloud: AwsCloud, ec2: Ec2) -> None:
     ec2.machines.clear()
     with pytest.raises(CloudError, match="machine image"):
         ensure(cloud, "spot")
 
 
 @pytest.mark.parametrize(
-    ("failure", "meaning"),
+    ("failure", "error_type"),
     [
-        (refused("AccessDenied"), RoleDenied),
-        (refused("UnauthorizedOperation"), RoleDenied),
-        (refused("InsufficientInstanceCapacity", 500), InsufficientCapacity),
-        (refused("RequestLimitExceeded", 503), CloudUnavailable),
-        (refused("SomethingElse", 500), CloudUnavailable),
-        (refused("InvalidParameterValue"), CloudError),
+        (client_error("AccessDenied"), RoleDenied),
+        (client_error("UnauthorizedOperation"), RoleDenied),
+        (client_error("InsufficientInstanceCapacity", 500), InsufficientCapacity),
+        (client_error("RequestLimitExceeded", 503), CloudUnavailable),
+        (client_error("SomethingElse", 500), CloudUnavailable),
+        (client_error("InvalidParameterValue"), CloudError),
         (ConnectTimeoutError(endpoint_url="http://cloud"), CloudUnavailable),
         (ResponseParserError("<html>"), CloudUnavailable),
     ],
 )
-def test_errors_say_what_they_mean(
-    cloud: AwsCloud, ec2: Ec2, failure: Exception, meaning: Callable[..., CloudError]
+def test_client_error_is_translated(
+    cloud: AwsCloud, ec2: Ec2, failure: Exception, error_type: Callable[..., CloudError]
 ) -> None:
     ec2.fails["describe_instances"] = failure
     with pytest.raises(CloudError) as error:
         asyncio.run(cloud.instances())
-    assert type(error.value) is meaning
+    assert type(error.value) is error_type
 
 
-def test_a_services_description_is_read_once_for_all_roles(monkeypatch: pytest.MonkeyPatch) -> None:
-    aws_clients._descriptions.cache_clear()
-    read: list[str] = []
+def test_service_description_is_loaded_once_for_all_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    aws_clients.data_loader.cache_clear()
+    loaded: list[str] = []
     load = JSONFileLoader.load_file
 
-    def noted(self: JSONFileLoader, path: str) -> Any:
-        read.append(path)
+    def load_and_record(self: JSONFileLoader, path: str) -> Any:
+        loaded.append(path)
         return load(self, path)
 
-    monkeypatch.setattr(JSONFileLoader, "load_file", noted)
+    monkeypatch.setattr(JSONFileLoader, "load_file", load_and_record)
     for _ in range(2):
-        session = aws_clients._session()
+        session = aws_clients.new_session()
         session.set_credentials("test", "test")
-        aws_clients._client(session, "sts", "http://cloud", "us-east-1", aws_clients._PATIENT)
-    assert len([path for path in read if path.endswith("service-2")]) == 1
+        aws_clients.new_client(session, "sts", "http://cloud", "us-east-1", aws_clients.RETRYING)
+    assert len([path for path in loaded if path.endswith("service-2")]) == 1
