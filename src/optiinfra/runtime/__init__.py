@@ -1,1 +1,1 @@
-"""The small process on the customer's side: it connects outward, discovers, scrapes and obeys."""
+"""The process on the customer's side: connects outward, discovers, scrapes metrics and executes commands."""

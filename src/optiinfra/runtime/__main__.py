@@ -14,7 +14,7 @@ from optiinfra.runtime.supervisor import Supervisor
 async def _main() -> None:
     settings = RuntimeSettings()
     logging.configure("runtime", settings.version)
-    getLogger("watchfiles").setLevel(WARNING)  # it tells of every change, our own included
+    getLogger("watchfiles").setLevel(WARNING)  # it logs every file change, our own included
     stop = asyncio.Event()
     for wanted in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(wanted, stop.set)

@@ -1,4 +1,4 @@
-"""Rounds of scraping: all engines of a customer at once, and what they did since the round before."""
+"""Scraping of all engines of a customer, and the telemetry of what they did since the last scrape."""
 
 import asyncio
 import math
@@ -21,75 +21,78 @@ from optiinfra.runtime.scrape import Interval, Reading
 log = structlog.get_logger(__name__)
 
 SHORTEST_WINDOW_SECONDS = 0.5
-"""Rates over less than this would show the jitter of our own calls."""
+"""Rates over a shorter time would show the jitter of our own calls."""
 
 P95_REQUESTS = 20
-"""Requests below which a 95th percentile would be one request's accident: they gather over several rounds."""
+"""Fewest requests for a 95th percentile; with less traffic they accumulate over several scrapes."""
 
 
 @dataclass(slots=True)
-class _Watched:
-    """What is remembered of a deployment: its engines' last readings, and what was finished since `opened`."""
+class _DeploymentState:
+    """A deployment's last readings by replica, and what it finished since `window_start` (seconds of the clock)."""
 
-    opened: float
+    window_start: float
     readings: dict[str, Reading] = field(default_factory=dict)
-    first_seen: frozenset[str] = frozenset()
-    done: Interval = field(default_factory=Interval)
-    gathered: Interval = field(default_factory=Interval)
-    """What was finished since the last 95th percentile."""
+    initial_replicas: frozenset[str] = frozenset()
+    """Those present at the first scrape, which may have counted requests before it."""
+    finished: Interval = field(default_factory=Interval)
+    finished_since_p95: Interval = field(default_factory=Interval)
+
+    def restart_window(self, clock: float) -> None:
+        self.window_start, self.finished = clock, Interval()
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """What a round of scraping brought."""
+class Scraped:
+    """The telemetry of one scrape."""
 
     samples: list[Sample] = field(default_factory=list)
     latencies: list[LatencyCount] = field(default_factory=list)
 
 
 class Collector:
-    """Scrapes one customer's engines. Rounds do not overlap, so nothing is counted twice. `clock` in (real) seconds."""
+    """Scrapes one customer's engines, one scrape at a time. `clock` gives (real) seconds."""
 
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.monotonic) -> None:
         self._gateway, self._clock = gateway, clock
-        self._watched: dict[str, _Watched] = {}
+        self._states: dict[str, _DeploymentState] = {}
         self._unreadable: set[str] = set()
-        self._asking: Counter[str] = Counter()
-        self._asked_until: dict[str, float] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._own_requests: Counter[str] = Counter()
+        self._own_requests_until: dict[str, float] = {}
+        self._lock = asyncio.Lock()
 
     @property
-    def watched(self) -> frozenset[str]:
-        """The deployments that were looked at so far."""
-        return frozenset(self._watched)
+    def deployments(self) -> frozenset[str]:
+        """Names of the deployments that were scraped so far."""
+        return frozenset(self._states)
 
     @contextmanager
-    def leaving_out(self, deployment: str) -> Iterator[None]:
-        """While we put questions of our own to a deployment, what it does is not its customers' traffic.
+    def excluding_own_requests(self, deployment: str) -> Iterator[None]:
+        """Keep our own requests to a deployment, such as golden prompts, out of its customers' traffic.
 
-        Nothing is reported of any interval that such a time reaches into.
+        No rates are reported of any interval that overlaps.
         """
-        self._asking[deployment] += 1
+        self._own_requests[deployment] += 1
         try:
             yield
         finally:
-            self._asking[deployment] -= 1
-            self._asked_until[deployment] = self._clock()
+            self._own_requests[deployment] -= 1
+            self._own_requests_until[deployment] = self._clock()
 
-    async def round(self, deployment_ids: Mapping[str, str]) -> Round:
-        """Scrape every engine of the deployments that the platform knows; GatewayError when the gateway is away."""
-        async with self._one_at_a_time:
+    async def scrape(self, deployment_ids: Mapping[str, str]) -> Scraped:
+        """Scrape all engines of the deployments with a platform id; GatewayError if the gateway does not answer."""
+        async with self._lock:
             deployments = [item for item in await self._gateway.deployments() if item.name in deployment_ids]
-            # One moment for all of them, so that they can be added up; and before we fetch and read, which takes long.
-            clock, at, whole = self._clock(), now(), Round()
+            # One timestamp for all, so that figures can be added up; from before fetching and parsing, which take time.
+            clock, at, scraped = self._clock(), now(), Scraped()
             expositions = await asyncio.gather(*(self._expositions(item) for item in deployments))
             for deployment, texts in zip(deployments, expositions, strict=True):
-                found = {replica_id: self._read(replica_id, text) for replica_id, text in texts.items()}
-                readings = {replica_id: reading for replica_id, reading in found.items() if reading is not None}
-                part = self.take(deployment, deployment_ids[deployment.name], readings, clock, at)
-                whole.samples.extend(part.samples)
-                whole.latencies.extend(part.latencies)
-            return whole
+                parsed = {replica_id: self._parse(replica_id, text) for replica_id, text in texts.items()}
+                readings = {replica_id: reading for replica_id, reading in parsed.items() if reading is not None}
+                part = self.process(deployment, deployment_ids[deployment.name], readings, clock, at)
+                scraped.samples.extend(part.samples)
+                scraped.latencies.extend(part.latencies)
+            return scraped
 
     async def _expositions(self, deployment: GatewayDeployment) -> dict[str, str]:
         alive = [replica.replica_id for replica in deployment.replicas if replica.state in ("ready", "draining")]
@@ -100,56 +103,57 @@ class Collector:
         try:
             return await self._gateway.exposition(replica_id)
         except GatewayError:
-            return None  # an engine that is just going away; the gateway's own absence shows in `deployments`
+            return None  # the engine is being removed; an unavailable gateway shows when deployments are listed
 
-    def _read(self, replica_id: str, exposition: str) -> Reading | None:
+    def _parse(self, replica_id: str, exposition: str) -> Reading | None:
         try:
             reading = scrape.parse(exposition)
         except ValueError as error:
             if replica_id not in self._unreadable:
-                log.warning("an engine's metrics cannot be read", replica_id=replica_id, error=str(error))
+                log.warning("engine metrics unreadable", replica_id=replica_id, error=str(error))
             self._unreadable.add(replica_id)
             return None
         self._unreadable.discard(replica_id)
         return reading
 
-    def take(
+    def process(
         self,
         deployment: GatewayDeployment,
         deployment_id: str,
         readings: Mapping[str, Reading],
         clock: float,
         at: datetime,
-    ) -> Round:
-        """Turn one round's readings of a deployment, fetched from `clock` on, into telemetry.
+    ) -> Scraped:
+        """Turn one scrape's readings of a deployment, begun at `clock`, into telemetry with timestamp `at`.
 
-        Engines that were there before us have a past that is not ours to report; those added later are counted from
-        their start. Rates are for simulated seconds: here alone the gateway's speed is divided by.
+        Replicas that were there at the first scrape are counted from that scrape on, later ones from their start. Rates
+        are per simulated second: real seconds times the gateway's speed.
         """
-        watched = self._watched.get(deployment.name)
+        state = self._states.get(deployment.name)
         present = frozenset(replica.replica_id for replica in deployment.replicas)
-        first_look = watched is None
-        if watched is None:
-            watched = self._watched[deployment.name] = _Watched(opened=clock, first_seen=present)
-        if self._asking[deployment.name] or self._asked_until.get(deployment.name, -math.inf) >= watched.opened:
-            watched.readings, watched.first_seen = dict(readings), present
-            watched.opened, watched.done = clock, Interval()
-            return Round()
+        first_scrape = state is None
+        if state is None:
+            state = self._states[deployment.name] = _DeploymentState(window_start=clock, initial_replicas=present)
+        own_requests_until = self._own_requests_until.get(deployment.name, -math.inf)
+        if self._own_requests[deployment.name] or own_requests_until >= state.window_start:
+            state.readings, state.initial_replicas = dict(readings), present
+            state.restart_window(clock)
+            return Scraped()
         samples: list[Sample] = []
         latencies: list[LatencyCount] = []
 
-        def say(figures: Mapping[str, float], replica_id: str = "") -> None:
+        def add(figures: Mapping[str, float], replica_id: str = "") -> None:
             samples.extend(
                 Sample(deployment_id=deployment_id, replica_id=replica_id, metric=metric, timestamp=at, value=value)
                 for metric, value in figures.items()
             )
 
         for replica_id, reading in readings.items():
-            say(scrape.gauges(reading), replica_id)
-            if replica_id in watched.readings or replica_id not in watched.first_seen:
-                interval = scrape.since(watched.readings.get(replica_id), reading)
-                watched.done.add(interval)
-                watched.gathered.add(interval)
+            add(scrape.gauges(reading), replica_id)
+            if replica_id in state.readings or replica_id not in state.initial_replicas:
+                interval = scrape.since(state.readings.get(replica_id), reading)
+                state.finished.add(interval)
+                state.finished_since_p95.add(interval)
                 latencies += [
                     LatencyCount(
                         deployment_id=deployment_id,
@@ -160,14 +164,14 @@ class Collector:
                     )
                     for edge, count in interval.latency.items()
                 ]
-            watched.readings[replica_id] = reading
-        for gone in watched.readings.keys() - present:
-            del watched.readings[gone]
-        seconds = clock - watched.opened
-        if not first_look and seconds >= SHORTEST_WINDOW_SECONDS:
-            say(scrape.rates(watched.done, seconds * deployment.speed))
-            if sum(watched.gathered.latency.values()) >= P95_REQUESTS:
-                say({"p95_latency_ms": 1000.0 * quantile(watched.gathered.latency, 0.95)})
-                watched.gathered = Interval()
-            watched.opened, watched.done = clock, Interval()
-        return Round(samples, latencies)
+            state.readings[replica_id] = reading
+        for removed in state.readings.keys() - present:
+            del state.readings[removed]
+        seconds = clock - state.window_start
+        if not first_scrape and seconds >= SHORTEST_WINDOW_SECONDS:
+            add(scrape.rates(state.finished, seconds * deployment.speed))
+            if sum(state.finished_since_p95.latency.values()) >= P95_REQUESTS:
+                add({"p95_latency_ms": 1000.0 * quantile(state.finished_since_p95.latency, 0.95)})
+                state.finished_since_p95 = Interval()
+            state.restart_window(clock)
+        return Scraped(samples, latencies)

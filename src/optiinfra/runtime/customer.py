@@ -1,4 +1,4 @@
-"""One customer's connection, from connecting to being refused or taken away."""
+"""One customer's connection to the platform and to the inference gateway."""
 
 import asyncio
 import time
@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from optiinfra.runtime.collect import SHORTEST_WINDOW_SECONDS, Collector
-from optiinfra.runtime.commands import Commander
+from optiinfra.runtime.commands import CommandExecutor
 from optiinfra.runtime.enrolment import Enrolment
 from optiinfra.runtime.gateway import Gateway, GatewayError
 from optiinfra.runtime.inventory import Inventory
 from optiinfra.runtime.outbox import Outbox
-from optiinfra.runtime.platform import LONGEST_PAUSE, Platform, TokenRefusedError
+from optiinfra.runtime.platform import LONGEST_BACKOFF, Platform, TokenRefusedError
 from optiinfra.runtime.settings import RuntimeSettings
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,7 @@ INVENTORY_SECONDS = 5.0
 
 
 async def serve(enrolment: Enrolment, settings: RuntimeSettings) -> None:
-    """Serve a customer until its token is refused; whatever else goes wrong is logged and begun anew."""
+    """Serve a customer until its token is refused; any other error is logged and the connection made again."""
     with structlog.contextvars.bound_contextvars(customer_id=enrolment.customer_id):
         refused = False
         while not refused:
@@ -29,11 +29,11 @@ async def serve(enrolment: Enrolment, settings: RuntimeSettings) -> None:
                 await _connection(enrolment, settings)
             except* TokenRefusedError as errors:
                 refused = True
-                log.warning("token refused: this customer is served no longer", error=_first(errors))
+                log.warning("token refused, connection ended", error=_first(errors))
             except* Exception:
-                log.exception("connection failed; connecting anew")
+                log.exception("connection failed, connecting again")
             if not refused:
-                await asyncio.sleep(LONGEST_PAUSE)
+                await asyncio.sleep(LONGEST_BACKOFF)
 
 
 async def _connection(enrolment: Enrolment, settings: RuntimeSettings) -> None:
@@ -41,29 +41,29 @@ async def _connection(enrolment: Enrolment, settings: RuntimeSettings) -> None:
     gateway = Gateway(enrolment.gateway_url, enrolment.customer_id)
     outbox, collector = Outbox(platform), Collector(gateway)
     inventory = Inventory(gateway, platform, outbox)
-    commander = Commander(platform, gateway, inventory, collector, outbox, enrolment.golden_prompts)
-    watch = _GatewayWatch()
+    executor = CommandExecutor(platform, gateway, inventory, collector, outbox, enrolment.golden_prompts)
+    gateway_tasks = _GatewayTasks()
 
-    async def report_round() -> None:
-        found = await collector.round(inventory.deployment_ids)
-        await outbox.put(found.samples, found.latencies)
+    async def scrape_once() -> None:
+        scraped = await collector.scrape(inventory.deployment_ids)
+        await outbox.put(scraped.samples, scraped.latencies)
 
     async def scrape() -> None:
-        known = collector.watched
-        await report_round()
-        if collector.watched - known:
-            # Rates need two looks: a new deployment's come as soon as they can.
+        known = collector.deployments
+        await scrape_once()
+        if collector.deployments - known:
+            # Rates need two scrapes; a new deployment gets the second as soon as possible.
             await asyncio.sleep(SHORTEST_WINDOW_SECONDS)
-            await report_round()
+            await scrape_once()
 
     try:
-        log.info("connected", runtime_id=await platform.connect())
+        log.info("platform connected", runtime_id=await platform.connect())
         async with asyncio.TaskGroup() as group:
             group.create_task(outbox.run())
-            group.create_task(commander.run())
-            await watch.attempt(inventory.refresh)
-            group.create_task(watch.every(INVENTORY_SECONDS, inventory.refresh))
-            group.create_task(watch.every(settings.scrape_seconds, scrape))
+            group.create_task(executor.run())
+            await gateway_tasks.attempt(inventory.refresh)
+            group.create_task(gateway_tasks.repeat(INVENTORY_SECONDS, inventory.refresh))
+            group.create_task(gateway_tasks.repeat(settings.scrape_seconds, scrape))
     finally:
         await asyncio.gather(platform.close(), gateway.close())
 
@@ -75,25 +75,25 @@ def _first(errors: BaseExceptionGroup[Exception]) -> str:
     return str(error)
 
 
-class _GatewayWatch:
-    """Repeats what needs the gateway, and logs once when it goes away and once when it is back."""
+class _GatewayTasks:
+    """Runs what needs the gateway; logs once when the gateway becomes unavailable, and once when it is back."""
 
     def __init__(self) -> None:
-        self._away = False
+        self._available = True
 
     async def attempt(self, action: Callable[[], Awaitable[None]]) -> None:
         try:
             await action()
         except GatewayError as error:
-            if not self._away:
-                log.warning("gateway away", error=str(error))
-            self._away = True
+            if self._available:
+                log.warning("gateway unavailable", error=str(error))
+            self._available = False
         else:
-            if self._away:
-                log.info("gateway back")
-            self._away = False
+            if not self._available:
+                log.info("gateway available again")
+            self._available = True
 
-    async def every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+    async def repeat(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
         due = time.monotonic()
         while True:
             await self.attempt(action)

@@ -1,4 +1,4 @@
-"""Enrolment files: which customers this process serves, `<customer_id>.json` each."""
+"""Enrolment files, one `<customer_id>.json` for each customer that this process serves."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import structlog
 from pydantic import ValidationError
 
 from optiinfra.api.common import Secret, Text, Wire
-from optiinfra.runtime.faults import faults
+from optiinfra.runtime.validation_errors import describe
 
 log = structlog.get_logger(__name__)
 
 
 class Enrolment(Wire):
-    """One customer: the token that the platform gave, the inference gateway, and a file or folder of golden prompts."""
+    """One customer: the platform's token, the inference gateway, and a file or folder of golden prompts."""
 
     customer_id: Text
     agent_token: Secret
@@ -21,15 +21,15 @@ class Enrolment(Wire):
 
 
 class Enrolments:
-    """The enrolments of a folder. What a file said last counts while it cannot be read; only its absence ends it."""
+    """The enrolments of a folder. A file that cannot be read keeps its last content; one that is missing ends."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[Path, Enrolment] = {}
-        self._wrong: dict[Path, str] = {}
+        self._errors: dict[Path, str] = {}
 
     def read(self) -> dict[str, Enrolment]:
-        """The enrolments by customer, as they are now. What cannot be read is logged when that begins or changes."""
+        """The current enrolments by customer id. A file that cannot be read is logged once for each error."""
         self._known = {path: found for path in self._paths() if (found := self._load(path))}
         return {enrolment.customer_id: enrolment for enrolment in self._known.values()}
 
@@ -39,27 +39,27 @@ class Enrolments:
         except FileNotFoundError:
             return []
         except OSError as error:
-            self._note(self._folder, str(error))
+            self._log_once(self._folder, str(error))
             return list(self._known)
-        self._note(self._folder, "")
+        self._log_once(self._folder, "")
         return paths
 
     def _load(self, path: Path) -> Enrolment | None:
         try:
             found = Enrolment.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            return None  # taken away while we were looking
+            return None  # deleted since the folder was listed
         except OSError as error:
-            wrong = str(error)
+            problem = str(error)
         except ValidationError as error:
-            wrong = faults(error)
+            problem = describe(error)
         else:
-            self._note(path, "")
+            self._log_once(path, "")
             return found
-        self._note(path, wrong)
+        self._log_once(path, problem)
         return self._known.get(path)
 
-    def _note(self, path: Path, wrong: str) -> None:
-        if wrong and wrong != self._wrong.get(path):
-            log.warning("not a readable enrolment", path=str(path), wrong=wrong, kept=path in self._known)
-        self._wrong[path] = wrong
+    def _log_once(self, path: Path, problem: str) -> None:
+        if problem and problem != self._errors.get(path):
+            log.warning("enrolment unreadable", path=str(path), error=problem, kept=path in self._known)
+        self._errors[path] = problem

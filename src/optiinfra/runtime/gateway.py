@@ -10,18 +10,22 @@ from pydantic import Field, TypeAdapter, ValidationError
 from optiinfra.api.common import Moment, Wire
 from optiinfra.api.customers import DiscoveredDeployment, Replica, Slo
 from optiinfra.kit import http
-from optiinfra.runtime.faults import faults
+from optiinfra.runtime.validation_errors import describe
 
 T = TypeVar("T")
 _PROMPTING_CLIENTS = 4
 
 
 class GatewayError(Exception):
-    """The gateway refused, or did not answer; the text says what was asked and what came back."""
+    """The gateway refused or did not answer; the text names the call and the answer."""
+
+
+class GatewayRefusedError(GatewayError):
+    """The gateway answered with a client error (4xx), so the same call would fail again."""
 
 
 class GatewayReplica(Wire):
-    """One engine as the gateway sees it."""
+    """One engine as the gateway shows it."""
 
     replica_id: str
     instance_id: str
@@ -29,10 +33,11 @@ class GatewayReplica(Wire):
     state: Literal["starting", "ready", "draining", "dead"]
     weight: float
     requests_running: float
+    engine_args: dict[str, Any] = Field(default_factory=dict)
 
 
 class GatewayDeployment(Wire):
-    """One deployment as the gateway shows it; `speed` in simulated seconds a second, counters since its creation."""
+    """One deployment as the gateway shows it; `speed` in simulated seconds per second, counters since its creation."""
 
     name: str
     model: str
@@ -48,7 +53,7 @@ class GatewayDeployment(Wire):
     replicas: list[GatewayReplica]
 
     def discovered(self) -> DiscoveredDeployment:
-        """The deployment as the platform takes it."""
+        """The deployment as it is reported to the platform."""
         return DiscoveredDeployment(
             name=self.name,
             model=self.model,
@@ -62,12 +67,12 @@ class GatewayDeployment(Wire):
         )
 
     def replica(self, replica_id: str) -> GatewayReplica | None:
-        """The replica of that id, if there is one."""
+        """The replica with this id, if it exists."""
         return next((replica for replica in self.replicas if replica.replica_id == replica_id), None)
 
 
 class HistoryPoint(Wire):
-    """An hour of a deployment as the customer's own monitoring kept it."""
+    """One hour of a deployment from the customer's own monitoring."""
 
     deployment: str
     timestamp: Moment
@@ -76,16 +81,16 @@ class HistoryPoint(Wire):
     gpu_utilization: float
 
 
-class _Added(Wire):
+class _NewReplica(Wire):
     replica_id: str
 
 
-class _Said(Wire):
+class _Message(Wire):
     content: str | None = None
 
 
 class _Choice(Wire):
-    message: _Said
+    message: _Message
 
 
 class _Completion(Wire):
@@ -94,52 +99,56 @@ class _Completion(Wire):
 
 _DEPLOYMENT, _DEPLOYMENTS = TypeAdapter(GatewayDeployment), TypeAdapter(list[GatewayDeployment])
 _HISTORY = TypeAdapter(list[HistoryPoint])
-_ADDED, _COMPLETION = TypeAdapter(_Added), TypeAdapter(_Completion)
+_NEW_REPLICA, _COMPLETION = TypeAdapter(_NewReplica), TypeAdapter(_Completion)
 
 
 class Gateway:
-    """One customer's part of the gateway. Every call raises GatewayError when it does not succeed."""
+    """One customer's part of the gateway. Every call raises GatewayError if it fails."""
 
     def __init__(self, url: str, customer_id: str, *, client: httpx.AsyncClient | None = None) -> None:
         self._http = client or http.client(url, timeout=10.0)
-        # A client's choice of a connection gets slower with each that it has, and golden prompts want many at once.
+        # Golden prompts need many connections at once, and httpx gets slower with each connection of a client.
         self._prompting = [client] if client else [http.client(url) for _ in range(_PROMPTING_CLIENTS)]
         self._next_prompting = itertools.cycle(self._prompting)
         self._fleet = f"/fleet/{customer_id}"
 
     async def deployments(self) -> list[GatewayDeployment]:
         """Every deployment of the customer."""
-        return _read(await self._call("GET", "/deployments"), _DEPLOYMENTS)
+        return _parse(await self._call("GET", "/deployments"), _DEPLOYMENTS)
 
     async def deployment(self, name: str) -> GatewayDeployment:
         """One deployment."""
-        return _read(await self._call("GET", f"/deployments/{name}"), _DEPLOYMENT)
+        return _parse(await self._call("GET", f"/deployments/{name}"), _DEPLOYMENT)
 
     async def history(self) -> list[HistoryPoint]:
         """Hourly points of the last seven days."""
-        return _read(await self._call("GET", "/history"), _HISTORY)
+        return _parse(await self._call("GET", "/history"), _HISTORY)
 
     async def set_weights(self, name: str, weights: Mapping[str, float], key: str) -> None:
-        """Spread the deployment's traffic; weights sum to 1."""
+        """Set the weights of a deployment's replicas; they sum to 1."""
         await self._call("PUT", f"/deployments/{name}/weights", json=dict(weights), key=key)
 
     async def add_replica(self, name: str, instance_id: str, engine_args: Mapping[str, Any] | None, key: str) -> str:
-        """Start an engine on an instance, without traffic; returns its id before it is ready."""
+        """Start an engine on an instance with weight 0; its id, before it is ready."""
         body = {"instance_id": instance_id, "engine_args": engine_args}
         answer = await self._call("POST", f"/deployments/{name}/replicas", json=body, key=key)
-        return _read(answer, _ADDED).replica_id
+        return _parse(answer, _NEW_REPLICA).replica_id
 
     async def remove_replica(self, name: str, replica_id: str, key: str) -> None:
-        """Take an engine out; one that is gone already is no error."""
-        await self._call("DELETE", f"/deployments/{name}/replicas/{replica_id}", key=key, also=(404,))
+        """Remove an engine; one that does not exist is no error."""
+        await self._call("DELETE", f"/deployments/{name}/replicas/{replica_id}", key=key, accepted=(404,))
+
+    async def set_engine_args(self, replica_id: str, engine_args: Mapping[str, Any], key: str) -> None:
+        """Restart an engine with these arguments; returns before it is ready."""
+        await self._call("PUT", f"/replicas/{replica_id}/engine-args", json=dict(engine_args), key=key)
 
     async def health(self, replica_id: str) -> int:
         """The status code of the engine's own health route: 200 once it is ready."""
-        return (await self._call("GET", f"/replicas/{replica_id}/health", also=range(400, 600))).status_code
+        return (await self._call("GET", f"/replicas/{replica_id}/health", accepted=range(400, 600))).status_code
 
     async def exposition(self, replica_id: str) -> str | None:
-        """The engine's Prometheus exposition; None while it shows none."""
-        answer = await self._call("GET", f"/replicas/{replica_id}/metrics", also=(404, 503))
+        """The engine's metrics in Prometheus exposition format; None while it has none."""
+        answer = await self._call("GET", f"/replicas/{replica_id}/metrics", accepted=(404, 503))
         return answer.text if answer.status_code == 200 else None
 
     async def complete(
@@ -149,7 +158,7 @@ class Gateway:
         body = {"model": model, "messages": list(messages), "seed": seed, "max_tokens": 256}
         path = f"/replicas/{replica_id}/v1/chat/completions"
         answer = await self._call("POST", path, json=body, timeout=timeout, client=next(self._next_prompting))
-        return _read(answer, _COMPLETION).choices[0].message.content or ""
+        return _parse(answer, _COMPLETION).choices[0].message.content or ""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -163,7 +172,7 @@ class Gateway:
         *,
         json: object = None,
         key: str | None = None,
-        also: Sequence[int] = (),
+        accepted: Sequence[int] = (),
         timeout: float | None = None,
         client: httpx.AsyncClient | None = None,
     ) -> httpx.Response:
@@ -174,14 +183,15 @@ class Gateway:
             answer = await (client or self._http).request(method, url, json=json, headers=headers, **extra)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise GatewayError(f"{method} {url}: {type(error).__name__}: {error}") from error
-        if not answer.is_success and answer.status_code not in also:
-            raise GatewayError(f"{method} {url}: {answer.status_code} {answer.text[:300]}")
+        if not answer.is_success and answer.status_code not in accepted:
+            failed = GatewayRefusedError if answer.is_client_error else GatewayError
+            raise failed(f"{method} {url}: {answer.status_code} {answer.text[:300]}")
         return answer
 
 
-def _read(answer: httpx.Response, shape: TypeAdapter[T]) -> T:
+def _parse(answer: httpx.Response, shape: TypeAdapter[T]) -> T:
     try:
         return shape.validate_json(answer.content)
     except ValidationError as error:
-        asked = f"{answer.request.method} {answer.request.url.path}"
-        raise GatewayError(f"{asked}: {answer.status_code}, but not as expected: {faults(error)[:300]}") from error
+        call = f"{answer.request.method} {answer.request.url.path}"
+        raise GatewayError(f"{call}: {answer.status_code}, but the body is invalid: {describe(error)[:300]}") from error

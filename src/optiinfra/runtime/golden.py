@@ -1,4 +1,4 @@
-"""Golden prompts: asking a deployment's engines questions whose answers are known."""
+"""Golden prompts: questions with known answers, put to a deployment's engines."""
 
 import asyncio
 import hashlib
@@ -11,18 +11,18 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ValidationError, field_validator
 
 from optiinfra.api.runtimes import GoldenAnswer
-from optiinfra.runtime.faults import faults
+from optiinfra.runtime.validation_errors import describe
 
 AT_ONCE = 16
 
 
 class GoldenPromptError(Exception):
-    """There are no usable golden prompts; the text names the file and what is wrong."""
+    """No usable golden prompts; the text names the file and the problem."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenPrompt:
-    """A conversation's `opening` (system messages), what the user says turn by turn, and what the last answer holds."""
+    """System messages (`opening`), the user's message of each turn, and text that the last answer must contain."""
 
     id: str
     opening: tuple[str, ...]
@@ -31,33 +31,33 @@ class GoldenPrompt:
 
 
 def _text(value: Any) -> str:
-    # YAML reads a bare 750 as a number, 17:30 as a number of seconds, and No as false: none is what was meant.
+    # Without quotes YAML reads 750 as a number, 17:30 as a number of seconds, and No as false.
     if isinstance(value, str) and value.strip():
         return value
-    raise ValueError(f"wanted text (in quotes), found {value!r}")
+    raise ValueError(f"expected text (in quotes), found {value!r}")
 
 
-_Filled = Annotated[str, BeforeValidator(_text)]
+_NonEmptyText = Annotated[str, BeforeValidator(_text)]
 
 
 class _Message(BaseModel):
     role: Literal["system", "user", "assistant"]
-    content: _Filled
+    content: _NonEmptyText
 
 
 class _Entry(BaseModel):
-    id: _Filled
+    id: _NonEmptyText
     messages: list[_Message]
-    expected: _Filled
+    expected: _NonEmptyText
 
     @field_validator("messages")
     @classmethod
-    def _asks(cls, messages: list[_Message]) -> list[_Message]:
+    def _has_user_message(cls, messages: list[_Message]) -> list[_Message]:
         if all(message.role != "user" for message in messages):
-            raise ValueError("wanted at least one message of role user")
+            raise ValueError("expected at least one message of role user")
         return messages
 
-    def said(self, role: str) -> tuple[str, ...]:
+    def contents(self, role: str) -> tuple[str, ...]:
         return tuple(message.content for message in self.messages if message.role == role)
 
 
@@ -70,35 +70,34 @@ class Complete(Protocol):
 def load(path: Path) -> list[GoldenPrompt]:
     """The prompts of a YAML file, or of all in a folder: `{prompts: [{id, messages: [{role, content}], expected}]}`.
 
-    They come in an order that depends on their ids alone and mixes the files, so that any stretch of them holds short
-    and long conversations alike.
+    They are ordered by a hash of their ids, which mixes the files, so that short and long conversations alternate.
     """
     files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
     prompts = [prompt for file in files for prompt in _read(file)]
     if not prompts:
-        raise GoldenPromptError(f"{path}: no golden prompts; wanted *.yaml with `prompts: [...]`")
+        raise GoldenPromptError(f"{path}: no golden prompts; expected *.yaml with `prompts: [...]`")
     return sorted(prompts, key=lambda prompt: hashlib.sha256(prompt.id.encode()).digest())
 
 
 def pick(prompts: Sequence[GoldenPrompt], offset: int, count: int) -> list[tuple[GoldenPrompt, int]]:
-    """`count` prompts from the `offset`-th on, round and round, each with its round's number as sampling seed."""
+    """`count` prompts from the `offset`-th on, cyclically, each with the number of the cycle as sampling seed."""
     return [(prompts[index % len(prompts)], index // len(prompts)) for index in range(offset, offset + count)]
 
 
 async def ask(
     complete: Complete, replica_ids: Sequence[str], asked: Sequence[tuple[GoldenPrompt, int]]
 ) -> list[GoldenAnswer]:
-    """Put each prompt to one of the replicas in turn, at most `AT_ONCE` at a time; raises what `complete` raises."""
+    """Put the prompts to the replicas in turn, at most `AT_ONCE` concurrently; raises what `complete` raises."""
     if not replica_ids:
         raise GoldenPromptError("golden prompts need at least one replica to ask")
-    places = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
 
     async def converse(replica_id: str, prompt: GoldenPrompt, seed: int) -> GoldenAnswer:
         messages = [{"role": "system", "content": content} for content in prompt.opening]
         answer = ""
-        async with places:
+        async with slots:
             for turn in prompt.turns:
-                # The engine's own earlier answers stay in the conversation, as they do for users.
+                # The engine's earlier answers stay in the conversation, as in a chat.
                 messages.append({"role": "user", "content": turn})
                 answer = await complete(replica_id, messages, seed)
                 messages.append({"role": "assistant", "content": answer})
@@ -124,7 +123,7 @@ def _read(file: Path) -> list[GoldenPrompt]:
         raise GoldenPromptError(f"{file}: not YAML: {error}") from error
     entries = document.get("prompts") if isinstance(document, dict) else None
     if not isinstance(entries, list):
-        raise GoldenPromptError(f"{file}: not golden prompts; wanted `prompts: [...]`")
+        raise GoldenPromptError(f"{file}: not golden prompts; expected `prompts: [...]`")
     return [_prompt(f"{file}: prompt {number}", entry) for number, entry in enumerate(entries, 1)]
 
 
@@ -133,5 +132,5 @@ def _prompt(place: str, entry: Any) -> GoldenPrompt:
         found = _Entry.model_validate(entry)
     except ValidationError as error:
         name = f" ({entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
-        raise GoldenPromptError(f"{place}{name}: {faults(error)}") from error
-    return GoldenPrompt(found.id, found.said("system"), found.said("user"), found.expected)
+        raise GoldenPromptError(f"{place}{name}: {describe(error)}") from error
+    return GoldenPrompt(found.id, found.contents("system"), found.contents("user"), found.expected)

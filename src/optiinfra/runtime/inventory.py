@@ -1,4 +1,4 @@
-"""What runs behind the customer's gateway, as the platform is told of it."""
+"""The deployments behind the customer's gateway, as reported to the platform."""
 
 import asyncio
 import math
@@ -11,26 +11,26 @@ from optiinfra.runtime.platform import Platform
 
 
 class Inventory:
-    """Reports changes of the inventory, and the gateway's history of deployments new to the platform."""
+    """Reports the inventory when it changes, and the gateway's history of deployments that are new to the platform."""
 
     def __init__(self, gateway: Gateway, platform: Platform, outbox: Outbox) -> None:
         self._gateway, self._platform, self._outbox = gateway, platform, outbox
         self.deployment_ids: dict[str, str] = {}
         self._reported: InventoryReport | None = None
         self._history_wanted: set[str] = set()
-        self._with_history: set[str] = set()
-        self._one_at_a_time = asyncio.Lock()
+        self._history_sent: set[str] = set()
+        self._lock = asyncio.Lock()
 
     async def refresh(self, *, always: bool = False) -> None:
-        """Look, and report if something changed (or `always`); GatewayError when the gateway is away."""
-        async with self._one_at_a_time:
+        """Read the inventory and report it if it changed (or `always`); GatewayError if the gateway does not answer."""
+        async with self._lock:
             found = await self._gateway.deployments()
             report = InventoryReport(deployments=[deployment.discovered() for deployment in found])
             if always or report != self._reported:
                 accepted = await self._platform.report(report)
                 self.deployment_ids, self._history_wanted = accepted.deployment_ids, set(accepted.history_wanted)
                 self._reported = report
-            if new := self._history_wanted - self._with_history:
+            if new := self._history_wanted - self._history_sent:
                 await self._send_history(new)
 
     async def _send_history(self, names: set[str]) -> None:
@@ -51,4 +51,4 @@ class Inventory:
             if math.isfinite(value)
         ]
         await self._outbox.put(samples)
-        self._with_history |= names
+        self._history_sent |= names

@@ -1,7 +1,7 @@
-"""From an engine's Prometheus exposition to figures, and from two scrapes to what happened in between. Pure.
+"""Parsing of an engine's Prometheus exposition, and the difference between two scrapes. No I/O.
 
-Names are vLLM's own (vllm/v1/metrics/loggers.py) and the DCGM exporter's. Counters start at 0 again when an engine
-restarts.
+Metric names are those of vLLM (vllm/v1/metrics/loggers.py) and of the DCGM exporter. Counters start at 0 again when
+an engine restarts.
 """
 
 import math
@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from prometheus_client.parser import text_string_to_metric_families
 
-_SUMS = {
+SUMS = {
     "vllm:num_requests_running": "running",
     "vllm:num_requests_waiting": "waiting",
     "vllm:request_success_total": "finished",
@@ -21,10 +21,10 @@ _SUMS = {
     "vllm:prefix_cache_hits_total": "prefix_hits",
     "vllm:e2e_request_latency_seconds_sum": "latency_seconds",
 }
-_MEANS = {"vllm:kv_cache_usage_perc": "kv_cache_usage", "DCGM_FI_DEV_GPU_UTIL": "gpu_percent"}
-_LATENCY = "vllm:e2e_request_latency_seconds_bucket"
+MEANS = {"vllm:kv_cache_usage_perc": "kv_cache_usage", "DCGM_FI_DEV_GPU_UTIL": "gpu_percent"}
+LATENCY = "vllm:e2e_request_latency_seconds_bucket"
 _LARGEST = 1e15
-"""More than any counter reaches; up to it, sums and quotients are numbers that telemetry can carry."""
+"""Larger values are implausible; up to it, sums and quotients fit into telemetry's numbers."""
 _COUNTERS = ("finished", "prompt_tokens", "output_tokens", "prefix_queries", "prefix_hits", "latency_seconds")
 
 
@@ -32,8 +32,8 @@ _COUNTERS = ("finished", "prompt_tokens", "output_tokens", "prefix_queries", "pr
 class Reading:
     """One scrape of one engine.
 
-    `values` are gauges and counters by our names; `latency` the end-to-end latency's buckets, each with the requests in
-    that bucket alone (upper edge in seconds, `inf` for the last).
+    `values` are gauges and counters by our names. `latency` is the histogram of end-to-end latency, not cumulative:
+    requests by upper bucket edge in seconds, `inf` for the last.
     """
 
     values: Mapping[str, float]
@@ -42,9 +42,9 @@ class Reading:
 
 @dataclass(slots=True)
 class Interval:
-    """What one or more engines finished between two scrapes: requests, tokens, latencies in sum and by bucket.
+    """What one or more engines finished between two scrapes: requests, tokens, sum of latencies and their histogram.
 
-    A counter that one of them did not show is NaN: the sum is not known.
+    A counter is NaN if one of the engines did not expose it.
     """
 
     finished: float = 0.0
@@ -56,7 +56,7 @@ class Interval:
     latency: dict[float, int] = field(default_factory=dict)
 
     def add(self, other: "Interval") -> None:
-        """Count another engine's, or a later interval, in."""
+        """Add the interval of another engine, or a later one."""
         for name in _COUNTERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for edge, count in other.latency.items():
@@ -64,41 +64,38 @@ class Interval:
 
 
 def parse(exposition: str) -> Reading:
-    """Read an exposition; ValueError when it is none.
-
-    A figure that the engine does not show, or shows as no plausible number, is left out.
-    """
+    """Parse an exposition; ValueError if it is invalid. Metrics that are missing or implausible are left out."""
     sums: dict[str, float] = {}
     means: dict[str, list[float]] = {}
     cumulative: dict[float, float] = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
-            if sample.name == _LATENCY:
+            if sample.name == LATENCY:
                 edge = float(sample.labels.get("le", "missing"))
                 cumulative[edge] = cumulative.get(edge, 0.0) + sample.value
             elif not 0.0 <= sample.value <= _LARGEST:
                 continue
-            elif name := _SUMS.get(sample.name):
+            elif name := SUMS.get(sample.name):
                 sums[name] = sums.get(name, 0.0) + sample.value
-            elif name := _MEANS.get(sample.name):
+            elif name := MEANS.get(sample.name):
                 means.setdefault(name, []).append(sample.value)
     values = sums | {name: sum(seen) / len(seen) for name, seen in means.items()}
     return Reading(values, _by_bucket(cumulative))
 
 
 def _by_bucket(cumulative: Mapping[float, float]) -> dict[float, int]:
-    if not all(edge > 0 for edge in cumulative):  # nor is NaN
-        raise ValueError(f"{_LATENCY} has an edge that is no positive number of seconds")
+    if not all(edge > 0 for edge in cumulative):  # also false for NaN
+        raise ValueError(f"{LATENCY} has a bucket edge that is not a positive number of seconds")
     latency, below = {}, 0.0
     for edge in sorted(cumulative):
         if not below <= cumulative[edge] <= _LARGEST:
-            raise ValueError(f"{_LATENCY} counts {cumulative[edge]:g} up to {edge:g} s, after {below:g}")
+            raise ValueError(f"{LATENCY} counts {cumulative[edge]:g} up to {edge:g} s, after {below:g}")
         latency[edge], below = round(cumulative[edge]) - round(below), cumulative[edge]
     return latency
 
 
 def gauges(reading: Reading) -> dict[str, float]:
-    """The momentary figures of one engine under the platform's metric names; fractions are 0..1."""
+    """The gauges of one engine under the platform's metric names; fractions are 0..1."""
     values, shown = reading.values, {}
     for ours, name, scale in (
         ("gpu_utilization", "gpu_percent", 0.01),
@@ -112,12 +109,12 @@ def gauges(reading: Reading) -> dict[str, float]:
 
 
 def since(previous: Reading | None, current: Reading) -> Interval:
-    """What the engine finished between two scrapes; everything it ever did when it restarted in between, or is new."""
+    """What the engine finished between two scrapes; if it is new or has restarted, everything since its start."""
     if previous is None or _restarted(previous, current):
         previous = Reading(dict.fromkeys(_COUNTERS, 0.0), dict.fromkeys(current.latency, 0))
     counted = {name: current.values.get(name, math.nan) - previous.values.get(name, math.nan) for name in _COUNTERS}
     grown = {edge: count - previous.latency.get(edge, count) for edge, count in current.latency.items()}
-    # An empty bucket below a filled one is kept: its edge is where the filled one begins.
+    # An empty bucket below a non-empty one is kept, because its edge is the lower edge of the other.
     latency = {
         edge: grown[edge] for edge, above in pairwise([*sorted(grown), math.inf]) if grown[edge] or grown.get(above)
     }
@@ -125,9 +122,9 @@ def since(previous: Reading | None, current: Reading) -> Interval:
 
 
 def rates(interval: Interval, seconds: float) -> dict[str, float]:
-    """A deployment's figures over an interval of so many simulated seconds: requests a second, tokens and time each.
+    """A deployment's rates over an interval of `seconds` simulated seconds: requests per second, means per request.
 
-    What is not known is left out.
+    Unknown figures are left out.
     """
     shown = {"throughput": interval.finished / seconds}
     if interval.finished > 0:
@@ -140,11 +137,11 @@ def rates(interval: Interval, seconds: float) -> dict[str, float]:
 
 
 def _restarted(previous: Reading, current: Reading) -> bool:
-    """Whether any counter went back, which running engines' never do. One that is not shown tells nothing."""
-    fell = any(current.values.get(name, math.inf) < previous.values.get(name, 0.0) for name in _COUNTERS)
-    return fell or any(current.latency.get(edge, math.inf) < count for edge, count in previous.latency.items())
+    """Whether any counter decreased, which only a restart does. Missing counters are ignored."""
+    decreased = any(current.values.get(name, math.inf) < previous.values.get(name, 0.0) for name in _COUNTERS)
+    return decreased or any(current.latency.get(edge, math.inf) < count for edge, count in previous.latency.items())
 
 
 def bucket_edge(edge: float) -> float | None:
-    """The edge as telemetry carries it: None for the open bucket."""
+    """The edge as sent in telemetry: None for the open bucket."""
     return None if math.isinf(edge) else edge

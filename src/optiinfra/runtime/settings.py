@@ -1,4 +1,4 @@
-"""What the runtime is told by its environment."""
+"""Settings of the runtime."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from optiinfra.kit.settings import ServiceSettings
 
 
 class RuntimeSettings(ServiceSettings):
-    """`runtime_enrolments` is the folder that holds a file a customer; `state_dir` is where the status is written."""
+    """`runtime_enrolments` is the folder with one enrolment file per customer, `state_dir` that of the status file."""
 
     orchestrator_url: str
     runtime_enrolments: Path

@@ -1,4 +1,4 @@
-"""One process, many customers: follows the enrolments, and says that it lives."""
+"""Serves many customers in one process: follows the enrolment files and writes a status file."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ STATUS_SECONDS = 1.0
 
 
 class Supervisor:
-    """Starts a customer's connection when its enrolment comes or changes, and ends it when the file is gone."""
+    """Starts a customer's connection when its enrolment is added or changed, and ends it when the file is removed."""
 
     def __init__(self, settings: RuntimeSettings) -> None:
         self._settings = settings
@@ -28,10 +28,10 @@ class Supervisor:
         """Serve until `stop` is set."""
         folder = self._settings.runtime_enrolments
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status, enrolments = asyncio.create_task(self._tell_status()), Enrolments(folder)
+        status, enrolments = asyncio.create_task(self._write_status()), Enrolments(folder)
         try:
             self._follow(enrolments.read())
-            # A short step: what came between the first look and the watch is seen at its first timeout.
+            # yield_on_timeout: a file added between the first read and the watch is seen at the first timeout.
             async for _ in watchfiles.awatch(
                 folder, stop_event=stop, debounce=50, step=20, rust_timeout=1000, yield_on_timeout=True
             ):
@@ -47,13 +47,13 @@ class Supervisor:
             if wanted.get(customer_id) != known:
                 task.cancel()
                 del self._served[customer_id]
-                log.info("customer dropped", customer_id=customer_id)
+                log.info("customer connection ended", customer_id=customer_id)
         for customer_id, found in wanted.items():
             if customer_id not in self._served:
                 task = asyncio.create_task(customer.serve(found, self._settings), name=customer_id)
                 self._served[customer_id] = (found, task)
 
-    async def _tell_status(self) -> None:
+    async def _write_status(self) -> None:
         path, failing = self._settings.state_dir / "runtime-status.json", ""
         while True:
             serving = sum(not task.done() for _, task in self._served.values())
@@ -63,13 +63,13 @@ class Supervisor:
                 failing = ""
             except OSError as error:
                 if str(error) != failing:
-                    log.warning("the status cannot be written", path=str(path), error=str(error))
+                    log.warning("status file not written", path=str(path), error=str(error))
                 failing = str(error)
             await asyncio.sleep(STATUS_SECONDS)
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, whole."""
+    """Replace a file atomically."""
     fresh = path.with_suffix(".new")
     fresh.write_text(text)
     fresh.replace(path)

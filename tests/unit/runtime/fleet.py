@@ -1,4 +1,4 @@
-"""A gateway with one deployment, and a platform that hands out orders: what the runtime talks to, in memory."""
+"""The HTTP peers of the runtime in memory: a gateway with one deployment, and a platform that issues commands."""
 
 import json
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ HISTORY = {
 
 
 def exposition(finished: int, slow: int = 0, running: float = 3.0) -> str:
-    """What an engine shows that finished so many requests, `slow` of them in more than a second."""
+    """The metrics of an engine that finished so many requests, `slow` of them in over two seconds."""
     fast = finished - slow
     return f"""# TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{{engine="0"}} {running}
@@ -50,19 +50,25 @@ DCGM_FI_DEV_GPU_UTIL{{gpu="1"}} 60
 
 @dataclass
 class FakeGateway:
-    """The customer's gateway."""
+    """The customer's gateway. `seen` are the calls: method, path, idempotency key."""
 
     weights: dict[str, float] = field(default_factory=lambda: {"r1": 0.5, "r2": 0.5})
     finished: dict[str, int] = field(default_factory=lambda: {"r1": 100, "r2": 100})
     running: list[float] = field(default_factory=lambda: [0.0])
     health: list[int] = field(default_factory=lambda: [200])
     seen: list[tuple[str, str, str | None]] = field(default_factory=list)
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    prompts: list[dict[str, Any]] = field(default_factory=list)
+    engine_args: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By replica; a replica that is not in it has none."""
+    starting: dict[str, int] = field(default_factory=dict)
+    """By replica: for how many more reads it shows as starting. A restart sets it to `start_reads`."""
+    start_reads: int = 2
+    refuse_engine_args: bool = False
     speed: float = 100.0
     others: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=lambda: [HISTORY])
     answers: dict[str, bytes] = field(default_factory=dict)
-    """By the end of a path: what is answered there instead."""
+    """By the end of a path: the body that is answered there instead."""
 
     def deployment(self) -> dict[str, Any]:
         busy = self.running.pop(0) if len(self.running) > 1 else self.running[0]
@@ -84,16 +90,21 @@ class FakeGateway:
                     "replica_id": replica_id,
                     "instance_id": f"i-{replica_id}",
                     "instance_type": "g5.xlarge",
-                    "state": "ready",
+                    "state": self._state(replica_id),
                     "weight": weight,
                     "requests_running": busy,
-                    "engine_args": {},
+                    "engine_args": self.engine_args.get(replica_id, {}),
                 }
                 for replica_id, weight in self.weights.items()
             ],
         }
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:  # noqa: C901  a case a route
+    def _state(self, replica_id: str) -> str:
+        left = self.starting.get(replica_id, 0)
+        self.starting[replica_id] = max(0, left - 1)
+        return "starting" if left else "ready"
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:  # noqa: C901  one case per route
         path = request.url.path.removeprefix("/fleet/cust_1")
         self.seen.append((request.method, path, request.headers.get("idempotency-key")))
         for end, answer in self.answers.items():
@@ -116,13 +127,19 @@ class FakeGateway:
                 return httpx.Response(201, json={"replica_id": "r3"})
             case "DELETE", ["deployments", "chat", "replicas", replica_id]:
                 return httpx.Response(204 if self.weights.pop(replica_id, None) is not None else 404)
+            case "PUT", ["replicas", replica_id, "engine-args"]:
+                if self.refuse_engine_args:
+                    return httpx.Response(422, json={"error": "these arguments do not fit"})
+                self.engine_args[replica_id] = json.loads(request.content)
+                self.starting[replica_id] = self.start_reads
+                return httpx.Response(200, json={"replica_id": replica_id})
             case "GET", ["replicas", _, "health"]:
                 return httpx.Response(self.health.pop(0) if len(self.health) > 1 else self.health[0])
             case "GET", ["replicas", replica_id, "metrics"]:
                 return httpx.Response(200, text=exposition(self.finished.get(replica_id, 1)))
             case "POST", ["replicas", replica_id, "v1", "chat", "completions"]:
                 body = json.loads(request.content)
-                self.asked.append({"replica_id": replica_id} | body)
+                self.prompts.append({"replica_id": replica_id} | body)
                 text = f"answer {sum(message['role'] == 'user' for message in body['messages'])}"
                 return httpx.Response(200, json={"choices": [{"message": {"role": "assistant", "content": text}}]})
         return httpx.Response(404, text=f"no such route {path}")
@@ -134,21 +151,21 @@ class FakeGateway:
 
 @dataclass
 class FakePlatform:
-    """The orchestrator's routes for runtimes. `failures` are answered first, one a call; 0 is no answer at all."""
+    """The orchestrator's routes for runtimes. `failures` are the next calls' statuses; 0 refuses the connection."""
 
     failures: list[int] = field(default_factory=list)
     history_wanted: list[str] = field(default_factory=lambda: ["chat"])
     rejected: str = ""
-    """The end of a path where everything is answered with `rejection`."""
+    """End of the paths that are answered with the status `rejection`."""
     rejection: int = 422
-    tried: list[str] = field(default_factory=list)
-    """The key of each batch of telemetry, also of those that were not taken."""
+    attempts: list[str] = field(default_factory=list)
+    """The idempotency key of each telemetry call, also of those that failed."""
     deliveries: list[list[Command]] = field(default_factory=list)
     inventories: list[Any] = field(default_factory=list)
     batches: list[tuple[str, Any]] = field(default_factory=list)
     results: list[tuple[str, CommandResult]] = field(default_factory=list)
 
-    def trouble(self, path: str) -> httpx.Response | None:
+    def failure(self, path: str) -> httpx.Response | None:
         if self.failures:
             if not (status := self.failures.pop(0)):
                 raise httpx.ConnectError("refused")
@@ -159,9 +176,9 @@ class FakePlatform:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/telemetry"):
-            self.tried.append(request.headers["idempotency-key"])
-        if trouble := self.trouble(request.url.path):
-            return trouble
+            self.attempts.append(request.headers["idempotency-key"])
+        if failed := self.failure(request.url.path):
+            return failed
         path = request.url.path.strip("/").split("/")[1:]
         match request.method, path:
             case "POST", ["connect"]:
@@ -176,7 +193,7 @@ class FakePlatform:
                 return httpx.Response(202, json={"status": "started"})
             case "GET", ["run_1", "commands"]:
                 if not self.deliveries:
-                    return httpx.Response(401, json={})  # nothing more to come: ends the runtime's loop
+                    return httpx.Response(401, json={})  # no more deliveries: ends the runtime's loop
                 due = self.deliveries.pop(0)
                 return httpx.Response(200, json=[command.model_dump() for command in due])
             case "POST", ["run_1", "commands", command_id, "result"]:

@@ -1,4 +1,4 @@
-"""Golden prompts: reading them, walking round them, and conversing."""
+"""Golden prompts: loading, picking and asking them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +13,12 @@ PROMPTS = [GoldenPrompt(f"p{number}", (), ("hello?",), "yes") for number in rang
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_set_is_walked_round_and_round_with_another_seed_each_round() -> None:
-    walked = [(prompt.id, seed) for prompt, seed in golden.pick(PROMPTS, 2, 5)]
-    assert walked == [("p2", 0), ("p0", 1), ("p1", 1), ("p2", 1), ("p0", 2)]
+async def test_pick_cycles_through_the_prompts_with_another_seed_each_cycle() -> None:
+    picked = [(prompt.id, seed) for prompt, seed in golden.pick(PROMPTS, 2, 5)]
+    assert picked == [("p2", 0), ("p0", 1), ("p1", 1), ("p2", 1), ("p0", 2)]
 
 
-async def test_turns_are_sent_one_by_one_with_the_replicas_own_answers_between() -> None:
+async def test_ask_sends_turns_one_by_one_with_the_replicas_answers_between() -> None:
     asked: list[tuple[str, list[tuple[str, str]], int]] = []
 
     async def complete(replica_id: str, messages: Sequence[dict[str, str]], seed: int) -> str:
@@ -32,25 +32,25 @@ async def test_turns_are_sent_one_by_one_with_the_replicas_own_answers_between()
     assert (answer.prompt_id, answer.turns, answer.expected, answer.answer) == ("p", 2, "42", "answer 2")
 
 
-async def test_replicas_take_turns() -> None:
+async def test_ask_spreads_prompts_over_the_replicas() -> None:
     asked: list[str] = []
 
     async def complete(replica_id: str, messages: Sequence[dict[str, str]], seed: int) -> str:
         asked.append(replica_id)
         return "yes"
 
-    async def away(replica_id: str, messages: Sequence[dict[str, str]], seed: int) -> str:
-        raise GatewayError("away")
+    async def unavailable(replica_id: str, messages: Sequence[dict[str, str]], seed: int) -> str:
+        raise GatewayError("unavailable")
 
     await golden.ask(complete, ["r1", "r2"], golden.pick(PROMPTS, 0, 4))
     assert sorted(asked) == ["r1", "r1", "r2", "r2"]
     with pytest.raises(GoldenPromptError, match="at least one replica"):
         await golden.ask(complete, [], golden.pick(PROMPTS, 0, 1))
-    with pytest.raises(GatewayError, match="away"):
-        await golden.ask(away, ["r1"], golden.pick(PROMPTS, 0, 4))
+    with pytest.raises(GatewayError, match="unavailable"):
+        await golden.ask(unavailable, ["r1"], golden.pick(PROMPTS, 0, 4))
 
 
-async def test_a_folder_is_read_in_an_order_that_mixes_its_files(tmp_path: Path) -> None:
+async def test_load_folder_mixes_the_prompts_of_its_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         entries = "\n".join(
             f'  - {{id: {name}{number}, messages: [{{role: user, content: "q"}}], expected: "1"}}'
@@ -77,7 +77,7 @@ async def test_a_folder_is_read_in_an_order_that_mixes_its_files(tmp_path: Path)
         b"prompts: [{id: 2026-13-45}]",
     ],
 )
-async def test_what_is_no_set_of_prompts_is_said_with_its_file(tmp_path: Path, text: bytes) -> None:
+async def test_load_invalid_file_is_an_error_with_its_name(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_bytes(text)
     with pytest.raises(GoldenPromptError, match=r"wrong\.yaml"):
@@ -99,7 +99,7 @@ async def test_what_is_no_set_of_prompts_is_said_with_its_file(tmp_path: Path, t
         ('{id: p, messages: [], expected: "1"}', r"\(p\): messages: .*role user"),
     ],
 )
-async def test_a_prompt_that_could_not_be_asked_is_said_with_its_id(tmp_path: Path, entry: str, wrong: str) -> None:
+async def test_load_invalid_prompt_is_an_error_with_its_id(tmp_path: Path, entry: str, wrong: str) -> None:
     (tmp_path / "wrong.yaml").write_text(f"prompts:\n  - {entry}\n")
     with pytest.raises(GoldenPromptError, match=r"wrong\.yaml: prompt 1 " + wrong):
         golden.load(tmp_path)

@@ -1,4 +1,4 @@
-"""What holds of every exposition, and of any three scrapes of an engine that only counts up."""
+"""Properties of parsing any exposition, and of any three scrapes of an engine."""
 
 import math
 from itertools import accumulate
@@ -19,12 +19,12 @@ COUNTERS = {
     "latency_seconds": "vllm:e2e_request_latency_seconds_sum",
 }
 
-names = st.sampled_from([*scrape._SUMS, *scrape._MEANS, scrape._LATENCY])
+names = st.sampled_from([*scrape.SUMS, *scrape.MEANS, scrape.LATENCY])
 labels = st.sampled_from(["", "{}", "{", '{le="1.0"}', '{le="NaN"}', '{le="+Inf"}', '{le="x"}', "{le=1}", '{a="\\"}'])
 values = st.sampled_from(["1", "0", "1e400", "1e308", "-5", "NaN", "+Inf", "-Inf", "x", "", "1 2", "0x1"])
 lines = st.builds("{}{} {}".format, names | st.text(max_size=5), labels, values)
 buckets = st.builds(
-    f'{scrape._LATENCY}{{{{le="{{}}"}}}} {{}}'.format,
+    f'{scrape.LATENCY}{{{{le="{{}}"}}}} {{}}'.format,
     st.sampled_from(["-1", "0", "0.5", "1", "2", "+Inf", "NaN"]),
     st.sampled_from(["0", "1", "5", "1e300"]),
 )
@@ -33,7 +33,7 @@ others = st.text(max_size=20) | st.sampled_from(["# HELP", "# TYPE a", "# TYPE a
 
 @settings(max_examples=500)
 @given((st.lists(buckets, max_size=4) | st.lists(lines | others, max_size=6)).map("\n".join))
-def test_whatever_an_engine_shows_is_refused_or_can_be_sent(text: str) -> None:
+def test_any_exposition_is_refused_or_gives_valid_telemetry(text: str) -> None:
     try:
         reading = scrape.parse(text)
     except ValueError:
@@ -52,15 +52,15 @@ steps = st.tuples(
 
 
 def exposition(buckets: list[int], counters: list[int]) -> str:
-    """An engine that has counted this much: requests by bucket, and the other counters."""
+    """The exposition of an engine with these counts: requests by bucket, and the other counters."""
     shown = [f"{name} {value}" for name, value in zip(COUNTERS.values(), counters, strict=True)]
     for edge, below in zip(EDGES, accumulate(buckets), strict=True):
-        shown.append(f'{scrape._LATENCY}{{le="{"+Inf" if math.isinf(edge) else edge}"}} {below}')
+        shown.append(f'{scrape.LATENCY}{{le="{"+Inf" if math.isinf(edge) else edge}"}} {below}')
     return "\n".join(shown) + "\n"
 
 
 def readings(*grown: tuple[list[int], tuple[int, ...]]) -> list[scrape.Reading]:
-    """The readings of an engine that counts up by these steps."""
+    """The readings of an engine whose counters grow by these steps."""
     buckets, counters, found = [0] * len(EDGES), [0] * len(COUNTERS), []
     for by_bucket, by_counter in grown:
         buckets = [old + new for old, new in zip(buckets, by_bucket, strict=True)]
@@ -70,14 +70,14 @@ def readings(*grown: tuple[list[int], tuple[int, ...]]) -> list[scrape.Reading]:
 
 
 @given(steps)
-def test_what_was_shown_is_what_is_read(step: tuple[list[int], tuple[int, ...]]) -> None:
+def test_parse_reads_the_exposed_values(step: tuple[list[int], tuple[int, ...]]) -> None:
     (reading,) = readings(step)
     assert list(reading.latency.values()) == step[0]
     assert [reading.values[name] for name in COUNTERS] == list(step[1])
 
 
 @given(steps, steps)
-def test_between_two_scrapes_is_what_was_counted(
+def test_since_is_the_difference_of_two_readings(
     first: tuple[list[int], tuple[int, ...]], second: tuple[list[int], tuple[int, ...]]
 ) -> None:
     interval = scrape.since(*readings(first, second))
@@ -89,7 +89,7 @@ def test_between_two_scrapes_is_what_was_counted(
 
 
 @given(steps, steps, steps)
-def test_two_intervals_add_up_to_the_whole(
+def test_consecutive_intervals_add_up(
     first: tuple[list[int], tuple[int, ...]],
     second: tuple[list[int], tuple[int, ...]],
     third: tuple[list[int], tuple[int, ...]],
@@ -104,7 +104,7 @@ def test_two_intervals_add_up_to_the_whole(
 
 
 @given(steps, steps)
-def test_after_a_restart_all_that_is_shown_is_new(
+def test_since_after_a_restart_is_the_whole_reading(
     before: tuple[list[int], tuple[int, ...]], after: tuple[list[int], tuple[int, ...]]
 ) -> None:
     (old,), (new,) = readings(before), readings(after)
