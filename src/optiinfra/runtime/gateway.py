@@ -33,7 +33,7 @@ class GatewayReplica(Wire):
     state: Literal["starting", "ready", "draining", "dead"]
     weight: float
     requests_running: float
-    engine_args: dict[str, Any] = Field(default_factory=dict)
+    engine_args: dict[str, Any] | None = None
 
 
 class GatewayDeployment(Wire):

@@ -77,9 +77,6 @@ class Replicas:
         deployment, replica_id = wanted.deployment, wanted.replica_id
         unknown = f"{deployment} has no replica {replica_id}"
 
-        def has_arguments(replica: GatewayReplica) -> bool:
-            return wanted.engine_args.items() <= replica.engine_args.items()
-
         async def restart(replica: GatewayReplica | None) -> None:
             if replica is None:
                 raise CommandError(unknown)
@@ -87,13 +84,17 @@ class Replicas:
 
         found = await self._gateway.deployment(deployment)
         replica = found.replica(replica_id)
-        if replica is None or not has_arguments(replica):
+        if replica is None or replica.engine_args != wanted.engine_args:
             await self._when_drained(deployment, replica_id, restart)
 
         async def ready() -> None:
             replica = (await self._gateway.deployment(deployment)).replica(replica_id)
-            if replica is None or replica.state != "ready" or not has_arguments(replica):
-                raise GatewayError(f"{replica.state} with {replica.engine_args}" if replica else unknown)
+            if replica is None:
+                raise GatewayError(unknown)
+            # The gateway may show more arguments than were given, those with defaults.
+            shown = replica.engine_args or {}
+            if replica.state != "ready" or not wanted.engine_args.items() <= shown.items():
+                raise GatewayError(f"{replica.state} with {shown}")
             await self._check_health(replica_id)
 
         deadline = _real_seconds(READY_SECONDS, found.speed)

@@ -157,9 +157,17 @@ async def test_restart_replica_that_does_not_drain_in_time_fails(connect: Connec
 async def test_restart_replica_that_has_the_arguments_is_not_restarted_even_with_weight(
     connect: Connect, fake_gateway: FakeGateway
 ) -> None:
-    fake_gateway.engine_args = {"r1": ARGS | {"tensor_parallel_size": 1}}
+    fake_gateway.engine_args = {"r1": ARGS}
     result = await (await connect()).execute(command("restart_replica", replica_id="r1", engine_args=ARGS))
     assert (result.ok, restarts(fake_gateway)) == (True, [])
+
+
+async def test_restart_replica_without_an_argument_that_it_has_restarts_it(
+    connect: Connect, fake_gateway: FakeGateway
+) -> None:
+    fake_gateway.weights, fake_gateway.engine_args = {"r1": 1.0, "r2": 0.0}, {"r2": ARGS}
+    result = await (await connect()).execute(command("restart_replica", replica_id="r2", engine_args={}))
+    assert (result.ok, fake_gateway.engine_args) == (True, {"r2": {}})
 
 
 async def test_restart_replica_that_was_restarted_before_the_runtime_is_only_waited_for(
