@@ -40,14 +40,14 @@ def insert(client: Client, count: int) -> None:
     client.insert("optiinfra.samples", rows, column_names=["at", "name", "value"])
 
 
-def test_rows_come_back_with_their_types(client: Client) -> None:
+def test_rows_keep_their_types(client: Client) -> None:
     insert(client, 100)
     row = client.query("SELECT count(), max(value), max(at) FROM optiinfra.samples").result_rows[0]
     assert row[:2] == (100, 99.0)
     assert row[2].replace(tzinfo=UTC) == datetime(2026, 1, 1, 0, 1, 39, tzinfo=UTC)
 
 
-def test_an_async_insert_is_readable_when_it_was_waited_for(client: Client) -> None:
+def test_async_insert_that_was_waited_for_is_readable(client: Client) -> None:
     client.command(
         "INSERT INTO optiinfra.samples VALUES (now64(), 'ttft', 1.5)",
         settings={"async_insert": 1, "wait_for_async_insert": 1},
@@ -55,7 +55,7 @@ def test_an_async_insert_is_readable_when_it_was_waited_for(client: Client) -> N
     assert client.command("SELECT count() FROM optiinfra.samples WHERE name = 'ttft'") == 1
 
 
-def test_the_reader_reads_and_writes_nothing(engine: Engine, client: Client) -> None:
+def test_reader_account_cannot_write(engine: Engine, client: Client) -> None:
     insert(client, 3)
     reader = connect(engine, "optiinfra_reader", engine.secret("clickhouse_reader_password"))
     assert reader.command("SELECT count() FROM optiinfra.samples") == 3
@@ -65,12 +65,12 @@ def test_the_reader_reads_and_writes_nothing(engine: Engine, client: Client) -> 
 
 
 @pytest.mark.parametrize("user", ["optiinfra", "nobody"])
-def test_a_wrong_password_or_user_is_refused(engine: Engine, user: str) -> None:
+def test_wrong_password_or_user_is_refused(engine: Engine, user: str) -> None:
     with pytest.raises(DatabaseError, match="Authentication failed"):
         connect(engine, user, "wrong")
 
 
-def test_the_librarys_own_account_reads_no_table(engine: Engine, client: Client) -> None:
+def test_default_account_cannot_read_tables(engine: Engine, client: Client) -> None:
     insert(client, 1)
     own = connect(engine, "default", "")
     with pytest.raises(DatabaseError, match="Not enough privileges"):

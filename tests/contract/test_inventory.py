@@ -154,12 +154,11 @@ async def test_refresh_holds_no_transaction_while_it_asks_a_cloud(platform: Plat
 
 
 async def test_discover_stores_the_first_costs_after_an_outage_of_clickhouse(
-    platform: Platform, clouds: Clouds, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, clouds: Clouds, telemetry: Telemetry
 ) -> None:
-    monkeypatch.setattr(inventory, "_COSTS_PAUSE_SECONDS", 0.01)
     clouds.answers, telemetry.outages = [showing("i-1")], 3
     await add_cloud_account(platform, CUSTOMER, onboarding())
-    await inventory.discover(platform, CUSTOMER)
+    await inventory.discover(platform, CUSTOMER, retry_seconds=0.01)
     assert len(telemetry.costs) == 1
     assert telemetry.costs[0] > 0
     assert await discoveries(platform) == 1

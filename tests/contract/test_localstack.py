@@ -45,14 +45,14 @@ def run(client: Any, count: int) -> list[str]:
     return [instance["InstanceId"] for instance in made["Instances"]]
 
 
-def test_accounts_do_not_see_each_other(engine: Engine) -> None:
+def test_accounts_are_isolated(engine: Engine) -> None:
     first, second = ec2(engine, "111111111111"), ec2(engine, "222222222222")
     started = run(first, 2)
     assert {instance["InstanceId"] for instance in instances(first)} == set(started)
     assert instances(second) == []
 
 
-def test_tags_and_types_come_back(engine: Engine) -> None:
+def test_instances_keep_their_tags_and_types(engine: Engine) -> None:
     client = ec2(engine, "333333333333")
     (started,) = run(client, 1)
     client.create_tags(Resources=[started], Tags=[{"Key": "optiinfra:step", "Value": "create_spot_instances"}])
@@ -61,7 +61,7 @@ def test_tags_and_types_come_back(engine: Engine) -> None:
     assert found["Tags"] == [{"Key": "optiinfra:step", "Value": "create_spot_instances"}]
 
 
-def test_a_spot_request_gives_a_spot_instance(engine: Engine) -> None:
+def test_spot_request_creates_a_spot_instance(engine: Engine) -> None:
     client = ec2(engine, "444444444444")
     client.request_spot_instances(
         InstanceCount=1, LaunchSpecification={"ImageId": "ami-12345678", "InstanceType": "g5.12xlarge"}
@@ -69,7 +69,7 @@ def test_a_spot_request_gives_a_spot_instance(engine: Engine) -> None:
     assert [instance["InstanceLifecycle"] for instance in instances(client)] == ["spot"]
 
 
-def test_a_terminated_instance_is_shown_as_such(engine: Engine) -> None:
+def test_terminated_instance_is_listed_as_terminated(engine: Engine) -> None:
     client = ec2(engine, "555555555555")
     started = run(client, 1)
     client.terminate_instances(InstanceIds=started)

@@ -17,7 +17,7 @@ def database(postgresql: Engine) -> Iterator[Database]:
     made.dispose()
 
 
-def test_the_role_owns_its_database_and_may_create_others(database: Database) -> None:
+def test_role_owns_its_database_and_can_create_others(database: Database) -> None:
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         owner = connection.scalar(
             text("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()")
@@ -29,13 +29,13 @@ def test_the_role_owns_its_database_and_may_create_others(database: Database) ->
     assert superuser is False
 
 
-def test_a_wrong_password_is_refused(postgresql: Engine) -> None:
+def test_wrong_password_is_refused(postgresql: Engine) -> None:
     url = f"postgresql+psycopg://optiinfra:wrong@127.0.0.1:{postgresql.port}/optiinfra"
     with pytest.raises(OperationalError, match="password authentication failed"), create_engine(url).connect():
         pass
 
 
-def test_nobody_signs_in_as_the_superuser(postgresql: Engine) -> None:
+def test_superuser_cannot_sign_in(postgresql: Engine) -> None:
     url = f"postgresql+psycopg://postgres:@127.0.0.1:{postgresql.port}/optiinfra"
     with pytest.raises(OperationalError), create_engine(url).connect():
         pass

@@ -43,7 +43,7 @@ def store(client: QdrantClient, customer: str, vector: list[float], **payload: o
     return str(point.id)
 
 
-def test_the_nearest_come_first_and_only_those_that_match(client: QdrantClient) -> None:
+def test_query_returns_matching_points_nearest_first(client: QdrantClient) -> None:
     near = store(client, "a", [1, 0, 0])
     far = store(client, "a", [0, 1, 0.1])
     store(client, "b", [1, 0, 0])
@@ -53,14 +53,14 @@ def test_the_nearest_come_first_and_only_those_that_match(client: QdrantClient) 
     assert hits[0].payload == {"customer_id": "a"}
 
 
-def test_a_score_threshold_leaves_out_what_is_unlike(client: QdrantClient) -> None:
+def test_query_with_a_score_threshold_omits_distant_points(client: QdrantClient) -> None:
     near = store(client, "a", [1, 0, 0])
     store(client, "a", [0, 1, 0])
     hits = client.query_points(NAME, query=[1.0, 0.0, 0.0], score_threshold=0.9).points
     assert [hit.id for hit in hits] == [near]
 
 
-def test_points_are_retrieved_counted_changed_and_replaced(client: QdrantClient) -> None:
+def test_points_can_be_retrieved_counted_changed_and_replaced(client: QdrantClient) -> None:
     kept = store(client, "a", [1, 0, 0], saved=10)
     client.set_payload(NAME, {"saved": 12}, points=[kept])
     assert client.retrieve(NAME, [kept])[0].payload == {"customer_id": "a", "saved": 12}
@@ -70,7 +70,7 @@ def test_points_are_retrieved_counted_changed_and_replaced(client: QdrantClient)
     assert client.count(NAME, count_filter=of("a")).count == 0
 
 
-def test_scrolling_returns_every_point_once(client: QdrantClient) -> None:
+def test_scroll_returns_every_point_once(client: QdrantClient) -> None:
     stored = {store(client, "a", [1, 0, float(number)]) for number in range(25)}
     seen: list[str] = []
     page: int | str | UUID | None = None
@@ -84,7 +84,7 @@ def test_scrolling_returns_every_point_once(client: QdrantClient) -> None:
     assert set(seen) == stored
 
 
-def test_points_are_deleted_by_id_and_by_filter(client: QdrantClient) -> None:
+def test_points_can_be_deleted_by_id_and_by_filter(client: QdrantClient) -> None:
     first = store(client, "a", [1, 0, 0])
     store(client, "b", [1, 0, 0])
     kept = store(client, "c", [1, 0, 0])
@@ -94,7 +94,7 @@ def test_points_are_deleted_by_id_and_by_filter(client: QdrantClient) -> None:
     assert [record.id for record in records] == [kept]
 
 
-def test_a_collection_tells_what_it_is(client: QdrantClient) -> None:
+def test_collection_is_described(client: QdrantClient) -> None:
     store(client, "a", [1, 0, 0])
     info = client.get_collection(NAME)
     assert info.points_count == 1
@@ -103,7 +103,7 @@ def test_a_collection_tells_what_it_is(client: QdrantClient) -> None:
         client.create_collection(NAME, vectors_config=models.VectorParams(size=3, distance=models.Distance.DOT))
 
 
-def test_the_read_only_key_reads_and_changes_nothing(engine: Engine, client: QdrantClient) -> None:
+def test_read_only_key_cannot_write(engine: Engine, client: QdrantClient) -> None:
     kept = store(client, "a", [1, 0, 0])
     reader = connect(engine, engine.secret("qdrant_read_only_api_key"))
     assert reader.query_points(NAME, query=[1.0, 0.0, 0.0]).points[0].id == kept
@@ -115,14 +115,14 @@ def test_the_read_only_key_reads_and_changes_nothing(engine: Engine, client: Qdr
     reader.close()
 
 
-def test_a_wrong_key_is_refused(engine: Engine) -> None:
+def test_wrong_key_is_refused(engine: Engine) -> None:
     stranger = connect(engine, "wrong")
     with pytest.raises(UnexpectedResponse, match="401"):
         stranger.get_collections()
     stranger.close()
 
 
-def test_what_the_layer_does_not_speak_is_refused_and_never_answered_wrongly(client: QdrantClient) -> None:
+def test_unsupported_request_is_refused(client: QdrantClient) -> None:
     with pytest.raises(UnexpectedResponse, match="501"):
         client.query_points(NAME, query=models.SampleQuery(sample=models.Sample.RANDOM))
     with pytest.raises(UnexpectedResponse, match="404"):

@@ -20,13 +20,13 @@ def client(engine: Engine) -> Iterator[Redis]:
         yield made
 
 
-def test_keys_expire(client: Redis) -> None:
+def test_key_expires(client: Redis) -> None:
     client.set("presence", "here", px=20)
     assert client.pttl("presence") <= 20
     assert client.get("presence") == "here"
 
 
-def test_a_message_reaches_a_subscriber(client: Redis) -> None:
+def test_published_message_reaches_a_subscriber(client: Redis) -> None:
     with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
         subscription.subscribe("wake-up")
         subscription.get_message(timeout=2)
@@ -36,7 +36,7 @@ def test_a_message_reaches_a_subscriber(client: Redis) -> None:
     assert message["data"] == "7"
 
 
-def test_a_wrong_password_is_refused(engine: Engine) -> None:
+def test_wrong_password_is_refused(engine: Engine) -> None:
     with Redis(port=engine.port, password="wrong") as stranger, pytest.raises(AuthenticationError):
         stranger.ping()
 

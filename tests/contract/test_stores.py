@@ -69,7 +69,7 @@ async def memory(qdrant: Engine) -> AsyncIterator[OutcomeMemory]:
     await opened.close()
 
 
-async def test_migrations_make_what_the_models_say(database: Database) -> None:
+async def test_migrate_creates_the_schema_of_the_models(database: Database) -> None:
     await database.migrate()  # again: nothing to do
     async with database.transaction() as session:
         connection = await session.connection()
@@ -79,7 +79,7 @@ async def test_migrations_make_what_the_models_say(database: Database) -> None:
     assert difference == []
 
 
-async def test_a_failed_transaction_leaves_nothing_and_wakes_nobody(postgresql: Engine) -> None:
+async def test_transaction_that_fails_stores_nothing_and_notifies_nobody(postgresql: Engine) -> None:
     notified: list[str] = []
 
     async def notify(channel: str) -> None:
@@ -107,7 +107,7 @@ async def test_a_failed_transaction_leaves_nothing_and_wakes_nobody(postgresql: 
     await database.close()
 
 
-async def test_a_server_that_ends_an_idle_transaction_is_away(postgresql: Engine, database: Database) -> None:
+async def test_transaction_that_the_server_ends_is_an_outage(postgresql: Engine, database: Database) -> None:
     other = Database(postgresql.environment.urls()["postgresql"], notify_nobody)
 
     async def ended(process: int) -> None:
@@ -129,7 +129,7 @@ async def test_a_server_that_ends_an_idle_transaction_is_away(postgresql: Engine
     await other.close()
 
 
-async def test_a_statement_that_fails_is_no_outage_and_keeps_what_it_was_given(database: Database) -> None:
+async def test_statement_that_fails_is_no_outage_and_hides_its_values(database: Database) -> None:
     async def divide() -> None:
         statement = text("SELECT 1 / CAST(:zero AS int), CAST(:said AS text)")
         async with database.transaction() as session:
@@ -140,7 +140,7 @@ async def test_a_statement_that_fails_is_no_outage_and_keeps_what_it_was_given(d
     assert "whispered" not in str(failed.value)
 
 
-async def test_histograms_are_summed_by_bucket_since_a_millisecond(telemetry: Telemetry) -> None:
+async def test_latencies_are_summed_by_bucket_since_a_millisecond(telemetry: Telemetry) -> None:
     earlier = BEGAN - timedelta(milliseconds=1)
     await telemetry.insert_latencies(
         [
@@ -158,7 +158,7 @@ async def test_histograms_are_summed_by_bucket_since_a_millisecond(telemetry: Te
     await telemetry.delete_customer("cust_2")
 
 
-async def test_a_batch_sent_again_is_counted_once(telemetry: Telemetry) -> None:
+async def test_insert_repeated_under_its_token_is_stored_once(telemetry: Telemetry) -> None:
     rows = [("cust_1", "dep_9", "rep_1", BEGAN, 1.0, 3)]
     first, second = new_id("token"), new_id("token")
     for token in (first, first, second):
@@ -166,7 +166,7 @@ async def test_a_batch_sent_again_is_counted_once(telemetry: Telemetry) -> None:
     assert await telemetry.latencies("cust_1", "dep_9", BEGAN) == {1.0: 6.0}
 
 
-async def test_owners_are_named_once_each(telemetry: Telemetry) -> None:
+async def test_owners_are_distinct(telemetry: Telemetry) -> None:
     for deployment in ("dep_1", "dep_1", "dep_2", ""):
         await telemetry.insert_samples([("cust_own", deployment, "rep_1", "throughput", BEGAN, 1.0)])
     await telemetry.insert_latencies([("cust_own", "dep_3", "rep_1", BEGAN, 1.0, 3)])
@@ -178,7 +178,7 @@ async def test_owners_are_named_once_each(telemetry: Telemetry) -> None:
         assert "cust_own" not in {customer for customer, _ in await telemetry.owners(table)}
 
 
-async def test_series_come_oldest_first_in_utc(telemetry: Telemetry) -> None:
+async def test_series_are_oldest_first_in_utc(telemetry: Telemetry) -> None:
     later = BEGAN + timedelta(hours=1)
     await telemetry.insert_samples(
         [("cust_1", "dep_1", "", "throughput", later, 2.0), ("cust_1", "dep_1", "", "throughput", BEGAN, 1.0)]
@@ -190,7 +190,7 @@ async def test_series_come_oldest_first_in_utc(telemetry: Telemetry) -> None:
     assert await telemetry.series("cust_1", "throughput", later, later, None, 10) == [(later, "dep_1", 2.0)]
 
 
-async def test_the_agents_user_reads_telemetry_and_writes_none(clickhouse: Engine, telemetry: Telemetry) -> None:
+async def test_reader_account_cannot_write_telemetry(clickhouse: Engine, telemetry: Telemetry) -> None:
     await telemetry.insert_samples([("cust_1", "dep_1", "", "throughput", BEGAN, 4.0)])
     reader = Telemetry.connect(
         clickhouse.environment.urls()["clickhouse"],
@@ -204,14 +204,14 @@ async def test_the_agents_user_reads_telemetry_and_writes_none(clickhouse: Engin
     await reader.close()
 
 
-async def test_a_server_without_memory_is_away(telemetry: Telemetry) -> None:
+async def test_clickhouse_without_memory_is_an_outage(telemetry: Telemetry) -> None:
     with pytest.raises(StoreUnavailable, match=r"^ClickHouse does not answer \(MEMORY_LIMIT_EXCEEDED\)$"):
         await telemetry._query(
             "SELECT number FROM numbers(10000000) ORDER BY rand() SETTINGS max_memory_usage = 1000000"
         )
 
 
-async def test_a_wrong_key_is_no_outage(qdrant: Engine, memory: OutcomeMemory) -> None:
+async def test_wrong_qdrant_key_is_no_outage(qdrant: Engine, memory: OutcomeMemory) -> None:
     stranger = OutcomeMemory(qdrant.environment.urls()["qdrant"], "wrong", "outcomes")
     with pytest.raises(UnexpectedResponse, match="401"):
         await stranger.points()
@@ -220,7 +220,7 @@ async def test_a_wrong_key_is_no_outage(qdrant: Engine, memory: OutcomeMemory) -
     await stranger.close()
 
 
-async def test_outcomes_are_found_by_likeness_within_the_customer(memory: OutcomeMemory) -> None:
+async def test_similar_outcomes_are_found_within_the_customer(memory: OutcomeMemory) -> None:
     change = Change("spot_migration", 27.4, 70e9, 8, 2, 2.0)
     for customer, optimization in (("cust_1", "opt_1"), ("cust_2", "opt_2")):
         await memory.store(customer, optimization, change.type, features(change), {"savings": 10.0}, {"savings": 12.0})
@@ -233,7 +233,7 @@ async def test_outcomes_are_found_by_likeness_within_the_customer(memory: Outcom
     await memory.delete_customer("cust_2")
 
 
-async def test_an_outcome_stored_again_is_replaced(memory: OutcomeMemory) -> None:
+async def test_outcome_stored_again_is_replaced(memory: OutcomeMemory) -> None:
     vector = features(Change("spot_migration", 27.4, 70e9, 8, 2, 2.0))
     for measured in (11.0, 12.0):
         await memory.store("cust_1", "opt_1", "spot_migration", vector, {"savings": 10.0}, {"savings": measured})
@@ -242,7 +242,7 @@ async def test_an_outcome_stored_again_is_replaced(memory: OutcomeMemory) -> Non
     await memory.delete_customer("cust_1")
 
 
-async def test_every_point_is_listed_page_after_page(memory: OutcomeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_points_are_listed_over_all_pages(memory: OutcomeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qdrant_store, "_PAGE", 2)
     vector = features(Change("spot_migration", 27.4, 70e9, 8, 2, 2.0))
     stored = {f"opt_{number}": f"cust_{number % 2}" for number in range(5)}
@@ -283,7 +283,7 @@ async def test_wake_up_notify_wakes_waiting_reader_at_once(valkey: Engine) -> No
     await redis.close(client)
 
 
-async def test_presence_expires_by_itself(valkey: Engine) -> None:
+async def test_presence_expires(valkey: Engine) -> None:
     client = redis.connect(valkey.environment.urls()["redis"])
     presence, brief = redis.Presence(client, "optiinfra", 60.0), redis.Presence(client, "optiinfra", 0.05)
     await presence.refresh("agent_1")
