@@ -210,21 +210,21 @@ def recommendation_based_on_an_unknown_outcome(target: SeedTarget) -> Iterator[R
 def running_optimization_without_a_workflow(target: SeedTarget) -> Iterator[Reference]:
     optimization = target.value("id", "optimizations")
     with target.updated("optimizations", optimization, status="running"):
-        yield optimization, f"workflow of {optimization} under way"
+        yield optimization, f"workflow of {optimization} in progress"
 
 
 @seeds("postgresql", "optimizations")
 def requested_rollback_without_a_workflow(target: SeedTarget) -> Iterator[Reference]:
     optimization = target.value("id", "optimizations")
     with target.updated("optimizations", optimization, rollback_reason="asked for"):
-        yield optimization, f"workflow of {optimization} under way"
+        yield optimization, f"workflow of {optimization} in progress"
 
 
 @seeds("postgresql", "analyses")
 def started_analysis_without_a_workflow(target: SeedTarget) -> Iterator[Reference]:
     analysis = target.value("id", "analyses")
     with target.updated("analyses", analysis, status="started", created_at="2026-01-01T00:00:00Z"):
-        yield analysis, f"workflow of {analysis} under way"
+        yield analysis, f"workflow of {analysis} in progress"
 
 
 def _workflow(target: SeedTarget, workflow_id: str) -> AbstractContextManager[None]:
@@ -258,7 +258,7 @@ def pending_command_of_an_ended_optimization(target: SeedTarget) -> Iterator[Ref
     # Marked as delivered and not due again, so that the connected runtime does not execute it.
     delivered = {"delivered_to": target.value("id", "runtimes"), "delivered_at": "2199-01-01T00:00:00Z"}
     with target.row("commands", "id", **command, **delivered, kind="discover", payload="{}", status="pending"):
-        yield "cmd_odd", f"optimization {optimization} under way"
+        yield "cmd_odd", f"optimization {optimization} in progress"
 
 
 @seeds("postgresql", "replicas")

@@ -1,4 +1,4 @@
-"""Wires the concepts together: connections, workflows, routes."""
+"""The orchestrator's application: connections, workflows, routes."""
 
 import asyncio
 import hmac
@@ -66,7 +66,7 @@ def create(settings: Settings) -> FastAPI:
             app.state.platform = platform
             app.state.optimizations = OptimizationWorkflow(platform, StepExecutor(platform, TYPES))
             app.state.analyses = AnalysisWorkflow(platform, app.state.optimizations)
-            # Called here, not in a thread: recovered workflows must run on the loop that the clients belong to.
+            # Not in a thread: recovered workflows must run on the event loop that the clients belong to.
             DBOS.launch()
             recovery = asyncio.create_task(recover_periodically(platform, app.state.analyses, app.state.optimizations))
             try:
@@ -90,14 +90,13 @@ def create(settings: Settings) -> FastAPI:
         app.include_router(concept.router)
 
     errors.install(app)
-
     return app
 
 
 @asynccontextmanager
 async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncIterator[Platform]:
-    """Connections to all stores, waited for at most the start deadline, with their schemas up to date."""
-    # Two clients: however many readers wait, agents' signs of life are noted.
+    """Connect to all stores, waiting for them up to the start deadline, and bring their schemas up to date."""
+    # Two clients, so that many waiting readers cannot delay agents' heartbeats.
     wake_client, presence_client = redis.connect(settings.redis_url), redis.connect(settings.redis_url)
     wake = redis.WakeUp(wake_client, settings.redis_prefix)
     database = Database(settings.postgresql_url, wake.notify)

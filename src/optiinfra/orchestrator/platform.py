@@ -1,4 +1,4 @@
-"""What every concept of the orchestrator reaches: stores, clouds, peers and settings."""
+"""The connections and settings that all concepts of the orchestrator share."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,7 +17,7 @@ from optiinfra.stores.redis import Presence, WakeUp
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """Connections, opened once at start."""
+    """Connections, opened once at the start, and settings."""
 
     settings: Settings
     database: Database
@@ -30,7 +30,7 @@ class Platform:
 
 
 def of_connection(connection: HTTPConnection) -> Platform:
-    """The platform that serves this call."""
+    """The platform that serves this request or WebSocket."""
     platform: Platform = connection.app.state.platform
     return platform
 

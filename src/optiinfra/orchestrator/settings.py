@@ -33,9 +33,9 @@ class Settings(ServiceSettings):
     agent_task_seconds: float = 30.0
     agent_wait_seconds: float = 20.0
     agent_pool: str = "default"
-    """The agents that this platform asks; those that registered with another pool are left to others."""
+    """Tasks go to agents that registered with this pool."""
     recovery_seconds: float = 5.0
-    """How often work is looked for that was promised and never begun."""
+    """How often unfinished work is recovered."""
     command_seconds: float = 300.0
     """How long a runtime may take for a command: a large model loads for minutes, golden prompts run as long."""
     command_redelivery_seconds: float = 30.0

@@ -6,17 +6,17 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-_NOBODYS_HASH = _HASHER.hash("nobody has this password")
+_DUMMY_HASH = _HASHER.hash("nobody has this password")
 
 
 async def hash_password(password: str) -> str:
-    """What is stored of a password."""
+    """The hash of a password, to be stored."""
     return await asyncio.to_thread(_HASHER.hash, password)
 
 
 async def verify(password_hash: str | None, password: str) -> bool:
-    """Whether the password is right; an unknown user's (None) takes as long, so that nobody learns who is known."""
-    return await asyncio.to_thread(_verify, password_hash or _NOBODYS_HASH, password) and password_hash is not None
+    """Whether the password is right. An unknown user's (None) takes as long, so that timing tells nothing."""
+    return await asyncio.to_thread(_verify, password_hash or _DUMMY_HASH, password) and password_hash is not None
 
 
 def _verify(password_hash: str, password: str) -> bool:

@@ -27,14 +27,14 @@ SOFT_REFERENCES = {
           LEFT JOIN outcomes AS o ON o.optimization_id = past AND o.customer_id = it.customer_id""",
     # An unfinished optimization, or one to be rolled back, needs a workflow.
     "optimizations": """
-        SELECT it.id, 'workflow of ' || it.id || ' under way',
+        SELECT it.id, 'workflow of ' || it.id || ' in progress',
                EXISTS (SELECT FROM dbos.workflow_status AS w WHERE w.status = ANY(:in_progress)
                           AND w.workflow_uuid IN (it.id, concat_ws(':', it.id, 'rollback')))
                OR (it.status = 'pending' AND it.created_at > now() - make_interval(secs => :recovery_seconds))
           FROM optimizations AS it
          WHERE it.status <> ALL(:final) OR (it.status = 'completed' AND it.rollback_reason IS NOT NULL)""",
     "analyses": """
-        SELECT it.id, 'workflow of ' || it.id || ' under way',
+        SELECT it.id, 'workflow of ' || it.id || ' in progress',
                w.workflow_uuid IS NOT NULL OR it.created_at > now() - make_interval(secs => :recovery_seconds)
           FROM analyses AS it
           LEFT JOIN dbos.workflow_status AS w ON w.workflow_uuid = it.id AND w.status = ANY(:in_progress)
@@ -54,7 +54,7 @@ SOFT_REFERENCES = {
           LEFT JOIN dbos.workflow_status AS w USING (workflow_uuid)""",
     # Commands that a runtime may still execute though nobody waits for them.
     "commands": """
-        SELECT it.id, 'optimization ' || split_part(it.idempotency_key, ':', 1) || ' under way', o.id IS NOT NULL
+        SELECT it.id, 'optimization ' || split_part(it.idempotency_key, ':', 1) || ' in progress', o.id IS NOT NULL
           FROM commands AS it
           LEFT JOIN optimizations AS o ON o.id = split_part(it.idempotency_key, ':', 1) AND o.status <> ALL(:final)
          WHERE it.status = 'pending' AND starts_with(it.idempotency_key, 'opt_')""",

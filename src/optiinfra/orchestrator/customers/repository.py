@@ -11,11 +11,6 @@ from optiinfra.kit.ids import new_id
 from optiinfra.stores.postgres import models
 
 
-async def lock(session: AsyncSession, customer_id: str) -> models.Customer | None:
-    """The customer's row, locked against changes and deletion until the transaction ends."""
-    return await session.get(models.Customer, customer_id, with_for_update={"key_share": True})
-
-
 async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: Onboard) -> None:
     """Store an account as one to discover; a known one is discovered again, and older listings of it are dropped."""
     statement = insert(models.CloudAccount).values(

@@ -4,6 +4,7 @@ from optiinfra.api.customers import Customer, Onboard, Preferences
 from optiinfra.orchestrator.customers import repository
 from optiinfra.orchestrator.errors import NotFound
 from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.inventory.repository import lock_customer
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 
@@ -20,7 +21,7 @@ async def get(platform: Platform, customer_id: str) -> Customer:
 async def update_preferences(platform: Platform, customer_id: str, changes: dict[str, object]) -> Preferences:
     """Change some preferences and keep the others. Raises NotFound when there is no such customer."""
     async with platform.database.transaction() as session:
-        row = await repository.lock(session, customer_id)
+        row = await lock_customer(session, customer_id)
         if row is None:
             raise NotFound("customer")
         preferences = Preferences.model_validate(row.preferences | changes)
@@ -32,7 +33,7 @@ async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard)
     """Store an account to be discovered; a known one is discovered again. Raises NotFound without its customer."""
     async with platform.database.transaction() as session:
         # The customer before the account, as in a deletion: the same order of locks excludes a deadlock.
-        if await repository.lock(session, customer_id) is None:
+        if await lock_customer(session, customer_id) is None:
             raise NotFound("customer")
         await repository.upsert_cloud_account(session, customer_id, body)
         payload = {"provider": body.cloud_provider, "region": body.region, "role_arn": body.iam_role_arn}

@@ -1,4 +1,4 @@
-"""The way from a customer's account to its cloud."""
+"""Connecting to the cloud of a customer's account."""
 
 from optiinfra.clouds.aws import connect_aws
 from optiinfra.clouds.protocol import Cloud
@@ -7,7 +7,7 @@ from optiinfra.stores.postgres import models
 
 
 async def cloud_of(settings: Settings, account: models.CloudAccount) -> Cloud:
-    """The cloud behind an account; raises CloudError when the role cannot be assumed."""
+    """The cloud of an account. Raises CloudError when the role cannot be assumed."""
     return await connect_aws(
         settings.aws_endpoint_url,
         account.region,

@@ -1,4 +1,4 @@
-"""What a customer owns."""
+"""The route of a customer's infrastructure."""
 
 from fastapi import APIRouter
 

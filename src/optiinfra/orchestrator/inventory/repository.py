@@ -14,6 +14,11 @@ from optiinfra.orchestrator.inventory.idle import IdleChanges, KnownInstance
 from optiinfra.stores.postgres import models
 
 
+async def lock_customer(session: AsyncSession, customer_id: str) -> models.Customer | None:
+    """The customer's row, locked against changes and deletion until the transaction ends; None when it is deleted."""
+    return await session.get(models.Customer, customer_id, with_for_update={"key_share": True})
+
+
 async def accounts(session: AsyncSession, customer_id: str) -> list[models.CloudAccount]:
     """The customer's cloud accounts, oldest first."""
     table = models.CloudAccount

@@ -1,4 +1,4 @@
-"""What a customer owns: instances from the clouds, deployments from the runtime, costs from the price book."""
+"""A customer's estate: instances from their clouds, deployments from their runtime, costs from the price book."""
 
 import asyncio
 from collections.abc import Collection
@@ -23,7 +23,6 @@ from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory import repository
 from optiinfra.orchestrator.inventory.clouds import cloud_of
 from optiinfra.orchestrator.inventory.idle import idle_changes
-from optiinfra.orchestrator.inventory.repository import accounts as accounts
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.telemetry import service as telemetry
 from optiinfra.stores.postgres import models
@@ -31,16 +30,16 @@ from optiinfra.stores.postgres import models
 log = structlog.get_logger(__name__)
 
 _Listing = tuple[list[CloudInstance], dict[str, float]]
-"""An account's instances, and what its cloud asks for types on spot, dollars an hour."""
+"""An account's instances, and the spot quotes of the types that run on spot, dollars an hour."""
 
 _DISCOVERIES = asyncio.Semaphore(8)
-"""First looks at once: each may keep a worker thread busy for as long as its cloud does not answer."""
+"""Concurrent discoveries: each keeps a worker thread busy for as long as its cloud does not answer."""
 
-_COSTS_SECONDS, _COSTS_PAUSE_SECONDS = 600.0, 1.0
-"""How long an estate's first costs are tried to be kept, and how often."""
+_FIRST_COSTS_SECONDS = 600.0
+"""How long to retry storing an estate's first costs."""
 
 ESTATE = ""
-"""Resource id under which figures of a whole estate are kept."""
+"""Resource id of the figures of a whole estate."""
 
 
 async def account_of(session: AsyncSession, customer_id: str, instance_ids: Collection[str]) -> models.CloudAccount:
@@ -67,7 +66,7 @@ async def account_of(session: AsyncSession, customer_id: str, instance_ids: Coll
 
 async def describe(session: AsyncSession, customer_id: str) -> Infrastructure:
     """All that is stored of the customer's estate; asks no cloud."""
-    clouds = await accounts(session, customer_id)
+    clouds = await repository.accounts(session, customer_id)
     failed = next((cloud for cloud in clouds if cloud.status == CloudAccountStatus.FAILED), None)
     return Infrastructure(
         status=inventory_status([CloudAccountStatus(cloud.status) for cloud in clouds]),
@@ -78,47 +77,47 @@ async def describe(session: AsyncSession, customer_id: str) -> Infrastructure:
 
 
 async def refresh(platform: Platform, customer_id: str) -> Infrastructure:
-    """Read every cloud account anew, price what runs, and describe the result.
+    """List every cloud account, price what runs, store costs, and describe the result.
 
-    Raises CloudError when an account cannot be read, which the account then shows, and NoResultFound when the customer
-    has left.
+    Raises CloudError when an account cannot be listed; its status then says so. Raises NoResultFound when the customer
+    is deleted.
     """
-    infrastructure = await _look(platform, customer_id)
+    infrastructure = await _list_accounts(platform, customer_id)
     await telemetry.append(platform, customer_id, _costs(customer_id, infrastructure))
     return infrastructure
 
 
-async def discover(platform: Platform, customer_id: str) -> None:
-    """First look after onboarding; an account that cannot be read is the customer's to mend, not an error of ours."""
+async def discover(platform: Platform, customer_id: str, *, retry_seconds: float = 1.0) -> None:
+    """List the accounts after onboarding. One that cannot be listed is logged: the customer has to correct it."""
     try:
         with in_progress(discovery_of(customer_id)):
             async with _DISCOVERIES:
-                infrastructure = await _look(platform, customer_id)
+                infrastructure = await _list_accounts(platform, customer_id)
         costs, once = _costs(customer_id, infrastructure), f"{customer_id}:first costs:{now().isoformat()}"
-        # The accounts are discovered: nobody would look again for the sake of their first costs.
+        # The accounts count as discovered now, so no later discovery would store their first costs.
         await retry_until_deadline(
             lambda: telemetry.append(platform, customer_id, costs, token=once),
             "ClickHouse",
-            _COSTS_SECONDS,
-            interval=_COSTS_PAUSE_SECONDS,
+            _FIRST_COSTS_SECONDS,
+            interval=retry_seconds,
         )
     except CloudError as error:
         log.warning("discovery failed", customer_id=customer_id, error=str(error))
     except NoResultFound:
-        log.info("discovery ends, for its customer has left", customer_id=customer_id)
+        log.info("discovery of a deleted customer ended", customer_id=customer_id)
     except DeadlineError as error:
-        log.warning("an estate's first costs are not kept", customer_id=customer_id, error=str(error))
+        log.warning("first costs not stored", customer_id=customer_id, error=str(error))
 
 
 def discovery_of(customer_id: str) -> str:
-    """The name under which a first look is `background.in_progress`."""
+    """The name of a discovery in `background.in_progress`."""
     return f"discovery of {customer_id}"
 
 
 async def spot_quotes(platform: Platform, customer_id: str, infrastructure: Infrastructure) -> dict[str, float]:
-    """What the clouds ask for the instance types in use, dollars an hour by `region/instance_type`."""
+    """The clouds' spot quotes of the instance types in use, dollars an hour by `region/instance_type`."""
     async with platform.database.transaction() as session:
-        clouds = await accounts(session, customer_id)
+        clouds = await repository.accounts(session, customer_id)
     quotes: dict[str, float] = {}
     for account in clouds:
         cloud = await cloud_of(platform.settings, account)
@@ -140,7 +139,7 @@ async def store_deployments(
     """
     ids = await repository.store_deployments(session, customer_id, deployments)
     # After the deployments, as in a deletion of the customer: the same order of locks everywhere excludes a deadlock.
-    if await session.get(models.Customer, customer_id, with_for_update={"key_share": True}) is None:
+    if await repository.lock_customer(session, customer_id) is None:
         raise NotFound("customer")
     await _update_idle(session, customer_id)
     return ids
@@ -160,29 +159,33 @@ async def _update_idle(session: AsyncSession, customer_id: str) -> None:
         await repository.store_idle_changes(session, customer_id, changes)
 
 
-async def _look(platform: Platform, customer_id: str) -> Infrastructure:
-    """Read every cloud account and keep what is seen. The clouds are asked outside of any transaction: they take time.
+async def _list_accounts(platform: Platform, customer_id: str) -> Infrastructure:
+    """List every cloud account and store the result, with no transaction open while the clouds are asked.
 
-    Of looks side by side the one that began last has the last word, whichever ends last. CloudError when an account's
-    last word is that it cannot be read.
+    Of concurrent listings the one that began last counts, whichever ends last. Raises CloudError when an account could
+    not be listed, after the others are stored.
     """
     async with platform.database.transaction() as session:
         began: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-        clouds = await accounts(session, customer_id)
+        clouds = await repository.accounts(session, customer_id)
     listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
     listed = {account.id: listing for account, listing in zip(clouds, listings, strict=True)}
     async with platform.database.transaction() as session:
-        # Before their rows, as who deletes the customer does: otherwise each could wait for the other.
+        # The customer before the accounts, as in a deletion: the same order of locks excludes a deadlock.
         await session.get_one(models.Customer, customer_id, with_for_update={"key_share": True})
-        newest = [each for each in await accounts(session, customer_id) if each.id in listed and each.as_of <= began]
-        unseen = [account for account in newest if account.status == CloudAccountStatus.DISCOVERING]
+        newest = [
+            each
+            for each in await repository.accounts(session, customer_id)
+            if each.id in listed and each.as_of <= began
+        ]
+        undiscovered = [account for account in newest if account.status == CloudAccountStatus.DISCOVERING]
         for account in newest:
             account.as_of = began
             await _store(session, platform, account, listed[account.id])
         await _update_idle(session, customer_id)
         await session.flush()
         infrastructure = await describe(session, customer_id)
-        if any(account.status == CloudAccountStatus.DISCOVERED for account in unseen):
+        if any(account.status == CloudAccountStatus.DISCOVERED for account in undiscovered):
             payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
             await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
     for account in newest:
@@ -192,7 +195,7 @@ async def _look(platform: Platform, customer_id: str) -> Infrastructure:
 
 
 async def _list(platform: Platform, account: models.CloudAccount) -> _Listing:
-    """The account's instances, and what the cloud asks for the types of those on spot."""
+    """The account's instances, and the quotes of their types on spot."""
     cloud = await cloud_of(platform.settings, account)
     instances = await cloud.instances()
     spot = {instance.instance_type for instance in instances if instance.lifecycle == "spot"}
@@ -245,13 +248,13 @@ def _monthly_cost(platform: Platform, seen: CloudInstance, quoted: float | None)
         price = platform.prices.hourly(seen.provider, seen.region, seen.instance_type, seen.lifecycle, quoted)
         return round(monthly(price), 2)
     except UnknownPriceError as error:
-        # Not one of ours to optimize: shown, but counted as nothing rather than guessed.
+        # Shown, but without a cost: a guess would end up in the savings.
         log.warning("instance has no known price", instance_id=seen.instance_id, error=str(error))
         return 0.0
 
 
 def _costs(customer_id: str, infrastructure: Infrastructure) -> telemetry.Samples:
-    """What the estate and each deployment cost a month, as of now."""
+    """The present monthly cost of the estate and of each deployment."""
     costs = {ESTATE: total(instance.monthly_cost for instance in infrastructure.instances)}
     for deployment in infrastructure.vllm_deployments:
         costs[deployment.deployment_id] = total(
