@@ -22,18 +22,15 @@ class BusyError(WaitTimeoutError):
 
 
 def try_lock(path: Path) -> TextIO | None:
-    """The file, created if missing and locked until it is closed; None while another process holds the lock.
-
-    FileNotFoundError when another process removes the folder or the file at the same moment: try again.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+")
-    with contextlib.suppress(BlockingIOError):
+    """The file, created if missing and locked until it is closed; None while another process holds or removes it."""
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), contextlib.ExitStack() as stack:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = stack.enter_context(path.open("a+"))
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The previous holder may have removed the file after we opened it: then our lock excludes nobody.
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            stack.pop_all()
             return file
-    file.close()
     return None
 
 
@@ -67,7 +64,7 @@ def locked(name: str, say: Callable[[str], None] = print, *, deadline: float = L
         return file
 
     try:
-        file = wait_until(acquire, f"the lock of {name!r}", deadline, transient=(FileNotFoundError,))
+        file = wait_until(acquire, f"the lock of {name!r}", deadline)
     except WaitTimeoutError as error:
         raise BusyError(
             f"environment {name!r} is being started, stopped or removed by {_describe_holder(path)}: "

@@ -1,12 +1,10 @@
 """Sessions: a run of nox, pytest, the mutants or a bench. Each holds the lock of a file for its whole life.
 
 The kernel releases the lock however the session ends, so a session is alive exactly as long as its lock is held. What
-a session starts for itself names the session's folder, which contains the lock and the session's temporary files.
-Whatever names a session that is not alive is orphaned (``testbed.orphans``). What a person starts names no session and
-is never orphaned.
+a session starts names the session's folder, processes by ``OPTIINFRA_SESSION``; whatever names a session that is not
+alive is orphaned (``testbed.orphans``). What a person starts names no session and is never orphaned.
 
-All processes of a session are told its folder by ``OPTIINFRA_SESSION``. The noxfile, which cannot import this module,
-makes folder and lock in the same way.
+The noxfile, which cannot import this module, makes folder and lock in the same way.
 """
 
 import contextlib
@@ -35,9 +33,7 @@ def hold() -> Iterator[Path]:
         yield given
         return
     folder = paths.environments_dir() / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-    lock = wait_until(
-        lambda: try_lock(_lock_file(folder)), f"the lock of {folder}", LOCK_SECONDS, transient=(FileNotFoundError,)
-    )
+    lock = wait_until(lambda: try_lock(lock_file(folder)), f"the lock of {folder}", LOCK_SECONDS)
     assert lock is not None
     with lock:
         os.environ[VARIABLE] = str(folder)
@@ -45,7 +41,7 @@ def hold() -> Iterator[Path]:
             yield folder
         finally:
             os.environ.pop(VARIABLE, None)
-            _remove(folder)
+            remove(folder)
 
 
 def current() -> Path | None:
@@ -60,7 +56,7 @@ def current() -> Path | None:
 
 def is_alive(folder: Path) -> bool:
     """Whether a process holds the session."""
-    return is_held(_lock_file(folder))
+    return is_held(lock_file(folder))
 
 
 def describe(folder: Path) -> str:
@@ -78,27 +74,13 @@ def is_of_this_checkout(folder: Path) -> bool:
     return folder.parent == paths.environments_dir()
 
 
-@contextlib.contextmanager
-def take_over(folder: Path) -> Iterator[bool]:
-    """Lock an ended session, and remove its folder after the block. False when it is alive or taken over already."""
-    try:
-        lock = try_lock(_lock_file(folder))
-    except FileNotFoundError:  # another process is removing it
-        lock = None
-    if lock is None:
-        yield False
-        return
-    with lock:
-        yield True
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Remove a session's folder, and `.testenv` if it was the last thing in there."""
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         paths.environments_dir().rmdir()
 
 
-def _lock_file(folder: Path) -> Path:
+def lock_file(folder: Path) -> Path:
+    """The file that is locked as long as the session is alive."""
     return folder / "lock"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from testbed import paths, sessions
 from testbed.environment import scrubbed
+from testbed.locks import try_lock
 
 
 class GitError(Exception):
@@ -53,7 +54,7 @@ def git(folder: Path, *arguments: str) -> str:
 def variables(tree: Path) -> dict[str, str]:
     """The environment variables of a Python in a worktree, which has to import the worktree's sources first."""
     sources = os.pathsep.join([str(tree / "src"), str(tree)])
-    session = {name: os.environ[name] for name in (sessions.VARIABLE,) if name in os.environ}
+    session = {sessions.VARIABLE: os.environ.get(sessions.VARIABLE, "")}
     return scrubbed(os.environ) | {"PYTHONPATH": sources} | session
 
 
@@ -67,12 +68,14 @@ def remove_orphaned(say: Callable[[str], None]) -> None:
     for session, trees in sorted(by_session.items()):
         if sessions.is_alive(session):
             continue
-        # Before the session is taken over: while it is, what names it is not orphaned.
+        # Before we lock the session: while it is locked, what names it is not orphaned.
         for tree in trees:
             _clean(tree)
-        with sessions.take_over(session) as taken:
-            for tree in trees if taken else []:
-                _remove(tree, session, say)
+        if lock := try_lock(sessions.lock_file(session)):
+            with lock:
+                for tree in trees:
+                    _remove(tree, session, say)
+                sessions.remove(session)
 
 
 def _clean(tree: Path) -> None:

@@ -71,3 +71,14 @@ def test_is_held_only_while_a_process_holds_the_lock(other: psutil.Process) -> N
     path.unlink()
     assert not locks.is_held(path)
     assert not path.exists(), "checking creates nothing"
+
+
+def test_try_lock_excludes_others_until_the_file_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    file = locks.try_lock(path)
+    assert file is not None
+    assert locks.try_lock(path) is None
+    file.close()
+    again = locks.try_lock(path)
+    assert again is not None
+    again.close()
