@@ -9,7 +9,6 @@ from dbos import DBOS, DBOSPortableJSONSerializer
 from pydantic import Field
 from sqlalchemy import select
 
-from optiinfra.api.agents import Draft, Prediction
 from optiinfra.api.common import Wire, now
 from optiinfra.api.recommendations import Result
 from optiinfra.domain.optimization import FINAL
@@ -24,7 +23,7 @@ from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 from tests.contract.conftest import CUSTOMER
 from tests.contract.engine import Engine
-from tests.unit.orchestrator.optimizations.fakes import FakeCloud
+from tests.unit.orchestrator.optimizations.fakes import FakeCloud, draft
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("customer")]
 
@@ -162,21 +161,7 @@ async def approved(database: Database, customer: None) -> None:
 
 async def run(workflow: OptimizationWorkflow, database: Database, name: str, parameters: SwitchParameters) -> Any:
     """Have an approved optimization executed; its row once it has ended."""
-    draft = Draft(
-        type="idle_shutdown",
-        title="x",
-        explanation="x",
-        risk_level="low",
-        confidence=0.9,
-        estimated_savings=10.0,
-        predicted=Prediction(monthly_cost=90.0, p95_latency_ms=None, quality_score=None),
-        affected_resources=["i-1"],
-        deployment_id=None,
-        parameters=parameters.model_dump(),
-        modelled={"savings": 10.0},
-        features=[1.0],
-        similar_outcomes=[],
-    )
+    change = draft("idle_shutdown", parameters, None)
     async with database.transaction() as session:
         session.add(
             models.Recommendation(
@@ -185,7 +170,7 @@ async def run(workflow: OptimizationWorkflow, database: Database, name: str, par
                 analysis_id="anal_1",
                 agent_type="cost",
                 status="approved",
-                draft=draft.model_dump(mode="json"),
+                draft=change.model_dump(mode="json"),
                 validations=[],
                 expires_at=now(),
             )

@@ -38,7 +38,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class StepContext(Generic[P, S]):
-    """An approved change and the means to make it. `cloud` is the one account that holds the affected instances.
+    """An approved change of some instances and the means to make it. `cloud` is the one account that holds them.
 
     `step` is the step's name as shown, rollback steps included. `snapshot` is how everything was (None until it is
     taken), `details` what completed steps reported, by name.
@@ -52,6 +52,7 @@ class StepContext(Generic[P, S]):
     draft: Draft
     validations: Sequence[Validation]
     parameters: P
+    instance_ids: Sequence[str]
     cloud: Cloud
     runtime: Runtime
     snapshot: S

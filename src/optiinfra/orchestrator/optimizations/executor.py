@@ -164,7 +164,8 @@ class StepExecutor:
         kind, draft = self.type_of(record), Draft.model_validate(recommendation.draft)
         parameters = kind.parameters.model_validate(draft.parameters)
         kept = optimization.snapshot
-        account = await self._account(optimization, kind.instance_ids(parameters))
+        instance_ids = kind.instance_ids(parameters)
+        account = await self._account(optimization, instance_ids)
         context: AnyContext = StepContext(
             platform=self._platform,
             optimization_id=optimization.id,
@@ -174,6 +175,7 @@ class StepExecutor:
             draft=draft,
             validations=[Validation.model_validate(given) for given in recommendation.validations],
             parameters=parameters,
+            instance_ids=instance_ids,
             cloud=await self._connect(self._platform.settings, account),
             runtime=CustomerRuntime(self._platform, optimization.customer_id),
             snapshot=None,

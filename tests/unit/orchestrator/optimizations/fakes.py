@@ -13,9 +13,10 @@ from optiinfra.api.parameters import SpotMigrationParameters
 from optiinfra.api.runtimes import CommandKind, RetireReplica, SetWeights
 from optiinfra.clouds.protocol import CloudInstance, LaunchSettings
 from optiinfra.domain.recommendation import InstanceState, Lifecycle, RecommendationType
-from optiinfra.orchestrator.optimizations.context import StepContext
+from optiinfra.orchestrator.optimizations.context import P, S, StepContext
 from optiinfra.orchestrator.optimizations.rollout.snapshot import DeploymentSnapshot
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.runtimes.client import Runtime
 
 TARGETS_KEY = "opt_1:targets"
 
@@ -143,8 +144,42 @@ async def never(*_command: Any) -> dict[str, Any]:
 
 def platform(**settings: float) -> Platform:
     """A platform of settings alone; nothing else of it may be used."""
-    chosen = {"spot_watch_seconds": 0.01, "spot_unobserved_seconds": 1.0, "stage_deadline_seconds": 60.0} | settings
+    defaults = {
+        "spot_watch_seconds": 0.01,
+        "spot_unobserved_seconds": 1.0,
+        "stage_deadline_seconds": 60.0,
+        "idle_observation_seconds": 0.01,
+    }
+    chosen = defaults | settings
     return cast("Platform", SimpleNamespace(settings=SimpleNamespace(**chosen)))
+
+
+def context(
+    kind: RecommendationType,
+    parameters: P,
+    snapshot: S,
+    cloud: FakeCloud,
+    runtime: Runtime,
+    *,
+    instance_ids: Sequence[str],
+    deployment_id: str | None = "dep_1",
+) -> StepContext[P, S]:
+    """A step of the optimization opt_1 of customer cust_1."""
+    return StepContext(
+        platform=platform(),
+        optimization_id="opt_1",
+        recommendation_id="rec_1",
+        customer_id="cust_1",
+        step="this_step",
+        draft=draft(kind, parameters, deployment_id),
+        validations=[],
+        parameters=parameters,
+        instance_ids=instance_ids,
+        cloud=cloud,
+        runtime=runtime,
+        snapshot=snapshot,
+        details={},
+    )
 
 
 def spot_context(cloud: FakeCloud, runtime: FakeRuntime) -> StepContext[SpotMigrationParameters, DeploymentSnapshot]:
@@ -169,20 +204,7 @@ def spot_context(cloud: FakeCloud, runtime: FakeRuntime) -> StepContext[SpotMigr
         requests_dropped=0,
         baseline_answers=[],
     )
-    return StepContext(
-        platform=platform(),
-        optimization_id="opt_1",
-        recommendation_id="rec_1",
-        customer_id="cust_1",
-        step="deploy_canary",
-        draft=draft("spot_migration", parameters, "dep_1"),
-        validations=[],
-        parameters=parameters,
-        cloud=cloud,
-        runtime=runtime,
-        snapshot=snapshot,
-        details={},
-    )
+    return context("spot_migration", parameters, snapshot, cloud, runtime, instance_ids=parameters.source_instance_ids)
 
 
 def instance(instance_id: str, cost: float = 20_000.0) -> Instance:

@@ -1,6 +1,6 @@
 """A rollout of new engine arguments: a canary on a new instance, then the originals are restarted one by one."""
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,13 +20,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class NewEngineArgs:
-    """The stages of the rollout and their rollbacks. `engine_args` says which arguments a change asks for.
+    """The stages of the rollout and their rollbacks.
 
-    The canary gives the headroom for restarts: at every moment all but one of the originals serve beside it. It runs on
-    an instance like the originals'; where that is a spot instance, a stage fails when the cloud reclaims it.
+    `engine_args` says which arguments a change asks for, `judged_in` names the step that judges all of the traffic.
+    The canary gives the headroom for restarts: at every moment all but one of the originals serve beside it. A rollback
+    trusts it less than the originals: it carries traffic only where none of them can. It runs on an instance like the
+    originals'; where that is a spot instance, a stage fails when the cloud reclaims it.
     """
 
     engine_args: Callable[[RolloutContext], dict[str, Any]]
+    judged_in: str
 
     async def snapshot_configuration(self, context: RolloutContext) -> Detail:
         """Show what is changed. The snapshot itself is taken before every first step."""
@@ -51,7 +54,7 @@ class NewEngineArgs:
     async def roll_back_half(self, context: RolloutContext) -> Detail:
         """Restart that half with the old arguments, and give the canary its small share again."""
         first, _ = _halves(context)
-        restarted = await self._restart(context, first, context.snapshot.deployment.engine_args)
+        restarted = await self._restart_with_old_args(context, first)
         weights = shifted_weights(_originals(context), await self._canary(context), CANARY_SHARE)
         await set_weights(context, weights)
         return {"restarted": restarted, "weights": weights}
@@ -67,7 +70,7 @@ class NewEngineArgs:
     async def roll_back_rest(self, context: RolloutContext) -> Detail:
         """Restart the other half with the old arguments, and give the new ones half of the traffic."""
         first, second = _halves(context)
-        restarted = await self._restart(context, second, context.snapshot.deployment.engine_args)
+        restarted = await self._restart_with_old_args(context, second)
         weights = shifted_weights(second, [*first, *await self._canary(context)], 0.5)
         await set_weights(context, weights)
         return {"restarted": restarted, "weights": weights}
@@ -80,9 +83,10 @@ class NewEngineArgs:
         """Have a canary again, for the headroom that restarts need."""
         return await self._deploy_canary(context)
 
-    async def measure_result(self, context: RolloutContext, judged: Detail) -> Result:
-        """What the change brought; `judged` is the detail of the step that judged all of the traffic."""
-        return await snapshot.measure_result(context, await context.cloud.tagged(_canary_key(context)), judged)
+    async def measure_result(self, context: RolloutContext) -> Result:
+        """What the change brought."""
+        made = await context.cloud.tagged(_canary_key(context))
+        return await snapshot.measure_result(context, made, context.details[self.judged_in])
 
     async def is_restored(self, context: RolloutContext) -> bool:
         """Whether replicas, their engine arguments and weights are as before, and the canary's instance is gone."""
@@ -126,11 +130,15 @@ class NewEngineArgs:
         return await judge(context, [one.replica_id for one in alive(deployment) if one.engine_args == wanted])
 
     async def _restart(
-        self, context: RolloutContext, replica_ids: Sequence[str], engine_args: Mapping[str, Any]
+        self,
+        context: RolloutContext,
+        replica_ids: Sequence[str],
+        engine_args: Mapping[str, Any],
+        carrying: Callable[[Iterable[str]], list[str]] = sorted,
     ) -> list[str]:
         """Restart those of the replicas that have other arguments, one by one; their ids.
 
-        Each is drained first: meanwhile all others carry the traffic evenly.
+        Each is drained first: meanwhile those of the others that `carrying` chooses share the traffic evenly.
         """
         name, restarted = context.snapshot.deployment.name, []
         for replica_id in replica_ids:
@@ -139,11 +147,20 @@ class NewEngineArgs:
                 continue
             if not others:
                 raise StepError(f"{replica_id} is the only replica of {name}: a restart would leave none to answer")
-            await set_weights(context, shifted_weights([], sorted(others), 1.0))
+            await set_weights(context, shifted_weights([], carrying(others), 1.0))
             payload = RestartReplica(deployment=name, replica_id=replica_id, engine_args=dict(engine_args))
             await context.command_once(f"{context.step}:restart:{replica_id}", "restart_replica", payload)
             restarted.append(replica_id)
         return restarted
+
+    async def _restart_with_old_args(self, context: RolloutContext, replica_ids: Sequence[str]) -> list[str]:
+        originals = set(_originals(context))
+
+        def originals_first(others: Iterable[str]) -> list[str]:
+            return sorted(originals.intersection(others)) or sorted(others)
+
+        before = context.snapshot.deployment.engine_args
+        return await self._restart(context, replica_ids, before, originals_first)
 
     async def _canary(self, context: RolloutContext) -> list[str]:
         """The canary's replica id in a list, which is empty where there is none."""

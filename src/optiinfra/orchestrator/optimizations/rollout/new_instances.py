@@ -43,12 +43,14 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class NewInstances:
-    """The stages of the rollout and their rollbacks. `targets` says what a change asks for.
+    """The stages of the rollout and their rollbacks.
 
+    `targets` says what a change asks for, `judged_in` names the step that judges all of the traffic.
     While spot instances are relied on, a stage fails as soon as the cloud reclaims one of them.
     """
 
     targets: Callable[[RolloutContext], Targets]
+    judged_in: str
 
     async def create_targets(self, context: RolloutContext) -> Detail:
         """Have the new instances, with no replica on them yet."""
@@ -115,9 +117,10 @@ class NewInstances:
         weights = await give_back_traffic(context, lambda: _original_instances(context))
         return {"instance_ids": [*running, *made], "weights": weights}
 
-    async def measure_result(self, context: RolloutContext, judged: Detail) -> Result:
-        """What the change brought; `judged` is the detail of the step that judged all of the traffic."""
-        return await snapshot.measure_result(context, await context.cloud.tagged(_targets_key(context)), judged)
+    async def measure_result(self, context: RolloutContext) -> Result:
+        """What the change brought."""
+        made = await context.cloud.tagged(_targets_key(context))
+        return await snapshot.measure_result(context, made, context.details[self.judged_in])
 
     async def is_restored(self, context: RolloutContext) -> bool:
         """Whether instances, replicas, shares of the traffic and engine arguments are as before; ids may differ."""

@@ -1,6 +1,6 @@
 """A deployment before it is changed, and what a change brought it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +28,7 @@ class DeploymentSnapshot(Snapshot):
 RolloutContext = StepContext[Any, DeploymentSnapshot]
 
 
-async def take_snapshot(change: Change[Any], source_instance_ids: Sequence[str]) -> DeploymentSnapshot:
+async def take_snapshot(change: Change[Any]) -> DeploymentSnapshot:
     """Read and measure the deployment as it is.
 
     Raises StepError when it no longer runs on the instances that the change was recommended for, or when no quality
@@ -38,7 +38,7 @@ async def take_snapshot(change: Change[Any], source_instance_ids: Sequence[str])
     estate = await inventory.refresh(platform, customer_id)
     deployment = deployment_in(estate, change.draft)
     instances = [instance for instance in estate.instances_of(deployment) if instance.state == "running"]
-    if sorted(instance.instance_id for instance in instances) != sorted(source_instance_ids):
+    if sorted(instance.instance_id for instance in instances) != sorted(change.instance_ids):
         raise StepError(f"{deployment.name} runs on other instances than when this was recommended: analyze again")
     answers = await ask_baseline(change.runtime, change.recommendation_id, deployment)
     measured = await change.measure(deployment.name)

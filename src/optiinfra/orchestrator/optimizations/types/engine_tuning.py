@@ -1,23 +1,11 @@
 """Engine tuning: a deployment's engines get other arguments, on the instances that they run on."""
 
 from optiinfra.api.parameters import EngineTuningParameters
-from optiinfra.api.recommendations import Result
-from optiinfra.orchestrator.optimizations.context import Change, StepContext
 from optiinfra.orchestrator.optimizations.rollout.new_engine_args import NewEngineArgs
 from optiinfra.orchestrator.optimizations.rollout.snapshot import DeploymentSnapshot, take_snapshot
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Step, nothing_to_roll_back
 
-EngineTuningContext = StepContext[EngineTuningParameters, DeploymentSnapshot]
-
-ROLLOUT = NewEngineArgs(lambda context: context.parameters.engine_args)
-
-
-async def _take_snapshot(change: Change[EngineTuningParameters]) -> DeploymentSnapshot:
-    return await take_snapshot(change, change.parameters.source_instance_ids)
-
-
-async def _measure_result(context: EngineTuningContext) -> Result:
-    return await ROLLOUT.measure_result(context, judged=context.details["full_rollout"])
+ROLLOUT = NewEngineArgs(engine_args=lambda context: context.parameters.engine_args, judged_in="full_rollout")
 
 
 ENGINE_TUNING = OptimizationType(
@@ -34,7 +22,7 @@ ENGINE_TUNING = OptimizationType(
         Step("retire_previous", ROLLOUT.retire_canary, ROLLOUT.restore_canary),
     ),
     instance_ids=lambda parameters: parameters.source_instance_ids,
-    take_snapshot=_take_snapshot,
-    measure_result=_measure_result,
+    take_snapshot=take_snapshot,
+    measure_result=ROLLOUT.measure_result,
     is_restored=ROLLOUT.is_restored,
 )

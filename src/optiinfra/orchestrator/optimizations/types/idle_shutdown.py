@@ -51,7 +51,7 @@ IdleContext = StepContext[IdleShutdownParameters, IdleSnapshot]
 
 
 async def _take_snapshot(change: IdleChange) -> IdleSnapshot:
-    wanted = change.parameters.instance_ids
+    wanted = change.instance_ids
     estate = await inventory.refresh(change.platform, change.customer_id)
     _require_idle(await change.discover(), wanted)
     running = {one.instance_id: one for one in estate.instances if one.state == "running"}
@@ -87,14 +87,14 @@ async def snapshot_inventory(context: IdleContext) -> Detail:
 
 async def stop_instances(context: IdleContext) -> Detail:
     """Stop the instances, unless one of them has come to serve a deployment."""
-    _require_idle(await context.discover(), context.parameters.instance_ids)
-    await context.cloud.stop(context.parameters.instance_ids)
-    return {"stopped": context.parameters.instance_ids}
+    _require_idle(await context.discover(), context.instance_ids)
+    await context.cloud.stop(context.instance_ids)
+    return {"stopped": list(context.instance_ids)}
 
 
 async def start_instances(context: IdleContext) -> Detail:
     """Start those of the instances that are stopped."""
-    return {"started": await context.cloud.start(context.parameters.instance_ids)}
+    return {"started": await context.cloud.start(context.instance_ids)}
 
 
 async def verify_unaffected(context: IdleContext) -> Detail:
@@ -113,14 +113,14 @@ async def terminate_instances(context: IdleContext) -> Detail:
     """Terminate the instances, unless somebody has started one or depends on it by now."""
     await _require_stopped(context)
     await _require_unaffected(context)
-    await context.cloud.terminate(context.parameters.instance_ids)
-    return {"terminated": context.parameters.instance_ids}
+    await context.cloud.terminate(context.instance_ids)
+    return {"terminated": list(context.instance_ids)}
 
 
 async def launch_again(context: IdleContext) -> Detail:
     """Launch an instance like it for each that is gone."""
     listed = {one.instance_id: one.state for one in await context.cloud.instances()}
-    gone = [one for one in context.parameters.instance_ids if listed.get(one, "terminated") == "terminated"]
+    gone = [one for one in context.instance_ids if listed.get(one, "terminated") == "terminated"]
     made = await gather_to_end(
         context.cloud.launch_like(_restored_key(context, one), context.snapshot.launch_settings[one], context.tags)
         for one in gone
@@ -130,7 +130,7 @@ async def launch_again(context: IdleContext) -> Detail:
 
 async def _measure_result(context: IdleContext) -> Result:
     estate = await inventory.refresh(context.platform, context.customer_id)
-    cost_before, affected = context.snapshot.cost, set(context.parameters.instance_ids)
+    cost_before, affected = context.snapshot.cost, set(context.instance_ids)
     cost_after = total(one.monthly_cost for one in estate.instances if one.instance_id in affected)
     measured = await gather_to_end(context.measure(one.name) for one in context.snapshot.neighbors)
     dropped = sum(
@@ -205,14 +205,14 @@ async def _watch_stopped(context: IdleContext) -> None:
 async def _require_stopped(context: IdleContext) -> None:
     """Raise StepError where somebody has started one of the instances; one that is terminated already is fine."""
     states = {one.instance_id: one.state for one in await context.cloud.instances()}
-    if started := [one for one in context.parameters.instance_ids if states.get(one) in ("pending", "running")]:
+    if started := [one for one in context.instance_ids if states.get(one) in ("pending", "running")]:
         raise StepError(f"{', '.join(started)} was started again by somebody who needs it")
 
 
 async def _require_unaffected(context: IdleContext) -> None:
     """Raise StepError where a deployment lost a replica or dropped requests since the snapshot."""
     estate = await context.discover()
-    _require_idle(estate, context.parameters.instance_ids)
+    _require_idle(estate, context.instance_ids)
     for neighbor in context.snapshot.neighbors:
         try:
             deployment = estate.deployment(neighbor.deployment_id)

@@ -1,25 +1,14 @@
 """Spot migration: a deployment moves from on-demand to spot instances of the same type."""
 
 from optiinfra.api.parameters import SpotMigrationParameters
-from optiinfra.api.recommendations import Result
-from optiinfra.orchestrator.optimizations.context import Change, StepContext
 from optiinfra.orchestrator.optimizations.rollout.new_instances import NewInstances, Targets
 from optiinfra.orchestrator.optimizations.rollout.snapshot import DeploymentSnapshot, take_snapshot
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Step, nothing_to_roll_back
 
-SpotMigrationContext = StepContext[SpotMigrationParameters, DeploymentSnapshot]
-
 ROLLOUT = NewInstances(
-    lambda context: Targets(context.parameters.instance_type, context.parameters.count, lifecycle="spot")
+    targets=lambda context: Targets(context.parameters.instance_type, context.parameters.count, lifecycle="spot"),
+    judged_in="full_migration",
 )
-
-
-async def _take_snapshot(change: Change[SpotMigrationParameters]) -> DeploymentSnapshot:
-    return await take_snapshot(change, change.parameters.source_instance_ids)
-
-
-async def _measure_result(context: SpotMigrationContext) -> Result:
-    return await ROLLOUT.measure_result(context, judged=context.details["full_migration"])
 
 
 SPOT_MIGRATION = OptimizationType(
@@ -36,7 +25,7 @@ SPOT_MIGRATION = OptimizationType(
         Step("terminate_ondemand", ROLLOUT.retire_sources, ROLLOUT.restore_sources),
     ),
     instance_ids=lambda parameters: parameters.source_instance_ids,
-    take_snapshot=_take_snapshot,
-    measure_result=_measure_result,
+    take_snapshot=take_snapshot,
+    measure_result=ROLLOUT.measure_result,
     is_restored=ROLLOUT.is_restored,
 )

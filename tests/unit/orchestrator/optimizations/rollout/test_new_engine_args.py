@@ -14,7 +14,7 @@ from optiinfra.orchestrator.optimizations.context import Detail, StepContext, St
 from optiinfra.orchestrator.optimizations.rollout import new_engine_args
 from optiinfra.orchestrator.optimizations.rollout.snapshot import DeploymentSnapshot
 from optiinfra.orchestrator.optimizations.types.engine_tuning import ENGINE_TUNING
-from tests.unit.orchestrator.optimizations.fakes import FakeCloud, deployment, draft, error_of, instance, platform
+from tests.unit.orchestrator.optimizations.fakes import FakeCloud, context, deployment, error_of, instance
 
 OLD_ARGS, NEW_ARGS = {"max_num_seqs": 256}, {"max_num_seqs": 512}
 CANARY_KEY = "opt_1:canary"
@@ -34,6 +34,8 @@ class Fleet:
         self.engines = {f"old-{n}": (f"i-{n}", OLD_ARGS) for n in range(1, replicas + 1)}
         self.weights = dict.fromkeys(self.engines, 1 / replicas)
         self.restarted: list[tuple[str, Any]] = []
+        self.canary_shares: list[float] = []
+        """The canary's share of the traffic during each restart."""
 
     async def execute(self, key: str, kind: CommandKind, payload: Wire) -> dict[str, Any]:
         if isinstance(payload, SetWeights):
@@ -47,6 +49,7 @@ class Fleet:
             assert self.weights.get(payload.replica_id, 0) == 0, f"{payload.replica_id} restarts under traffic"
             self.engines[payload.replica_id] = (self.engines[payload.replica_id][0], payload.engine_args)
             self.restarted.append((payload.replica_id, payload.engine_args))
+            self.canary_shares.append(self.weights.get("canary", 0.0))
         elif isinstance(payload, RetireReplica):
             assert self.weights.get(payload.replica_id, 0) == 0, f"{payload.replica_id} is retired under traffic"
             self.engines.pop(payload.replica_id, None)
@@ -75,26 +78,10 @@ def context_of(fleet: Fleet, cloud: FakeCloud) -> StepContext[EngineTuningParame
     parameters = EngineTuningParameters(
         deployment="prod", engine_args=NEW_ARGS, source_instance_ids=[one.instance_id for one in instances]
     )
-    return StepContext(
-        platform=platform(),
-        optimization_id="opt_1",
-        recommendation_id="rec_1",
-        customer_id="cust_1",
-        step="full_rollout",
-        draft=draft("engine_tuning", parameters, "dep_1"),
-        validations=[],
-        parameters=parameters,
-        cloud=cloud,
-        runtime=fleet,
-        snapshot=DeploymentSnapshot(
-            cost=40_000.0,
-            deployment=fleet.describe(),
-            instances=instances,
-            requests_dropped=0,
-            baseline_answers=[],
-        ),
-        details={},
+    before = DeploymentSnapshot(
+        cost=40_000.0, deployment=fleet.describe(), instances=instances, requests_dropped=0, baseline_answers=[]
     )
+    return context("engine_tuning", parameters, before, cloud, fleet, instance_ids=parameters.source_instance_ids)
 
 
 @pytest.fixture
@@ -110,11 +97,11 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     return seen
 
 
-async def roll_out(context: StepContext[Any, Any], fleet: Fleet, steps: int) -> list[float]:
+async def roll_out(change: StepContext[Any, Any], fleet: Fleet, steps: int) -> list[float]:
     """Execute so many steps; the share of the traffic on the new arguments after each."""
     shares = []
     for step in ENGINE_TUNING.steps[:steps]:
-        await step.execute(context)
+        await step.execute(change)
         shares.append(round(fleet.new_share, 6))
     return shares
 
@@ -124,10 +111,10 @@ def test_rollout_of_all_steps_leaves_originals_with_new_arguments_and_their_weig
     replicas: int, judged: list[Sequence[str]]
 ) -> None:
     fleet, cloud = Fleet(replicas), Account()
-    context = context_of(fleet, cloud)
+    change = context_of(fleet, cloud)
     originals = sorted(fleet.engines)
 
-    shares = asyncio.run(roll_out(context, fleet, 7))
+    shares = asyncio.run(roll_out(change, fleet, 7))
 
     assert shares == [0.0, 0.2, 0.2, 0.5, 0.5, 1.0, 1.0]
     assert {name: args for name, (_, args) in fleet.engines.items()} == dict.fromkeys(originals, NEW_ARGS)
@@ -144,14 +131,14 @@ def test_rollback_after_any_step_restores_arguments_weights_and_instances(
     replicas: int, steps: int, judged: list[Sequence[str]]
 ) -> None:
     fleet, cloud = Fleet(replicas), Account()
-    context = context_of(fleet, cloud)
+    change = context_of(fleet, cloud)
 
     async def there_and_back() -> bool:
-        await roll_out(context, fleet, steps)
-        assert steps == 1 or not await ENGINE_TUNING.is_restored(context)
+        await roll_out(change, fleet, steps)
+        assert steps == 1 or not await ENGINE_TUNING.is_restored(change)
         for step in reversed(ENGINE_TUNING.steps[:steps]):
-            await step.rollback(context)
-        return await ENGINE_TUNING.is_restored(context)
+            await step.rollback(change)
+        return await ENGINE_TUNING.is_restored(change)
 
     assert asyncio.run(there_and_back())
     assert {args["max_num_seqs"] for _, args in fleet.engines.values()} == {256}
@@ -159,13 +146,30 @@ def test_rollback_after_any_step_restores_arguments_weights_and_instances(
     assert cloud.made == {}
 
 
+@pytest.mark.parametrize(("replicas", "share"), [(1, 1.0), (2, 0.0), (3, 0.0)])
+def test_rollback_gives_the_canary_traffic_only_where_no_original_can_carry_it(
+    replicas: int, share: float, judged: list[Sequence[str]]
+) -> None:
+    fleet = Fleet(replicas)
+    change = context_of(fleet, Account())
+
+    async def there_and_back() -> None:
+        await roll_out(change, fleet, 6)
+        fleet.canary_shares.clear()
+        for step in reversed(ENGINE_TUNING.steps[:6]):
+            await step.rollback(change)
+
+    asyncio.run(there_and_back())
+    assert fleet.canary_shares == [share] * replicas
+
+
 def test_step_repeated_after_a_crash_restarts_nothing_twice(judged: list[Sequence[str]]) -> None:
     fleet, cloud = Fleet(4), Account()
-    context = context_of(fleet, cloud)
+    change = context_of(fleet, cloud)
 
     async def twice() -> None:
-        await roll_out(context, fleet, 4)
-        await ENGINE_TUNING.step("scale_to_50_percent").execute(context)
+        await roll_out(change, fleet, 4)
+        await ENGINE_TUNING.step("scale_to_50_percent").execute(change)
 
     asyncio.run(twice())
     assert fleet.restarted == [("old-1", NEW_ARGS), ("old-2", NEW_ARGS)]

@@ -18,10 +18,9 @@ from tests.unit.orchestrator.optimizations.fakes import (
     FakeCloud,
     FakeRuntime,
     cloud_instance,
+    context,
     deployment,
-    draft,
     error_of,
-    platform,
     replica,
 )
 
@@ -48,36 +47,24 @@ def context_of(
         return measured.model_dump(mode="json")
 
     engines = [*OLD, replica("new-1", hosting)] if hosting else OLD
-    return StepContext(
-        platform=platform(idle_observation_seconds=0.01),
-        optimization_id="opt_1",
-        recommendation_id="rec_1",
-        customer_id="cust_1",
-        step="verify_unaffected",
-        draft=draft("idle_shutdown", parameters, None),
-        validations=[],
-        parameters=parameters,
-        cloud=cloud,
-        runtime=FakeRuntime([deployment(*engines)], answer=answer),
-        snapshot=IdleSnapshot(
-            cost=8_000.0,
-            launch_settings={"i-1": SETTINGS, "i-2": SETTINGS},
-            neighbors=[
-                Neighbor(
-                    deployment_id="dep_1",
-                    name="prod",
-                    replica_ids=["old-1", "old-2"],
-                    requests_dropped=0,
-                    p95_latency_ms=None,
-                )
-            ],
-        ),
-        details={},
+    neighbor = Neighbor(
+        deployment_id="dep_1", name="prod", replica_ids=["old-1", "old-2"], requests_dropped=0, p95_latency_ms=None
+    )
+    before = IdleSnapshot(cost=8_000.0, launch_settings={"i-1": SETTINGS, "i-2": SETTINGS}, neighbors=[neighbor])
+    runtime = FakeRuntime([deployment(*engines)], answer=answer)
+    return context(
+        "idle_shutdown",
+        parameters,
+        before,
+        cloud,
+        runtime,
+        instance_ids=parameters.instance_ids,
+        deployment_id=None,
     )
 
 
-def execute(step: str, context: StepContext[Any, Any]) -> Awaitable[Any]:
-    return IDLE_SHUTDOWN.step(step).execute(context)
+def execute(step: str, change: StepContext[Any, Any]) -> Awaitable[Any]:
+    return IDLE_SHUTDOWN.step(step).execute(change)
 
 
 def called(cloud: FakeCloud, name: str) -> list[Any]:
