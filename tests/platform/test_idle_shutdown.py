@@ -14,13 +14,13 @@ from tests.helpers.idle_shutdown import (
     IDLE_TYPE,
     MONTHLY_COST,
     SHUTDOWN,
+    assert_events_recorded_once,
     assert_rolled_back,
-    assert_told_once,
     idle_instances,
     recommend,
     start_shutdown,
     states,
-    wait_for_rollback_state,
+    wait_for_state,
 )
 from tests.helpers.migration import wait_for_optimization, wait_for_step
 from tests.helpers.private_platform import PrivatePlatform
@@ -111,7 +111,7 @@ def kill_orchestrator(platform: PrivatePlatform) -> None:
 
 
 @pytest.mark.parametrize("step", SHUTDOWN)
-def test_crash_at_a_step_of_an_idle_shutdown_loses_and_doubles_nothing(
+def test_crash_at_a_step_of_an_idle_shutdown_loses_and_duplicates_nothing(
     private_platform: PrivatePlatform, private_birch: Customer, step: str
 ) -> None:
     optimization_id = start_shutdown(private_birch)
@@ -125,7 +125,7 @@ def test_crash_at_a_step_of_an_idle_shutdown_loses_and_doubles_nothing(
     assert optimization.result is not None
     assert optimization.result.actual_savings == pytest.approx(MONTHLY_COST, abs=0.01)
     assert states(private_birch) == ["terminated"]
-    assert_told_once(private_birch, optimization)
+    assert_events_recorded_once(private_birch, optimization)
 
 
 @pytest.mark.parametrize("step", SHUTDOWN)
@@ -136,15 +136,13 @@ def test_crash_at_a_rollback_step_of_an_idle_shutdown_restores_everything(
     optimization_id = start_shutdown(private_birch)
     assert private_birch.wait_for_optimization(optimization_id).status == "completed"
     private_birch.post(f"/optimizations/{optimization_id}/rollback")
-    wait_for_rollback_state(
+    wait_for_state(
         private_birch, optimization_id, lambda seen: rollback_step(step) in [one.name for one in seen.rollback_steps]
     )
     kill_orchestrator(private_platform)
 
-    optimization = wait_for_rollback_state(
-        private_birch, optimization_id, lambda seen: seen.status in ("rolled_back", "failed")
-    )
+    optimization = wait_for_state(private_birch, optimization_id, lambda seen: seen.status in ("rolled_back", "failed"))
 
     assert_rolled_back(optimization, SHUTDOWN)
     assert cloud_truth.running(private_birch.seeded) == running
-    assert_told_once(private_birch, optimization)
+    assert_events_recorded_once(private_birch, optimization)
