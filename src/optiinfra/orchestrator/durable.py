@@ -71,14 +71,14 @@ async def begin(
                 await asyncio.shield(DBOS.start_workflow_async(workflow, row_id))
 
 
-async def delete_workflows(customer_id: str) -> None:
+async def delete_workflows(customer_id: str, *, ending_seconds: float = _ENDING_SECONDS) -> None:
     """Delete the workflows of a customer whose rows are gone, with everything that their steps returned.
 
     What still runs ends by itself once it misses its rows. What does not in time is cancelled and can record nothing
     from then on.
     """
     try:
-        await retry_until_deadline(lambda: _require_ended(customer_id), "the customer's workflows", _ENDING_SECONDS)
+        await retry_until_deadline(lambda: _require_ended(customer_id), "the customer's workflows", ending_seconds)
     except DeadlineError as error:
         log.warning("workflows of a deleted customer cancelled", customer_id=customer_id, error=str(error))
         await DBOS.cancel_workflows_async(await _workflows(customer_id, list(IN_PROGRESS)))
