@@ -7,11 +7,6 @@ from optiinfra.kit.retries import DeadlineError, retry_until_deadline
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_retry_until_deadline_returns_first_result() -> None:
     errors = [OSError("refused"), ValueError("not yet")]
 
