@@ -26,8 +26,8 @@ def crash(arguments: argparse.Namespace) -> int:
         try:
             crashes.run(arguments.runs, arguments.customers)
             for one in consistency.fetch(platform.described)["dangling"]:
-                left = f"{one['store']} {one['kind']} {one['id']} -> {one['refers_to']}"
-                crashes.score.violations.append(Violations(left_over=[left]))
+                reference = f"{one['store']} {one['kind']} {one['id']} -> {one['refers_to']}"
+                crashes.score.violations.append(Violations(left_over=[reference]))
         finally:
             _report(crashes.score, arguments)
     return 1 if crashes.score.violations else 0

@@ -83,7 +83,7 @@ def test_malformed_id_is_answered_404(http: httpx.Client, user: Caller, malforme
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "said"),
+    ("method", "path", "body", "message"),
     [
         ("POST", "/auth/signup", {}, "body.email: Field required"),
         ("POST", "/auth/signup", {"email": "nobody", "company_name": "C", "password": "p" * 12}, "body.email: "),
@@ -114,10 +114,10 @@ def test_malformed_id_is_answered_404(http: httpx.Client, user: Caller, malforme
     ],
 )
 def test_invalid_parameter_is_answered_422_with_its_location_and_the_rule(
-    http: httpx.Client, user: Caller, method: str, path: str, body: object, said: str
+    http: httpx.Client, user: Caller, method: str, path: str, body: object, message: str
 ) -> None:
     answer = http.request(method, path.format(**user.ids), headers=user.headers, json=body)
-    assert said in problem(answer, 422)
+    assert message in problem(answer, 422)
     assert answer.json()["errors"], "each location is listed in machine-readable form, too"
 
 
@@ -144,8 +144,8 @@ def test_body_above_the_limit_is_refused_and_the_largest_telemetry_batch_is_acce
 ) -> None:
     runtime = callers["runtime"]
     path = f"/agent-runtime/{runtime.ids['runtime_id']}/telemetry"
-    said = problem(http.post(path, content=b" " * (16 * 2**20 + 1), headers=runtime.headers), 413)
-    assert "16,777,216 bytes" in said
+    message = problem(http.post(path, content=b" " * (16 * 2**20 + 1), headers=runtime.headers), 413)
+    assert "16,777,216 bytes" in message
     count = {
         "deployment_id": "dep_" + "0" * 24,
         "replica_id": "replica-" + "0" * 24,
@@ -207,9 +207,9 @@ def test_viewer_may_read_but_change_nothing(environment: dict[str, Any], http: h
         ("POST", "/recommendations/rec_1/approve", None),
         ("POST", "/optimizations/opt_1/rollback", None),
     ):
-        said = problem(http.request(method, path, headers=viewer, json=body), 403)
-        assert "yours is viewer" in said
-        assert "owner" in said
+        message = problem(http.request(method, path, headers=viewer, json=body), 403)
+        assert "yours is viewer" in message
+        assert "owner" in message
 
 
 def test_caller_of_each_kind_is_refused_on_routes_of_other_kinds(
