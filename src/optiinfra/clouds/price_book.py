@@ -1,4 +1,4 @@
-"""What cloud instances cost: list prices and typical spot prices, each with its date and source (`prices.csv`)."""
+"""Prices of cloud instances: list prices and typical spot prices, with date and source (`prices.csv`)."""
 
 import csv
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from typing import Self
 from optiinfra.domain.recommendation import Lifecycle
 
 # The bands of AWS's Spot Advisor: share of instances reclaimed in a month, taken at the band's middle.
-# The last one has no upper end; a quarter is our reading of it.
+# The last band has no upper end; a quarter is our estimate.
 _INTERRUPTIONS = {"<5%": 0.025, "5-10%": 0.075, "10-15%": 0.125, "15-20%": 0.175, ">20%": 0.25}
 
 PLAUSIBLE_SHARE = 0.1
-"""The least share of the on-demand price that a spot quote may be: AWS promises discounts of "up to 90%"."""
+"""Least plausible spot quote, as a share of the on-demand price: AWS promises discounts of "up to 90%"."""
 
 
 class UnknownPriceError(LookupError):
-    """The price book has no such row; the text names what was asked for and what is known."""
+    """The price book has no such row; the text names the row and the known alternatives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dollars an hour for one instance (Linux, shared tenancy, before taxes), as of a day, and who says so."""
+    """Dollars an hour for one instance (Linux, shared tenancy, before taxes), with date and source."""
 
     hourly: float
     as_of: date
@@ -44,13 +44,13 @@ class PriceBook:
 
     @classmethod
     def load(cls) -> Self:
-        """The book that comes with the package."""
+        """Load the price book of the package."""
         text = files(__package__).joinpath("prices.csv").read_text(encoding="utf-8")
         rows: dict[tuple[str, str, str], _Row] = {}
         for line in csv.DictReader(text.splitlines()):
             rows[line["provider"], line["region"], line["instance_type"]] = _Row(
                 on_demand=_price(line, "on_demand"),
-                # A type that is sold in reserved blocks only has neither.
+                # A type that is sold in capacity blocks only has neither.
                 spot=_price(line, "spot") if line["spot"] else None,
                 interruptions=_INTERRUPTIONS[line["interruptions"]] if line["interruptions"] else None,
             )
@@ -74,7 +74,7 @@ class PriceBook:
         return row.spot
 
     def interruptions_per_month(self, provider: str, region: str, instance_type: str) -> float:
-        """How often the cloud reclaims a spot instance of this type, in interruptions a month and instance."""
+        """Expected interruptions per spot instance of this type and month."""
         rate = self._row(provider, region, instance_type).interruptions
         if rate is None:
             raise UnknownPriceError(f"no interruption rate of {instance_type} in {provider} {region} is known")
@@ -83,7 +83,7 @@ class PriceBook:
     def hourly(
         self, provider: str, region: str, instance_type: str, lifecycle: Lifecycle, quoted: float | None = None
     ) -> float:
-        """Dollars an hour under that lifecycle; `quoted` counts for spot alone."""
+        """Dollars an hour for that lifecycle; `quoted` is used for spot only."""
         if lifecycle == "spot":
             return self.spot(provider, region, instance_type, quoted).hourly
         return self.on_demand(provider, region, instance_type).hourly
@@ -95,15 +95,15 @@ class PriceBook:
             raise UnknownPriceError(self._why_unknown(provider, region, instance_type)) from None
 
     def _why_unknown(self, provider: str, region: str, instance_type: str) -> str:
-        asked = f"no price of {instance_type} in {provider} {region}"
+        unknown = f"no price of {instance_type} in {provider} {region}"
         elsewhere = sorted(r for p, r, t in self._rows if (p, t) == (provider, instance_type))
         if elsewhere:
-            return f"{asked}; regions with a price of it: {', '.join(elsewhere)}"
+            return f"{unknown}; regions with a price of it: {', '.join(elsewhere)}"
         types = sorted({t for p, r, t in self._rows if (p, r) == (provider, region)})
         if types:
-            return f"{asked}; types with a price there: {', '.join(types)}"
+            return f"{unknown}; types with a price there: {', '.join(types)}"
         places = sorted({f"{p} {r}" for p, r, _ in self._rows})
-        return f"{asked}; places with prices: {', '.join(places)}"
+        return f"{unknown}; places with prices: {', '.join(places)}"
 
 
 def _price(line: dict[str, str], kind: str) -> Price:

@@ -28,8 +28,8 @@ class InstanceType:
 class Model:
     """One language model.
 
-    `parameters` all weights, `active_parameters` those that one token uses (fewer in a mixture of experts),
-    `kv_elements_per_token` numbers that the KV cache keeps for a token (times the cache's bytes each).
+    `parameters` counts all weights, `active_parameters` those used per token (fewer in a mixture of experts), and
+    `kv_elements_per_token` the elements that the KV cache stores per token.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Latency out of histograms: quantiles and the sequential judgement of a 95th percentile."""
+"""Latency from histograms: quantiles, and a sequential test of the 95th percentile."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from statistics import NormalDist
 from optiinfra.domain.verdict import ERROR_RATE, Verdict
 
 MIN_OBSERVATIONS = 100
-"""Requests that a stage must have answered before its 95th percentile is judged."""
+"""Least number of requests before a stage's 95th percentile is judged."""
 
 
 def quantile(counts: Mapping[float, float], q: float) -> float:
@@ -35,7 +35,7 @@ def quantile(counts: Mapping[float, float], q: float) -> float:
 def p95_bounds(counts: Mapping[float, float], error: float = ERROR_RATE) -> tuple[float, float, float]:
     """Estimate of the 95th percentile with one-sided bounds (estimate, lower, upper), seconds.
 
-    The bounds are the quantiles that the normal approximation of the binomial puts around rank 0.95.
+    The bounds are quantiles at the ranks that the normal approximation of the binomial gives around 0.95.
     """
     margin = NormalDist().inv_cdf(1.0 - error) * math.sqrt(0.95 * 0.05 / sum(counts.values()))
     return (
@@ -48,8 +48,8 @@ def p95_bounds(counts: Mapping[float, float], error: float = ERROR_RATE) -> tupl
 def judge(counts: Mapping[float, float], slo_p95_ms: float, look: int) -> Verdict:
     """Judge the `look`-th look (from 1) at a stage's latency against its objective (milliseconds).
 
-    Each look may err with a share of the error rate, 1/2, 1/6, 1/12, ..., which add up to the whole however often
-    one looks. Requests are taken to be spread evenly within a bucket, as Prometheus takes them.
+    Alpha spending: the looks get 1/2, 1/6, 1/12, ... of the error rate, which sum to at most the whole, however many
+    looks there are. Requests are assumed to be spread evenly within a bucket, as Prometheus does.
     """
     seen = int(sum(counts.values()))
     if seen < MIN_OBSERVATIONS:

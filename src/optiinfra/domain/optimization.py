@@ -88,9 +88,9 @@ def rollback_order(begun: Sequence[str]) -> list[str]:
 
 
 def shifted_weights(old: Sequence[str], new: Sequence[str], new_share: float) -> dict[str, float]:
-    """Spread traffic evenly within the old and the new replicas, `new_share` (0..1) of it on the new ones.
+    """Weights that put `new_share` (0..1) of the traffic on the new replicas, spread evenly within old and new ones.
 
-    Returns `{replica_id: weight}` summing to 1; ValueError when there is no replica for a share.
+    Returns `{replica_id: weight}` summing to 1; raises ValueError if a share has no replica.
     """
     if (not old and new_share < 1.0) or (not new and new_share > 0.0):
         raise ValueError(f"{new_share:.0%} of the traffic on {len(new)} new replicas, the rest on {len(old)} old ones")

@@ -1,4 +1,4 @@
-"""What was learnt from past changes: how similar two changes are, and how far predictions were off."""
+"""Learning from past changes: similarity of two changes, and correction of predictions by measured outcomes."""
 
 import math
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ _TYPES: tuple[RecommendationType, ...] = (
 DIMENSIONS = len(_TYPES) + 5
 MIN_SIMILARITY = 0.9
 PRIOR_WEIGHT = 0.5
-"""How many outcomes our own model counts for when it is corrected by measured ones."""
+"""Weight of the uncorrected model, in outcomes: shrinks the correction while few outcomes are known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What makes one change like another: prices in dollars an hour, traffic in requests a second."""
+    """What makes a change similar to others: price in dollars an hour, traffic in requests a second."""
 
     type: RecommendationType
     hourly_price: float
@@ -38,7 +38,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A past change as remembered: our model's own figures, before any correction, and the measured ones."""
+    """A past change: the model's figures before any correction, and the measured ones, by name."""
 
     optimization_id: str
     similarity: float
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def features(change: Change) -> list[float]:
-    """The vector of a change, for cosine similarity: its kind weighs most, then its size on log scales."""
+    """The feature vector of a change, for cosine similarity: its type weighs most, then its size on log scales."""
     kind = [1.0 if change.type == known else 0.0 for known in _TYPES]
     return [
         *kind,
@@ -60,9 +60,9 @@ def features(change: Change) -> list[float]:
 
 
 def correction(outcomes: Sequence[Outcome], figure: str) -> float:
-    """Factor by which to multiply our model's `figure`, from how far it was off in similar past changes.
+    """Factor by which to multiply the model's `figure`, learnt from its errors in similar past changes.
 
-    The geometric mean of measured over modelled, weighted by similarity and shrunk towards 1 while few are known.
+    It is the geometric mean of measured over modelled, weighted by similarity and shrunk towards 1 by `PRIOR_WEIGHT`.
     """
     weighted = weight = 0.0
     for outcome in outcomes:

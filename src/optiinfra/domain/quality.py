@@ -3,22 +3,22 @@
 from optiinfra.domain.verdict import ERROR_RATE, Verdict
 
 LOOKS = (120, 240)
-"""Cumulative numbers of golden prompts after which a stage is judged; the baseline is taken from the last."""
+"""Cumulative numbers of golden prompts after which a stage is judged; the baseline takes the last number."""
 
 KEPT_SHARE = 0.95
 """Share of the baseline's quality that a change must keep."""
 
 
 def lower_bound(correct: int, answered: int, error: float = ERROR_RATE) -> float:
-    """One-sided Clopper-Pearson lower bound of the true share of correct answers, wrong with chance `error`."""
-    from scipy.special import betaincinv  # half a second, so only where it is used
+    """One-sided Clopper-Pearson lower bound of the true share of correct answers, with error probability `error`."""
+    from scipy.special import betaincinv  # imported lazily: takes half a second
 
     _check(correct, answered)
     return 0.0 if correct == 0 else float(betaincinv(correct, answered - correct + 1, error))
 
 
 def upper_bound(correct: int, answered: int, error: float = ERROR_RATE) -> float:
-    """One-sided Clopper-Pearson upper bound of the true share of correct answers, wrong with chance `error`."""
+    """One-sided Clopper-Pearson upper bound of the true share of correct answers, with error probability `error`."""
     from scipy.special import betaincinv
 
     _check(correct, answered)
@@ -26,19 +26,19 @@ def upper_bound(correct: int, answered: int, error: float = ERROR_RATE) -> float
 
 
 def required(baseline: float, slo: float) -> float:
-    """Quality that a change must be shown to keep: 95% of the baseline, and the deployment's own objective."""
+    """Quality that a change must keep: 95% of the baseline, and at least the deployment's own objective."""
     return max(KEPT_SHARE * baseline, slo)
 
 
 def judge(correct: int, answered: int, lost: int, baseline: float, slo: float) -> Verdict:
-    """Judge one look of a sequential test with Bonferroni's correction for the number of looks.
+    """Judge one look of a sequential test, with Bonferroni correction for the number of looks and bounds.
 
-    `lost` of the `answered` prompts were answered right before the change and wrong since, under the same sampling
-    seed. The quality is at least what the answers alone show, and at least the baseline less the share that was lost;
-    the better of the two bounds counts. Comparing prompt by prompt, luck of the draw cancels out.
+    `lost` of the `answered` prompts were correct before the change and are wrong now, with the same sampling seed.
+    The lower bound is the better of two: that of the answers alone, and the baseline less the upper bound of the lost
+    share. The paired comparison cancels sampling noise.
 
-    Passes when that bound reaches `required`, fails when the upper bound stays under it or the last look could not
-    show it; asks for more otherwise.
+    Passes if the lower bound reaches `required`. Fails if the upper bound is below it, or at the last look.
+    Otherwise continues.
     """
     if not 0 <= lost <= answered - correct:
         raise ValueError(f"{lost} lost of {answered - correct} wrong: only what is wrong now can have been lost")

@@ -18,5 +18,5 @@ def reduction_percent(before: float, after: float) -> float:
 
 
 def total(costs: Iterable[float]) -> float:
-    """Sum of monthly costs, rounded to cents so that equal estates show equal figures."""
+    """Sum of monthly costs, rounded to cents: the result does not depend on the order."""
     return round(sum(costs), 2)

@@ -1,4 +1,4 @@
-"""The judgement of a canary stage: pass, fail, or look again when more was seen."""
+"""Verdict on a canary stage: pass, fail, or continue until more is observed."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,12 +6,12 @@ from typing import Literal
 Decision = Literal["pass", "fail", "continue"]
 
 ERROR_RATE = 0.05
-"""Chance, over all looks of one stage together, of passing what should have failed."""
+"""Probability, over all looks at one stage, of passing a change that should fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one look at a stage showed: estimate and confidence bounds in the figure's own unit."""
+    """Result of one look at a stage: estimate and confidence bounds in the metric's own unit."""
 
     decision: Decision
     reason: str

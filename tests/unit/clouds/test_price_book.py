@@ -1,4 +1,4 @@
-"""The price book: what it says, what it refuses, and what every row of it must hold."""
+"""Prices of the price book, its errors, and the plausibility of every row."""
 
 from datetime import UTC, date, datetime
 
@@ -16,13 +16,13 @@ def book() -> PriceBook:
     return PriceBook.load()
 
 
-def test_list_prices_are_those_after_the_reductions_of_june_2025(book: PriceBook) -> None:
+def test_on_demand_prices_include_the_reductions_of_june_2025(book: PriceBook) -> None:
     assert book.on_demand(*PLACE).hourly == 27.44705
     assert book.on_demand("aws", "us-east-1", "p5.48xlarge").hourly == 55.04
     assert book.on_demand("aws", "us-east-1", "p4d.24xlarge").hourly == 21.957642
 
 
-def test_every_known_type_has_a_price_somewhere(book: PriceBook) -> None:
+def test_known_instance_types_have_a_price_in_some_region(book: PriceBook) -> None:
     def somewhere(instance_type: str) -> bool:
         for region in ("us-east-1", "us-west-2"):
             try:
@@ -45,7 +45,7 @@ def test_rows_are_plausible_dated_and_sourced(book: PriceBook, instance_type: st
         assert price.source
 
 
-def test_a_typical_spot_price_says_that_it_is_no_quote(book: PriceBook) -> None:
+def test_spot_price_without_quote_says_so(book: PriceBook) -> None:
     assert book.spot(*PLACE).source.startswith("typical, not a quote")
 
 
@@ -55,18 +55,18 @@ def test_two_p4de_on_spot_save_about_18_000_dollars_a_month(book: PriceBook) -> 
 
 
 @pytest.mark.parametrize("quoted", [2.744706, 14.0, 27.44705])
-def test_a_plausible_quote_is_preferred(book: PriceBook, quoted: float) -> None:
+def test_spot_price_with_plausible_quote_is_the_quote(book: PriceBook, quoted: float) -> None:
     price = book.spot(*PLACE, quoted=quoted)
     assert (price.hourly, price.source) == (quoted, "quoted by the cloud")
     assert price.as_of == datetime.now(UTC).date()
 
 
 @pytest.mark.parametrize("quoted", [None, 0.0, 0.00001, 2.744, 27.45, -1.0, float("nan")])
-def test_an_implausible_quote_is_not_used(book: PriceBook, quoted: float | None) -> None:
+def test_spot_price_with_implausible_quote_is_the_typical_one(book: PriceBook, quoted: float | None) -> None:
     assert book.spot(*PLACE, quoted=quoted) == book.spot(*PLACE)
 
 
-def test_hourly_follows_the_lifecycle(book: PriceBook) -> None:
+def test_hourly_price_follows_the_lifecycle(book: PriceBook) -> None:
     assert book.hourly(*PLACE, "on-demand", quoted=14.0) == 27.44705
     assert book.hourly(*PLACE, "spot", quoted=14.0) == 14.0
     assert book.hourly(*PLACE, "spot") == book.spot(*PLACE).hourly
@@ -80,13 +80,13 @@ def test_hourly_follows_the_lifecycle(book: PriceBook) -> None:
         (("gcp", "us-central1", "a3-highgpu-8g"), ["a3-highgpu-8g", "us-central1", "aws us-east-1"]),
     ],
 )
-def test_an_unknown_price_names_what_is_known(book: PriceBook, place: tuple[str, str, str], named: list[str]) -> None:
+def test_unknown_price_names_the_known_ones(book: PriceBook, place: tuple[str, str, str], named: list[str]) -> None:
     with pytest.raises(UnknownPriceError) as error:
         book.on_demand(*place)
     assert all(word in str(error.value) for word in named)
 
 
-def test_a_type_sold_in_blocks_only_has_no_spot_price(book: PriceBook) -> None:
+def test_type_sold_in_blocks_only_has_no_spot_price(book: PriceBook) -> None:
     place = ("aws", "us-west-2", "p5e.48xlarge")
     assert book.on_demand(*place).hourly > 0
     with pytest.raises(UnknownPriceError, match="no spot price"):

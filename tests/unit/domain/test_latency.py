@@ -1,4 +1,4 @@
-"""Latency: quantiles out of buckets, and the judgement of a 95th percentile."""
+"""Quantiles of histograms, and the sequential test of the 95th percentile."""
 
 import math
 import random
@@ -18,24 +18,24 @@ def test_quantile_is_interpolated_within_its_bucket() -> None:
     assert latency.quantile({1.0: 100}, 0.5) == pytest.approx(0.5)
 
 
-def test_a_quantile_in_the_open_bucket_is_its_lower_edge() -> None:
+def test_quantile_in_the_open_bucket_is_its_lower_edge() -> None:
     assert latency.quantile({1.0: 10, 10.0: 0, math.inf: 90}, 0.95) == 10.0
 
 
-def test_an_empty_histogram_has_no_quantile() -> None:
+def test_quantile_of_empty_histogram_raises() -> None:
     with pytest.raises(ValueError, match="no observation"):
         latency.quantile({1.0: 0.0}, 0.95)
 
 
 @given(st.lists(st.integers(0, 1000), min_size=len(EDGES), max_size=len(EDGES)), st.floats(0.01, 0.98))
-def test_quantiles_grow_with_their_rank(counts: list[int], q: float) -> None:
+def test_quantile_grows_with_its_rank(counts: list[int], q: float) -> None:
     if sum(counts) == 0:
         return
     histogram = dict(zip(EDGES, map(float, counts), strict=True))
     assert latency.quantile(histogram, q) <= latency.quantile(histogram, q + 0.01) + 1e-9
 
 
-def test_bounds_hold_the_estimate_and_narrow_with_more_requests() -> None:
+def test_p95_bounds_contain_the_estimate_and_narrow_with_more_requests() -> None:
     few = latency.p95_bounds({1.0: 80, 2.0: 19, 5.0: 1})
     many = latency.p95_bounds({1.0: 8000, 2.0: 1900, 5.0: 100})
     for estimate, low, high in (few, many):
@@ -43,19 +43,19 @@ def test_bounds_hold_the_estimate_and_narrow_with_more_requests() -> None:
     assert many[2] - many[1] < few[2] - few[1]
 
 
-def test_too_few_requests_decide_nothing() -> None:
+def test_judge_with_too_few_requests_continues() -> None:
     verdict = latency.judge({0.1: latency.MIN_OBSERVATIONS - 1}, slo_p95_ms=1000, look=1)
     assert verdict.decision == "continue"
     assert verdict.estimate is None
 
 
-def test_fast_passes_slow_fails_and_the_doubtful_is_looked_at_again() -> None:
+def test_judge_passes_fast_fails_slow_and_continues_between() -> None:
     assert latency.judge({1.0: 990, 2.0: 10}, slo_p95_ms=2000, look=1).decision == "pass"
     assert latency.judge({1.0: 500, 10.0: 500}, slo_p95_ms=2000, look=1).decision == "fail"
     assert latency.judge({1.0: 95, 10.0: 6}, slo_p95_ms=2000, look=1).decision == "continue"
 
 
-def test_one_that_is_just_too_slow_passes_no_oftener_than_the_error_rate_however_often_one_looks() -> None:
+def test_judge_over_many_looks_keeps_the_error_rate() -> None:
     rng = random.Random(3)
     passed = 0
     for _ in range(300):
@@ -77,18 +77,18 @@ histograms = (
 
 
 @given(histograms, st.floats(0, 1))
-def test_a_quantile_lies_within_the_edges(histogram: dict[float, float], q: float) -> None:
+def test_quantile_lies_within_the_edges(histogram: dict[float, float], q: float) -> None:
     assert 0.0 <= latency.quantile(histogram, q) <= EDGES[-2]
 
 
 @given(histograms, st.floats(0.01, 1), st.integers(2, 50))
-def test_a_quantile_is_of_shares_not_of_numbers(histogram: dict[float, float], q: float, times: int) -> None:
+def test_quantile_depends_on_shares_only(histogram: dict[float, float], q: float, times: int) -> None:
     more = {edge: count * times for edge, count in histogram.items()}
     assert latency.quantile(more, q) == pytest.approx(latency.quantile(histogram, q), abs=1e-6)
 
 
 @given(histograms, histograms, st.floats(0.01, 0.99))
-def test_a_quantile_of_two_replicas_together_lies_between_theirs(
+def test_quantile_of_two_replicas_together_lies_between_theirs(
     one: dict[float, float], other: dict[float, float], q: float
 ) -> None:
     both = latency.quantile({edge: one[edge] + other[edge] for edge in EDGES}, q)
@@ -107,7 +107,7 @@ def _ceiling(value: float) -> float:
 
 
 @given(histograms, st.floats(1, 20_000), st.integers(1, 200))
-def test_a_verdict_agrees_with_its_own_bounds(histogram: dict[float, float], slo: float, look: int) -> None:
+def test_verdict_follows_from_its_bounds(histogram: dict[float, float], slo: float, look: int) -> None:
     verdict = latency.judge(histogram, slo, look)
     assert verdict.observations == sum(histogram.values())
     if verdict.observations < latency.MIN_OBSERVATIONS:
@@ -122,7 +122,7 @@ def test_a_verdict_agrees_with_its_own_bounds(histogram: dict[float, float], slo
 
 
 @given(histograms, st.integers(1, 200))
-def test_who_looks_oftener_must_see_more(histogram: dict[float, float], look: int) -> None:
+def test_later_look_needs_more_evidence(histogram: dict[float, float], look: int) -> None:
     first, later = (latency.judge(histogram, 5_000, at) for at in (look, look + 1))
     if first.upper_bound is not None and later.upper_bound is not None:
         assert later.upper_bound >= first.upper_bound - 1e-9

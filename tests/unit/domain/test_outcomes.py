@@ -1,4 +1,4 @@
-"""What is learnt from past changes."""
+"""Similarity of changes, and correction of predictions."""
 
 import math
 from dataclasses import replace
@@ -23,35 +23,35 @@ def outcome(modelled: float, measured: float, similarity: float = 1.0) -> Outcom
     return Outcome("opt_1", similarity, {"savings": modelled}, {"savings": measured})
 
 
-def test_features_have_the_stated_length() -> None:
+def test_features_have_the_declared_dimensions() -> None:
     assert len(features(MIGRATION)) == DIMENSIONS
 
 
-def test_a_change_of_like_size_is_similar_and_one_of_another_kind_is_not() -> None:
+def test_similarity_needs_the_same_type_and_a_like_size() -> None:
     assert similarity(MIGRATION, replace(MIGRATION, replicas=3, requests_per_second=1.5)) > MIN_SIMILARITY
     assert similarity(MIGRATION, replace(MIGRATION, type="quantization")) < MIN_SIMILARITY
 
 
-def test_nothing_known_corrects_nothing() -> None:
+def test_correction_without_outcomes_is_one() -> None:
     assert correction([], "savings") == 1.0
 
 
-def test_correction_moves_towards_what_was_measured_and_further_the_more_is_known() -> None:
+def test_correction_approaches_the_measured_ratio_with_more_outcomes() -> None:
     once = correction([outcome(100, 120)], "savings")
     thrice = correction([outcome(100, 120)] * 3, "savings")
     assert 1.0 < once < thrice < 1.2
 
 
-def test_a_less_similar_outcome_weighs_less() -> None:
+def test_correction_weighs_less_similar_outcome_less() -> None:
     assert correction([outcome(100, 120, 0.9)], "savings") < correction([outcome(100, 120, 1.0)], "savings")
 
 
 @pytest.mark.parametrize("measured", [0.0, -5.0])
-def test_what_cannot_be_a_factor_is_left_out(measured: float) -> None:
+def test_correction_ignores_measured_figure_that_is_not_positive(measured: float) -> None:
     assert correction([outcome(100, measured)], "savings") == 1.0
 
 
-def test_a_figure_that_was_not_kept_is_not_corrected() -> None:
+def test_correction_of_unknown_figure_is_one() -> None:
     assert correction([outcome(100, 120)], "p95_latency_ms") == 1.0
 
 
@@ -69,25 +69,25 @@ changes = st.builds(
 
 
 @given(pasts)
-def test_a_correction_goes_no_further_than_what_was_seen(past: list[Outcome]) -> None:
+def test_correction_lies_within_the_observed_ratios(past: list[Outcome]) -> None:
     ratios = [known.measured["savings"] / known.modelled["savings"] for known in past]
     found = correction(past, "savings")
     assert min([1.0, *ratios]) * (1 - 1e-9) <= found <= max([1.0, *ratios]) * (1 + 1e-9)
 
 
 @given(pasts)
-def test_the_order_in_which_it_was_learnt_does_not_matter(past: list[Outcome]) -> None:
+def test_correction_does_not_depend_on_the_order(past: list[Outcome]) -> None:
     assert correction(past[::-1], "savings") == pytest.approx(correction(past, "savings"))
 
 
 @given(pasts)
-def test_what_was_off_the_other_way_is_corrected_the_other_way(past: list[Outcome]) -> None:
+def test_correction_of_inverse_ratios_is_inverse(past: list[Outcome]) -> None:
     mirrored = [replace(known, modelled=known.measured, measured=known.modelled) for known in past]
     assert correction(past, "savings") * correction(mirrored, "savings") == pytest.approx(1.0)
 
 
 @given(changes, changes)
-def test_a_change_is_most_like_itself_and_never_like_another_kind(one: Change, other: Change) -> None:
+def test_similarity_is_highest_to_itself_and_lower_to_other_types(one: Change, other: Change) -> None:
     assert similarity(one, one) == pytest.approx(1.0)
     assert 0.0 <= similarity(one, other) <= 1.0 + 1e-9
     assert similarity(one, other) == pytest.approx(similarity(other, one))

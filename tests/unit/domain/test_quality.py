@@ -1,4 +1,4 @@
-"""Quality: exact bounds, and a sequential test that keeps its error rate."""
+"""Exact bounds of quality, and a sequential test that keeps its error rate."""
 
 import random
 
@@ -10,7 +10,7 @@ from optiinfra.domain import quality
 from optiinfra.domain.verdict import ERROR_RATE
 
 
-def test_bounds_are_clopper_and_pearsons() -> None:
+def test_bounds_are_clopper_pearson() -> None:
     # 0.05 ** (1 / 20): twenty of twenty right.
     assert quality.lower_bound(20, 20, 0.05) == pytest.approx(0.8609, abs=1e-4)
     assert quality.upper_bound(0, 20, 0.05) == pytest.approx(1 - 0.8609, abs=1e-4)
@@ -19,59 +19,59 @@ def test_bounds_are_clopper_and_pearsons() -> None:
     assert quality.upper_bound(8, 10, 0.05) == pytest.approx(0.9632, abs=1e-4)
 
 
-def test_nothing_right_and_everything_right_are_bounded_by_the_ends() -> None:
+def test_bounds_of_none_and_all_correct_are_zero_and_one() -> None:
     assert quality.lower_bound(0, 50) == 0.0
     assert quality.upper_bound(50, 50) == 1.0
 
 
 @pytest.mark.parametrize(("correct", "answered"), [(1, 0), (5, 4), (-1, 4)])
-def test_impossible_counts_are_refused(correct: int, answered: int) -> None:
+def test_bound_of_impossible_counts_raises(correct: int, answered: int) -> None:
     with pytest.raises(ValueError, match="need 0 <= correct <= answered"):
         quality.lower_bound(correct, answered)
 
 
-def test_required_is_the_stricter_of_objective_and_kept_baseline() -> None:
+def test_required_is_the_stricter_of_objective_and_baseline() -> None:
     assert quality.required(baseline=1.0, slo=0.9) == pytest.approx(0.95)
     assert quality.required(baseline=0.92, slo=0.9) == pytest.approx(0.9)
 
 
-def test_few_answers_decide_nothing_yet() -> None:
+def test_judge_with_few_answers_continues() -> None:
     assert quality.judge(113, 120, lost=5, baseline=0.98, slo=0.9).decision == "continue"
 
 
-def test_an_unchanged_engine_passes_at_the_first_look_however_good_its_luck_was() -> None:
+def test_judge_of_unchanged_engine_passes_at_the_first_look() -> None:
     assert quality.judge(119, 120, lost=0, baseline=119 / 120, slo=0.9).decision == "pass"
     assert quality.judge(112, 120, lost=0, baseline=112 / 120, slo=0.85).decision == "pass"
 
 
-def test_many_good_answers_pass_and_many_bad_ones_fail() -> None:
+def test_judge_passes_good_and_fails_bad_quality() -> None:
     assert quality.judge(236, 240, lost=2, baseline=0.99, slo=0.9).decision == "pass"
     assert quality.judge(80, 120, lost=38, baseline=0.98, slo=0.9).decision == "fail"
 
 
-def test_the_objective_must_be_held_whatever_the_baseline_was() -> None:
+def test_judge_below_objective_fails_whatever_the_baseline() -> None:
     assert quality.judge(220, 240, lost=0, baseline=220 / 240, slo=0.95).decision == "fail"
 
 
-def test_what_is_not_shown_at_the_last_look_fails() -> None:
+def test_judge_at_last_look_without_proof_fails() -> None:
     verdict = quality.judge(226, 240, lost=9, baseline=0.98, slo=0.9)
     assert verdict.decision == "fail"
     assert "last look" in verdict.reason
 
 
-def test_only_what_is_wrong_now_can_have_been_lost() -> None:
+def test_judge_with_more_lost_than_wrong_raises() -> None:
     with pytest.raises(ValueError, match="3 lost of 1 wrong"):
         quality.judge(119, 120, lost=3, baseline=1.0, slo=0.9)
 
 
-def test_a_model_just_below_what_is_required_passes_no_oftener_than_the_error_rate() -> None:
+def test_judge_of_quality_just_below_required_keeps_the_error_rate() -> None:
     rng = random.Random(7)
     needed = quality.required(baseline=1.0, slo=0.9)
     passed = sum(_run(rng, needed - 1e-6) for _ in range(600))
     assert passed / 600 <= ERROR_RATE + 0.02
 
 
-def test_that_two_bounds_are_tried_at_two_looks_makes_passing_no_easier() -> None:
+def test_judge_with_two_bounds_and_two_looks_keeps_the_error_rate() -> None:
     # With a baseline of 0.8 the bounds go up and down apart from each other: four chances of being lucky.
     rng, baseline = random.Random(9), 0.8
     spoilt = 1 - (quality.required(baseline, slo=0.5) - 1e-6) / baseline
@@ -79,7 +79,7 @@ def test_that_two_bounds_are_tried_at_two_looks_makes_passing_no_easier() -> Non
     assert passed / 1000 <= ERROR_RATE + 0.02
 
 
-def test_a_model_as_good_as_before_passes_nearly_always() -> None:
+def test_judge_of_equal_quality_passes_nearly_always() -> None:
     rng = random.Random(8)
     assert sum(_run(rng, 0.995) for _ in range(300)) >= 297
 
@@ -113,7 +113,7 @@ answers = st.integers(1, 400).flatmap(lambda answered: st.tuples(st.integers(0, 
 
 
 @given(answers, st.floats(0.001, 0.4))
-def test_bounds_hold_the_share_and_mirror_each_other(counted: tuple[int, int], error: float) -> None:
+def test_bounds_contain_the_share_and_are_symmetric(counted: tuple[int, int], error: float) -> None:
     correct, answered = counted
     low, high = quality.lower_bound(correct, answered, error), quality.upper_bound(correct, answered, error)
     assert 0.0 <= low <= correct / answered <= high <= 1.0
@@ -121,9 +121,7 @@ def test_bounds_hold_the_share_and_mirror_each_other(counted: tuple[int, int], e
 
 
 @given(answers, st.floats(0.001, 0.2))
-def test_one_more_right_answer_raises_the_bounds_and_surer_ones_are_wider(
-    counted: tuple[int, int], error: float
-) -> None:
+def test_bounds_rise_with_correct_answers_and_widen_with_certainty(counted: tuple[int, int], error: float) -> None:
     correct, answered = counted
     for bound in (quality.lower_bound, quality.upper_bound):
         assert bound(correct, answered, error) <= bound(correct + 1, answered + 1, error)
@@ -131,7 +129,7 @@ def test_one_more_right_answer_raises_the_bounds_and_surer_ones_are_wider(
 
 
 @given(answers, st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_a_verdict_passes_exactly_what_is_shown(
+def test_verdict_follows_from_its_bounds(
     counted: tuple[int, int], lost_share: float, baseline: float, slo: float
 ) -> None:
     correct, answered = counted
@@ -149,7 +147,7 @@ def test_a_verdict_passes_exactly_what_is_shown(
 
 
 @given(answers, st.floats(0, 1), st.floats(0, 1))
-def test_losing_more_never_helps(counted: tuple[int, int], baseline: float, slo: float) -> None:
+def test_judge_with_more_lost_passes_no_more_often(counted: tuple[int, int], baseline: float, slo: float) -> None:
     correct, answered = counted
     passed = [
         quality.judge(correct, answered, lost, baseline, slo).decision == "pass"
