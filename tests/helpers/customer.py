@@ -5,17 +5,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from fixtures.estates import DeploymentPart
 from fixtures.provision import SeededEstate, add_deployments
+from optiinfra.api import calls
+from optiinfra.api.calls import Call
+from optiinfra.api.client import ApiClient, ApiError
 from optiinfra.api.customers import Infrastructure
-from optiinfra.api.events import Event
+from optiinfra.api.events import SUBPROTOCOL, Event, bearer_subprotocol
 from optiinfra.api.recommendations import Analysis, Optimization, Recommendation
 from optiinfra.domain.optimization import FINAL
+from optiinfra.domain.recommendation import AgentType
 from testbed.waiting import wait_until
 
 ANALYSIS_SECONDS = 60.0
@@ -24,6 +29,9 @@ OPTIMIZATION_SECONDS = 240.0
 
 class Unavailable(AssertionError):  # noqa: N818  named after the condition
     """The platform answered 503: one of its dependencies is unavailable."""
+
+
+T = TypeVar("T")
 
 
 def _json(answer: httpx.Response) -> Any:
@@ -55,24 +63,30 @@ class Customer:
         """The JSON response of a POST; fails unless it succeeded."""
         return _json(self.http.post(path, json=body))
 
+    def send(self, call: Call[T]) -> T:
+        """The response to a call of `api.calls`; fails unless it succeeded."""
+        try:
+            return ApiClient(self.http).send(call)
+        except ApiError as error:
+            failure = Unavailable if error.status == httpx.codes.SERVICE_UNAVAILABLE else AssertionError
+            raise failure(str(error)) from error
+
     def infrastructure(self) -> Infrastructure:
         """The infrastructure as the platform shows it."""
-        return Infrastructure.model_validate(self.get(f"/customers/{self.id}/infrastructure"))
+        return self.send(calls.infrastructure(self.id))
 
     def deployment_id(self, name: str) -> str:
         """The platform's id of a deployment."""
         return next(d.deployment_id for d in self.infrastructure().vllm_deployments if d.name == name)
 
-    def start_analysis(self, agent_type: str) -> str:
+    def start_analysis(self, agent_type: AgentType) -> str:
         """Start an analysis; returns its id."""
-        started = self.post(f"/customers/{self.id}/analyze", {"agent_type": agent_type})
-        assert started["status"] == "started", f"expected a started analysis, got {started}"
-        return str(started["analysis_id"])
+        return self.send(calls.start_analysis(self.id, agent_type)).analysis_id
 
     def wait_for_analysis(self, analysis_id: str) -> Analysis:
         """The analysis after its end."""
         return wait_until(
-            lambda: Analysis.model_validate(self.get(f"/analyses/{analysis_id}")),
+            lambda: self.send(calls.analysis(analysis_id)),
             f"analysis {analysis_id} to end",
             ANALYSIS_SECONDS,
             accept=lambda analysis: analysis.status != "started",
@@ -80,14 +94,11 @@ class Customer:
 
     def recommendations_of(self, analysis: Analysis) -> dict[str, Recommendation]:
         """The recommendations of an analysis: by deployment name, or by type if they are about no deployment."""
-        every = [
-            Recommendation.model_validate(found)
-            for found in self.get(f"/customers/{self.id}/recommendations", limit=1000)
-        ]
+        every = self.send(calls.recommendations(self.id, limit=1000))
         mine = [found for found in every if found.id in analysis.recommendation_ids]
         return {found.parameters.get("deployment", found.type): found for found in mine}
 
-    def analyze(self, agent_type: str) -> dict[str, Recommendation]:
+    def analyze(self, agent_type: AgentType) -> dict[str, Recommendation]:
         """Run an analysis; returns its recommendations by deployment name."""
         analysis = self.wait_for_analysis(self.start_analysis(agent_type))
         assert analysis.status == "completed", f"the analysis failed: {analysis.error}"
@@ -95,7 +106,7 @@ class Customer:
 
     def optimization(self, optimization_id: str) -> Optimization:
         """The present state of an optimization."""
-        return Optimization.model_validate(self.get(f"/optimizations/{optimization_id}"))
+        return self.send(calls.optimization(optimization_id))
 
     def wait_for_optimization(self, optimization_id: str) -> Optimization:
         """The optimization after its end."""
@@ -138,11 +149,11 @@ class Customer:
     @contextmanager
     def live_events(self) -> Iterator["LiveEvents"]:
         """Collect the customer's events from now on, from the WebSocket."""
-        latest = self.get(f"/customers/{self.id}/events", limit=1000)
-        after = latest[-1]["seq"] if latest else 0
+        after = self.send(calls.latest_event(self.id)).seq
         token = self.http.headers["Authorization"].removeprefix("Bearer ")
         address = f"{self.seeded.orchestrator_url.replace('http', 'ws', 1)}/ws/customers/{self.id}?after={after}"
-        with connect(address, subprotocols=["optiinfra.v1", f"bearer.{token}"]) as socket:  # type: ignore[list-item]
+        subprotocols = [Subprotocol(SUBPROTOCOL), Subprotocol(bearer_subprotocol(token))]
+        with connect(address, subprotocols=subprotocols) as socket:
             events = LiveEvents(after)
             reader = Thread(target=events.collect, args=(socket,))
             reader.start()

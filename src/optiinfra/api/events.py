@@ -1,8 +1,17 @@
-"""What happened to a customer, in order."""
+"""A customer's events, as a list and as a WebSocket stream."""
 
 from typing import Any, Literal
 
 from optiinfra.api.common import Moment, Wire
+
+SUBPROTOCOL = "optiinfra.v1"
+"""The WebSocket subprotocol of the event stream, which the orchestrator selects."""
+
+
+def bearer_subprotocol(token: str) -> str:
+    """The second subprotocol that a client offers: it carries the token, because browsers cannot set headers."""
+    return f"bearer.{token}"
+
 
 EventType = Literal[
     "customer_onboarded",
@@ -26,6 +35,12 @@ EventType = Literal[
     "quality_degraded",
     "agent_unhealthy",
 ]
+
+
+class LatestEvent(Wire):
+    """The number of a customer's latest event, 0 before the first."""
+
+    seq: int
 
 
 class Event(Wire):

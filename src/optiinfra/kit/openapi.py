@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from optiinfra.kit.problems import MEDIA_TYPE, ProblemDetails
+from optiinfra.api.problems import ProblemDetails
+from optiinfra.kit.problems import MEDIA_TYPE
 
 Responses = dict[int | str, dict[str, Any]]
 

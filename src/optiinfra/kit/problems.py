@@ -6,7 +6,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from optiinfra.api.problems import PREFIX
@@ -16,24 +15,6 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = {"Retry-After": "2"}
 """Header of a 503 that a client may retry."""
 _KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-
-
-class FieldError(BaseModel):
-    """One invalid field of a request: `where` is its path, such as `body.email`, `what` the reason."""
-
-    where: str
-    what: str
-
-
-class ProblemDetails(BaseModel):
-    """The body of every error response. `trace_id` finds the logs of the request; `errors` is present with 422."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    trace_id: str
-    errors: list[FieldError] | None = None
 
 
 class Problem(Exception):  # noqa: N818  RFC 9457's term

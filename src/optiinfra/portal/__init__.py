@@ -1,1 +1,1 @@
-"""The customer's web pages and their JSON; everything in them comes from the orchestrator, asked as the user."""
+"""The customer's web pages and their JSON, with data from the orchestrator's API as the signed-in user."""

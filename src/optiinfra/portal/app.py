@@ -20,7 +20,7 @@ from optiinfra.portal.settings import Settings
 from optiinfra.portal.views import problem_page
 
 _ANSWER_SECONDS = 30.0
-"""A page waits for the orchestrator's answers, or for its client to give up: what it shows then is made for people."""
+"""Deadline of a page. The orchestrator's client times out earlier, so that an error page can be shown."""
 _STATIC = Path(str(files("optiinfra.portal") / "static"))
 
 

@@ -1,7 +1,8 @@
-"""The figures of a customer's first page, and of its JSON."""
+"""The figures of the dashboard page, and of the dashboard as JSON."""
 
 import asyncio
 
+from optiinfra.api import calls
 from optiinfra.api.agents import Agent
 from optiinfra.api.common import Wire
 from optiinfra.api.customers import Infrastructure
@@ -15,7 +16,7 @@ from optiinfra.portal.platform import Platform
 
 
 class Series(Wire):
-    """What the charts are drawn from: the estate's points, oldest first."""
+    """The data of the charts: points of the whole infrastructure, oldest first."""
 
     monthly_cost: list[MetricPoint]
     p95_latency_ms: list[MetricPoint]
@@ -23,7 +24,7 @@ class Series(Wire):
 
 
 class Figures(Wire):
-    """Dollars a month: spent, saved by what can be approved now, saved by what was carried out (measured)."""
+    """Dollars per month: spend, savings of what can be approved now, measured savings of completed optimizations."""
 
     current_spend: float
     potential_savings: float
@@ -34,13 +35,13 @@ class Figures(Wire):
 
 
 class Dashboard(Figures):
-    """The figures, and their past."""
+    """The figures and their history."""
 
     series: Series
 
 
 class Overview(Wire):
-    """The figures, and what the page shows beside them."""
+    """The figures, and what else the page shows."""
 
     figures: Figures
     infrastructure: Infrastructure
@@ -48,31 +49,31 @@ class Overview(Wire):
 
 
 def refused(recommendation: Recommendation) -> bool:
-    """Whether a validator objects, so that it cannot be approved."""
+    """Whether a validator refused it, so that it cannot be approved."""
     return any(not validation.approved for validation in recommendation.validations)
 
 
-def awaited(recommendation: Recommendation) -> list[AgentType]:
-    """The validators that have not spoken yet; nothing is approved before they have."""
-    return rules.pending_validators(recommendation.agent_type, {said.agent_type for said in recommendation.validations})
+def missing_validators(recommendation: Recommendation) -> list[AgentType]:
+    """The validators that have not answered yet; until then it cannot be approved."""
+    return rules.pending_validators(recommendation.agent_type, {done.agent_type for done in recommendation.validations})
 
 
 def approvable(recommendation: Recommendation) -> bool:
-    """Whether it waits for nobody but the customer."""
+    """Whether the customer can approve it now."""
     return (
         recommendation.status == RecommendationStatus.PENDING
         and not refused(recommendation)
-        and not awaited(recommendation)
+        and not missing_validators(recommendation)
     )
 
 
 async def overview(platform: Platform, token: str, customer_id: str) -> Overview:
-    """Everything of the first page, asked for side by side."""
+    """All data of the dashboard page, requested concurrently."""
     infrastructure, recommendations, optimizations, agents = await asyncio.gather(
-        platform.infrastructure(token, customer_id),
-        platform.recommendations(token, customer_id),
-        platform.optimizations(token, customer_id),
-        platform.agents(token),
+        platform.send(calls.infrastructure(customer_id), token),
+        platform.send(calls.recommendations(customer_id), token),
+        platform.send(calls.optimizations(customer_id), token),
+        platform.send(calls.agents(), token),
     )
     figures = Figures(
         current_spend=savings.total(instance.monthly_cost for instance in infrastructure.instances),
@@ -89,15 +90,15 @@ async def overview(platform: Platform, token: str, customer_id: str) -> Overview
 
 
 async def dashboard(platform: Platform, token: str, customer_id: str) -> Dashboard:
-    """The figures with their series, which are long: a page that draws none does without."""
+    """The figures with their series, which are long, and which the page does not need."""
     data, series = await asyncio.gather(overview(platform, token, customer_id), _series(platform, token, customer_id))
     return Dashboard(**dict(data.figures), series=series)
 
 
 async def _series(platform: Platform, token: str, customer_id: str) -> Series:
     cost, latency, quality = await asyncio.gather(
-        platform.metrics(token, customer_id, "monthly_cost"),
-        platform.metrics(token, customer_id, "p95_latency_ms"),
-        platform.metrics(token, customer_id, "quality_score"),
+        platform.send(calls.metrics(customer_id, "monthly_cost"), token),
+        platform.send(calls.metrics(customer_id, "p95_latency_ms"), token),
+        platform.send(calls.metrics(customer_id, "quality_score"), token),
     )
     return Series(monthly_cost=cost, p95_latency_ms=latency, quality_score=quality)

@@ -1,4 +1,4 @@
-"""Events to the browser as they happen: the orchestrator's WebSocket carried on as server-sent events."""
+"""Live events for the browser: the orchestrator's WebSocket relayed as server-sent events."""
 
 import time
 from collections.abc import AsyncIterator
@@ -23,19 +23,19 @@ async def events(
     after: Annotated[int, Query(ge=0)],
     last_event_id: Annotated[int | None, Header(ge=0)] = None,
 ) -> StreamingResponse:
-    """The customer's events after number `after`, which the page carries, or after the last one a browser saw."""
+    """The customer's events after number `after` (from the page), or after the last one that the browser received."""
     platform: Platform = request.app.state.platform
-    stream = _stream(platform, request.state.access, after if last_event_id is None else last_event_id)
+    stream = relay(platform, request.state.access, after if last_event_id is None else last_event_id)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
-async def _stream(platform: Platform, access: Access, after: int) -> AsyncIterator[str]:
-    """Ends with the access token, upon which the browser comes back by itself with a renewed one."""
+async def relay(platform: Platform, access: Access, after: int) -> AsyncIterator[str]:
+    """Ends when the access token expires; the browser then reconnects with a renewed one."""
     yield f"retry: {_RECONNECT_MILLISECONDS}\n\n"
     try:
         async for event in platform.events(access.token, access.identity.customer_id, after, _IDLE_SECONDS):
             if event is None:
-                yield ": nothing new\n\n"
+                yield ": keep-alive\n\n"
             else:
                 yield f"id: {event.seq}\nevent: change\ndata: {event.model_dump_json()}\n\n"
             if time.time() >= access.expires_at:

@@ -1,4 +1,4 @@
-"""Who is signed in: tokens in a sealed cookie, or a bearer token; renewed before they expire."""
+"""Sessions: tokens in an encrypted cookie, or a bearer token; access tokens are renewed before they expire."""
 
 import asyncio
 import base64
@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 
+from optiinfra.api import calls
 from optiinfra.api.accounts import Identity, Tokens
 from optiinfra.api.common import Wire
 from optiinfra.kit.auth import Principal, bearer
@@ -23,7 +24,7 @@ COOKIE = "optiinfra_session"
 _PURPOSE = b"optiinfra portal session v1"
 _NONCE_BYTES = 12
 _RENEW_BEFORE_SECONDS = 30.0
-_REMEMBER_RENEWAL_SECONDS = 60.0
+_KEEP_RENEWAL_SECONDS = 60.0
 
 
 class Session(Wire):
@@ -37,7 +38,7 @@ class Session(Wire):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a handler needs to act for the caller; `expires_at` is infinite for a bearer token."""
+    """What a handler needs to act for the user; `expires_at` is infinite for a bearer token."""
 
     token: str
     identity: Identity
@@ -45,10 +46,10 @@ class Access:
 
 
 class Sessions:
-    """Seals, opens and renews sessions.
+    """Seals (encrypts), unseals and renews sessions.
 
-    A refresh token works once, and using it twice ends the sign-in. A page's requests come side by side with the
-    same cookie, so a renewal is done once and its outcome kept for those who still hold the old cookie.
+    A refresh token can be used once; reuse ends the session. A page sends several requests with the same cookie, so a
+    renewal is made once and its result kept for the requests that still carry the old cookie.
     """
 
     def __init__(self, key: str, platform: Platform) -> None:
@@ -57,18 +58,18 @@ class Sessions:
         self._renewals: dict[str, tuple[float, asyncio.Task[Session]]] = {}
 
     async def sign_in(self, username: str, password: str) -> Session:
-        """A new session; `Problem` 401 when name or password is wrong."""
-        tokens = await self._platform.login(username, password)
-        return _session(tokens, await self._platform.me(tokens.access_token))
+        """A new session; `Problem` 401 if username or password is wrong."""
+        tokens = await self._platform.send(calls.login(username, password))
+        return _session(tokens, await self._platform.send(calls.identity(), tokens.access_token))
 
     def seal(self, session: Session) -> str:
-        """The session as a cookie's value, which only we can read or make."""
+        """The session as the value of a cookie, encrypted and authenticated."""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, session.model_dump_json().encode(), _PURPOSE)
-        return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")  # "=" would have the cookie quoted
+        return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")  # with "=" the cookie would be quoted
 
-    def opened(self, cookie: str | None) -> Session | None:
-        """The session in a cookie; None when there is none, or it was not sealed by us."""
+    def unseal(self, cookie: str | None) -> Session | None:
+        """The session in a cookie; None if there is no cookie or it is invalid."""
         if not cookie:
             return None
         try:
@@ -79,36 +80,36 @@ class Sessions:
             return None
 
     async def authenticate(self, connection: HTTPConnection) -> Principal | None:
-        """For the middleware: who calls. Leaves an `Access`, and a renewed session, in the request's state."""
+        """The caller, for the middleware. Puts an `Access`, and a renewed session, into the request's state."""
         if token := bearer(connection):
             try:
-                identity = await self._platform.me(token)
+                identity = await self._platform.send(calls.identity(), token)
             except Problem as problem:
                 if problem.status in (401, 403):
                     return None
                 raise
             connection.state.access = Access(token, identity, float("inf"))
             return _principal(identity)
-        session = self.opened(connection.cookies.get(COOKIE))
+        session = self.unseal(connection.cookies.get(COOKIE))
         if session is None:
             return None
         try:
-            current = await self._fresh(session)
+            current = await self._renew_if_due(session)
         except Problem as problem:
             if problem.status == 401:
                 return None
-            current = session  # the page itself will say that the platform is away
+            current = session  # the page itself shows that the platform is unavailable
         if current is not session:
             connection.state.renewed_session = current
         connection.state.access = Access(current.access_token, current.identity, current.expires_at)
         return _principal(current.identity)
 
-    async def _fresh(self, session: Session) -> Session:
+    async def _renew_if_due(self, session: Session) -> Session:
         if session.expires_at - time.time() > _RENEW_BEFORE_SECONDS:
             return session
         present = time.monotonic()
         self._renewals = {
-            key: renewal for key, renewal in self._renewals.items() if present - renewal[0] < _REMEMBER_RENEWAL_SECONDS
+            key: renewal for key, renewal in self._renewals.items() if present - renewal[0] < _KEEP_RENEWAL_SECONDS
         }
         key = session.refresh_token
         if key not in self._renewals:
@@ -120,7 +121,7 @@ class Sessions:
             raise
 
     async def _renew(self, session: Session) -> Session:
-        return _session(await self._platform.refresh(session.refresh_token), session.identity)
+        return _session(await self._platform.send(calls.refresh(session.refresh_token)), session.identity)
 
 
 def _session(tokens: Tokens, identity: Identity) -> Session:

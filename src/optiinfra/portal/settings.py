@@ -1,4 +1,4 @@
-"""What the portal is told by its environment."""
+"""Settings of the portal."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from optiinfra.kit.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """Its port, where the platform is, and the key that session cookies are sealed with."""
+    """The port, the orchestrator's address, and the key that encrypts session cookies."""
 
     portal_port: int = 3001
     orchestrator_url: str

@@ -1,4 +1,4 @@
-"""Templates, and how figures are written in them."""
+"""Templates, and the formatting of figures in them."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from optiinfra.portal.dashboard import awaited, refused
+from optiinfra.portal.dashboard import missing_validators, refused
 
 UNKNOWN = "\N{EN DASH}"
 
@@ -14,19 +14,19 @@ _ACRONYMS = {"kv": "KV", "ondemand": "on-demand", "percent": "%"}
 
 
 def render(name: str, **values: Any) -> str:
-    """The page of that template."""
+    """Render a template."""
     return _TEMPLATES.get_template(name).render(**values)
 
 
 def problem_page(status: int, detail: str, trace_id: str) -> str:
-    """The page of an error."""
+    """The error page."""
     titles = {403: "Not allowed", 404: "Not found", 409: "Not possible", 422: "Something is missing"}
     title = titles.get(status, "Not available" if status >= 500 else "Refused")
     return render("problem.html", title=title, detail=detail, trace_id=trace_id, retry=status >= 500)
 
 
 def money(dollars: float | None) -> str:
-    """Whole dollars; a dash for what is not known."""
+    """Whole dollars; a dash if unknown."""
     if dollars is None:
         return UNKNOWN
     whole = f"${abs(dollars):,.0f}"
@@ -34,30 +34,30 @@ def money(dollars: float | None) -> str:
 
 
 def percent(share: float | None, digits: int = 0) -> str:
-    """A share of 0..1 in percent."""
+    """A share 0..1 in percent; a dash if unknown."""
     return UNKNOWN if share is None else f"{share * 100:.{digits}f}%"
 
 
 def milliseconds(value: float | None) -> str:
-    """Latency, in seconds from one second on."""
+    """A latency, in seconds from one second on; a dash if unknown."""
     if value is None:
         return UNKNOWN
     return f"{_plain(value / 1000, 3)} s" if value >= 999.5 else f"{value:.0f} ms"
 
 
-def words(identifier: str) -> str:
-    """`scale_to_50_percent` as people write it."""
+def humanize(identifier: str) -> str:
+    """An identifier as text: `scale_to_50_percent` becomes `Scale to 50%`."""
     text = " ".join(_ACRONYMS.get(word, word) for word in identifier.split("_")).replace(" %", "%")
     return text[:1].upper() + text[1:]
 
 
 def moment(value: datetime | None) -> str:
-    """Day and time, UTC."""
+    """Date and time in UTC; a dash if unknown."""
     return UNKNOWN if value is None else f"{value:%d %b %H:%M:%S} UTC"
 
 
-def took(started: datetime | None, ended: datetime | None) -> str:
-    """How long something lasted; empty while it does."""
+def duration(started: datetime | None, ended: datetime | None) -> str:
+    """The duration between two moments; empty if one is missing."""
     if started is None or ended is None:
         return ""
     seconds = (ended - started).total_seconds()
@@ -67,11 +67,13 @@ def took(started: datetime | None, ended: datetime | None) -> str:
     return f"{minutes} min {rest} s"
 
 
-def details(noted: dict[str, Any]) -> dict[str, str]:
-    """What a step noted, a line each; of the agents' verdicts their reasons."""
-    verdicts = {f"{agent} agent": verdict["reason"] for agent, verdict in noted.get("verdicts", {}).items()}
-    others = {key: value for key, value in noted.items() if key not in ("verdicts", "since")}
-    return {words(key): _line(value) for key, value in (others | verdicts).items() if value not in (None, [], {}, "")}
+def details(detail: dict[str, Any]) -> dict[str, str]:
+    """The detail of a step as labelled lines; of the agents' verdicts only the reasons."""
+    verdicts = {f"{agent} agent": verdict["reason"] for agent, verdict in detail.get("verdicts", {}).items()}
+    others = {key: value for key, value in detail.items() if key not in ("verdicts", "since")}
+    return {
+        humanize(key): _line(value) for key, value in (others | verdicts).items() if value not in (None, [], {}, "")
+    }
 
 
 def _line(value: Any) -> str:
@@ -83,7 +85,7 @@ def _line(value: Any) -> str:
 
 
 def _plain(value: float, digits: int) -> str:
-    """Rounded to so many significant digits, but to whole ones at most, and never with an exponent."""
+    """Rounded to so many significant digits, whole numbers in full, without an exponent."""
     rounded = f"{value:.{digits}g}"
     return f"{value:,.0f}" if abs(float(rounded)) >= 10**digits else format(Decimal(rounded), ",f")
 
@@ -99,8 +101,8 @@ _TEMPLATES.filters |= {
     "money": money,
     "percent": percent,
     "milliseconds": milliseconds,
-    "words": words,
+    "humanize": humanize,
     "moment": moment,
     "details": details,
 }
-_TEMPLATES.globals |= {"took": took, "refused": refused, "awaited": awaited}
+_TEMPLATES.globals |= {"duration": duration, "refused": refused, "missing_validators": missing_validators}

@@ -1,4 +1,4 @@
-"""A portal before an orchestrator that answers from memory."""
+"""A portal in front of a fake orchestrator."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""An orchestrator that answers from memory, for the portal to talk to."""
+"""A fake orchestrator that answers from memory."""
 
 import json
 from collections.abc import Callable
@@ -32,30 +32,30 @@ VERDICT = {
 
 
 def portal(orchestrator: "Orchestrator") -> FastAPI:
-    """A portal that talks to it."""
+    """A portal whose API calls go to this orchestrator."""
     settings = Settings(orchestrator_url="http://orchestrator.test", portal_session_key="k" * 48, version="abc1234")
     transport = httpx.MockTransport(orchestrator)
     return create(settings, httpx.AsyncClient(base_url=settings.orchestrator_url, transport=transport))
 
 
 def browser(app: FastAPI) -> TestClient:
-    """A browser at the portal's door, which follows no redirect unasked."""
+    """A browser, not signed in, which does not follow redirects."""
     headers = {"accept": "text/html", "origin": ADDRESS, "sec-fetch-site": "same-origin"}
     return TestClient(app, base_url=ADDRESS, headers=headers, follow_redirects=False, raise_server_exceptions=False)
 
 
 class Orchestrator:
-    """Signs one user in and shows that user's customer. `away` makes it unreachable; `calls` is what was asked.
+    """One user and that user's customer. `unavailable` refuses connections, `calls` lists the requests.
 
-    `nonsense` is a path that is answered with JSON that nobody promised.
+    `invalid` is a path that is answered with an unexpected JSON body.
     """
 
     def __init__(self) -> None:
         self.identity = OWNER
-        self.away = False
-        self.nonsense = ""
+        self.unavailable = False
+        self.invalid = ""
         self.expires_in = 900
-        self.signings = 0
+        self.logins = 0
         self.calls: list[str] = []
         self.infrastructure = estate()
         self.recommendations = [recommendation("rec_1"), recommendation("rec_2", objection="p95 would pass 10 s")]
@@ -64,17 +64,17 @@ class Orchestrator:
     def __call__(self, request: httpx.Request) -> httpx.Response:
         """httpx.MockTransport's handler."""
         self.calls.append(f"{request.method} {request.url.path}")
-        if self.away:
+        if self.unavailable:
             raise httpx.ConnectError("connection refused")
-        if request.url.path == self.nonsense:
-            return httpx.Response(200, json={"left": "over"})
+        if request.url.path == self.invalid:
+            return httpx.Response(200, json={"unexpected": "body"})
         public: dict[str, Callable[[dict[str, Any]], httpx.Response]] = {
             "/auth/login": self._login,
             "/auth/refresh": self._refresh,
         }
         if request.url.path in public:
             return public[request.url.path](json.loads(request.content))
-        if request.headers.get("authorization") != f"Bearer access-{self.signings}":
+        if request.headers.get("authorization") != f"Bearer access-{self.logins}":
             return problem(401, "unauthenticated", "no valid credential")
         return self._signed_in(request)
 
@@ -84,13 +84,13 @@ class Orchestrator:
         return self._tokens()
 
     def _refresh(self, body: dict[str, Any]) -> httpx.Response:
-        if body["refresh_token"] != f"refresh-{self.signings}":
+        if body["refresh_token"] != f"refresh-{self.logins}":
             return problem(401, "refresh_refused", "used already")
         return self._tokens()
 
     def _tokens(self) -> httpx.Response:
-        self.signings += 1
-        tokens = {"access_token": f"access-{self.signings}", "refresh_token": f"refresh-{self.signings}"}
+        self.logins += 1
+        tokens = {"access_token": f"access-{self.logins}", "refresh_token": f"refresh-{self.logins}"}
         return httpx.Response(200, json=tokens | {"expires_in": self.expires_in})
 
     def _signed_in(self, request: httpx.Request) -> httpx.Response:
@@ -121,8 +121,8 @@ class Orchestrator:
 
 
 def problem(status: int, kind: str, detail: str) -> httpx.Response:
-    """As the orchestrator refuses."""
-    body = {"type": f"urn:optiinfra:problem:{kind}", "status": status, "detail": detail, "trace_id": "t"}
+    """Problem details as the orchestrator sends them."""
+    body = {"type": f"urn:optiinfra:problem:{kind}", "title": "t", "status": status, "detail": detail, "trace_id": "t"}
     return httpx.Response(status, json=body, headers={"content-type": "application/problem+json"})
 
 
@@ -144,7 +144,7 @@ def agent(kind: Any) -> Agent:
 
 
 def estate() -> Infrastructure:
-    """Two deployments of two instances; a stopped fifth instance costs nothing."""
+    """Two deployments on two instances each, and a stopped instance that costs nothing."""
 
     def instance(number: int, kind: str, cost: float, state: Any = "running") -> Instance:
         return Instance(
@@ -195,7 +195,7 @@ def estate() -> Infrastructure:
 
 
 def recommendation(name: str, objection: str | None = None) -> Recommendation:
-    """A spot migration that the performance agent may object to."""
+    """A spot migration, which the performance agent refuses with the reason `objection` if there is one."""
     where = "vllm-prod-2" if objection else "vllm-prod-1"
     return Recommendation(
         id=name,
@@ -231,7 +231,7 @@ def recommendation(name: str, objection: str | None = None) -> Recommendation:
 
 
 def optimization(name: str, status: Any, done: int, *, result: Result | None = None) -> Optimization:
-    """A spot migration that has done `done` steps, and runs the next one unless it has ended."""
+    """A spot migration with `done` completed steps; if it is running, also with the next step."""
     steps = [
         Step(
             name=step,
@@ -260,7 +260,7 @@ def optimization(name: str, status: Any, done: int, *, result: Result | None = N
 
 
 def success() -> Result:
-    """A measured outcome."""
+    """The result of a successful optimization."""
     return Result(
         success=True,
         predicted_savings=18_514.0,

@@ -1,4 +1,4 @@
-"""Signing in and out, and what the session's cookie is good for."""
+"""Sign-in, sign-out, and the session cookie."""
 
 import base64
 
@@ -12,29 +12,29 @@ from tests.unit.portal import fake
 
 
 @pytest.mark.parametrize("path", ["/health", "/api/health"])
-def test_health_needs_no_sign_in(visitor: TestClient, path: str) -> None:
+def test_health_is_public(visitor: TestClient, path: str) -> None:
     answer = visitor.get(path)
     assert (answer.status_code, answer.json()["status"]) == (200, "healthy")
     assert (answer.json()["service"], answer.json()["version"]) == ("portal", "abc1234")
 
 
-def test_a_page_leads_to_the_form_and_the_form_back_to_the_page(visitor: TestClient) -> None:
-    turned_away = visitor.get("/optimizations/opt_1")
-    assert turned_away.status_code == 303
-    assert turned_away.headers["location"] == "/login?next=/optimizations/opt_1"
-    form = visitor.get(turned_away.headers["location"])
+def test_page_without_session_redirects_to_login_and_back(visitor: TestClient) -> None:
+    redirect = visitor.get("/optimizations/opt_1")
+    assert redirect.status_code == 303
+    assert redirect.headers["location"] == "/login?next=/optimizations/opt_1"
+    form = visitor.get(redirect.headers["location"])
     assert 'name="next" value="/optimizations/opt_1"' in form.text
     data = {"email": fake.OWNER.email, "password": fake.PASSWORD, "next": "/optimizations/opt_1"}
     assert visitor.post("/login", data=data).headers["location"] == "/optimizations/opt_1"
 
 
 @pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example", "/\\evil.example", "evil"])
-def test_signing_in_leads_to_no_other_site(visitor: TestClient, target: str) -> None:
+def test_login_never_redirects_to_another_site(visitor: TestClient, target: str) -> None:
     data = {"email": fake.OWNER.email, "password": fake.PASSWORD, "next": target}
     assert visitor.post("/login", data=data).headers["location"] == "/"
 
 
-def test_a_wrong_password_is_said_and_the_address_kept(visitor: TestClient) -> None:
+def test_login_with_wrong_password_shows_an_error_and_keeps_the_address(visitor: TestClient) -> None:
     answer = visitor.post("/login", data={"email": fake.OWNER.email, "password": "wrong"})
     assert answer.status_code == 401
     assert "Wrong e-mail address or password." in answer.text
@@ -42,37 +42,37 @@ def test_a_wrong_password_is_said_and_the_address_kept(visitor: TestClient) -> N
     assert COOKIE not in answer.headers.get("set-cookie", "")
 
 
-def test_an_empty_form_is_asked_to_be_filled(visitor: TestClient, orchestrator: fake.Orchestrator) -> None:
+def test_login_with_an_empty_form_asks_for_both_fields(visitor: TestClient, orchestrator: fake.Orchestrator) -> None:
     answer = visitor.post("/login", data={"email": "", "password": ""})
     assert answer.status_code == 422
     assert "Enter your e-mail address" in answer.text
     assert orchestrator.calls == []
 
 
-def test_an_absent_platform_is_said_on_the_form(visitor: TestClient, orchestrator: fake.Orchestrator) -> None:
-    orchestrator.away = True
+def test_login_while_the_platform_is_unavailable_says_so(visitor: TestClient, orchestrator: fake.Orchestrator) -> None:
+    orchestrator.unavailable = True
     answer = visitor.post("/login", data={"email": fake.OWNER.email, "password": fake.PASSWORD})
     assert answer.status_code == 503
     assert "does not answer at the moment" in answer.text
 
 
-def test_what_is_typed_is_escaped(visitor: TestClient) -> None:
+def test_login_escapes_form_values(visitor: TestClient) -> None:
     answer = visitor.post("/login", data={"email": '"><script>x</script>', "password": "p"})
     assert "<script>x" not in answer.text
 
 
-def test_the_cookie_is_sealed_and_out_of_reach(visitor: TestClient) -> None:
+def test_session_cookie_is_encrypted_http_only_and_same_site(visitor: TestClient) -> None:
     answer = visitor.post("/login", data={"email": fake.OWNER.email, "password": fake.PASSWORD})
-    told = answer.headers["set-cookie"]
-    assert "HttpOnly" in told
-    assert "SameSite=strict" in told
-    value = told.split(";")[0].removeprefix(f"{COOKIE}=")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    value = cookie.split(";")[0].removeprefix(f"{COOKIE}=")
     raw = base64.urlsafe_b64decode(value + "==")
     assert b"access-1" not in raw
     assert fake.OWNER.email.encode() not in raw
 
 
-def test_a_forged_cookie_is_no_session(owner: TestClient) -> None:
+def test_forged_cookie_redirects_to_login(owner: TestClient) -> None:
     sealed = owner.cookies[COOKIE]
     for forged in ("x", sealed[:-2], sealed[:20] + ("A" if sealed[20] != "A" else "B") + sealed[21:]):
         owner.cookies.clear()
@@ -80,19 +80,19 @@ def test_a_forged_cookie_is_no_session(owner: TestClient) -> None:
         assert owner.get("/").headers.get("location") == "/login?next=/"
 
 
-def test_another_key_opens_nothing() -> None:
+def test_unseal_with_another_key_is_none() -> None:
     platform = Platform(httpx.AsyncClient(base_url="http://orchestrator.test"))
     ours, theirs = Sessions("a" * 32, platform), Sessions("b" * 32, platform)
     session = Session(access_token="a", refresh_token="r", expires_at=0.0, identity=fake.OWNER)
-    assert ours.opened(ours.seal(session)) == session
-    assert theirs.opened(ours.seal(session)) is None
+    assert ours.unseal(ours.seal(session)) == session
+    assert theirs.unseal(ours.seal(session)) is None
 
 
 @pytest.mark.parametrize(
     "headers",
     [{"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}],
 )
-def test_forms_of_other_sites_are_refused(
+def test_cross_site_forms_are_refused(
     owner: TestClient, orchestrator: fake.Orchestrator, headers: dict[str, str]
 ) -> None:
     before = len(orchestrator.calls)
@@ -104,57 +104,55 @@ def test_forms_of_other_sites_are_refused(
     assert len(orchestrator.calls) == before
 
 
-def test_tokens_are_renewed_before_they_expire(orchestrator: fake.Orchestrator, visitor: TestClient) -> None:
+def test_tokens_are_renewed_once_before_they_expire(orchestrator: fake.Orchestrator, visitor: TestClient) -> None:
     orchestrator.expires_in = 20
     visitor.post("/login", data={"email": fake.OWNER.email, "password": fake.PASSWORD})
     old = visitor.cookies[COOKIE]
     orchestrator.expires_in = 900
     assert visitor.get("/").status_code == 200
     assert visitor.cookies[COOKIE] != old
-    # Another request that was under way with the old cookie must not use the refresh token a second time.
+    # A concurrent request with the old cookie must not use the refresh token again.
     visitor.cookies.clear()
     visitor.cookies.set(COOKIE, old)
     assert visitor.get("/").status_code == 200
     assert orchestrator.calls.count("POST /auth/refresh") == 1
 
 
-def test_a_refused_renewal_leads_to_the_form(orchestrator: fake.Orchestrator, visitor: TestClient) -> None:
+def test_refused_renewal_redirects_to_login(orchestrator: fake.Orchestrator, visitor: TestClient) -> None:
     orchestrator.expires_in = 20
     visitor.post("/login", data={"email": fake.OWNER.email, "password": fake.PASSWORD})
-    orchestrator.signings += 1
+    orchestrator.logins += 1
     answer = visitor.get("/")
     assert answer.headers["location"] == "/login?next=/"
     assert COOKIE not in visitor.cookies
 
 
-def test_tokens_the_platform_no_longer_takes_lead_to_the_form(
-    orchestrator: fake.Orchestrator, owner: TestClient
-) -> None:
-    orchestrator.signings += 1
+def test_revoked_token_redirects_to_login(orchestrator: fake.Orchestrator, owner: TestClient) -> None:
+    orchestrator.logins += 1
     assert owner.get("/").headers["location"] == "/login?next=/"
     assert COOKIE not in owner.cookies
 
 
-def test_signing_out_ends_it_on_both_sides(owner: TestClient, orchestrator: fake.Orchestrator) -> None:
+def test_logout_ends_the_session_at_the_orchestrator_and_deletes_the_cookie(
+    owner: TestClient, orchestrator: fake.Orchestrator
+) -> None:
     assert owner.post("/logout").headers["location"] == "/login"
     assert "POST /auth/logout" in orchestrator.calls
     assert COOKIE not in owner.cookies
 
 
-def test_signing_out_while_the_platform_is_away_ends_it_here(
+def test_logout_while_the_platform_is_unavailable_deletes_the_cookie(
     owner: TestClient, orchestrator: fake.Orchestrator
 ) -> None:
-    orchestrator.away = True
+    orchestrator.unavailable = True
     answer = owner.post("/logout")
     assert answer.status_code == 503
     assert "You are signed out of this browser, but perhaps not of others" in answer.text
     assert COOKIE not in owner.cookies
 
 
-def test_signing_out_of_what_has_ended_elsewhere_is_no_error(
-    owner: TestClient, orchestrator: fake.Orchestrator
-) -> None:
-    orchestrator.signings += 1
+def test_logout_of_an_ended_session_is_no_error(owner: TestClient, orchestrator: fake.Orchestrator) -> None:
+    orchestrator.logins += 1
     answer = owner.post("/logout")
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
     assert COOKIE not in owner.cookies

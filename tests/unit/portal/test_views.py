@@ -1,4 +1,4 @@
-"""How figures are written."""
+"""Formatting of figures."""
 
 import re
 from datetime import timedelta
@@ -50,8 +50,8 @@ def test_milliseconds(value: float | None, written: str) -> None:
     ("seconds", "written"),
     [(12.04, "12.0 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (119.7, "2 min 0 s"), (125.2, "2 min 5 s")],
 )
-def test_took(seconds: float, written: str) -> None:
-    assert views.took(fake.NOW, fake.NOW + timedelta(seconds=seconds)) == written
+def test_duration(seconds: float, written: str) -> None:
+    assert views.duration(fake.NOW, fake.NOW + timedelta(seconds=seconds)) == written
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_took(seconds: float, written: str) -> None:
         (304, "304"),
     ],
 )
-def test_a_noted_figure_has_no_exponent(value: float, written: str) -> None:
+def test_details_figure_has_no_exponent(value: float, written: str) -> None:
     assert views.details({"estimate": value}) == {"Estimate": written}
 
 
@@ -74,14 +74,14 @@ figures = st.floats(-1e15, 1e15)
 
 
 @given(figures)
-def test_any_figure_is_written_in_full_and_reads_back(value: float) -> None:
+def test_details_any_figure_can_be_parsed_back(value: float) -> None:
     (written,) = views.details({"estimate": value}).values()
     assert re.fullmatch(r"-?\d{1,3}(,\d{3})*(\.\d+)?", written)
     assert float(written.replace(",", "")) == pytest.approx(value, rel=1e-3, abs=0.5 if abs(value) >= 1e4 else 0)
 
 
 @given(figures)
-def test_any_amount_has_one_sign_and_no_cents(value: float) -> None:
+def test_money_any_amount_has_one_sign_and_no_cents(value: float) -> None:
     written = views.money(value)
     assert re.fullmatch(rf"{MINUS}?\$\d{{1,3}}(,\d{{3}})*", written)
     assert written != f"{MINUS}$0"
@@ -89,7 +89,7 @@ def test_any_amount_has_one_sign_and_no_cents(value: float) -> None:
 
 
 @given(st.floats(0, 1e9), st.floats(0, 1e9))
-def test_what_takes_longer_is_not_written_as_less(one: float, other: float) -> None:
+def test_milliseconds_is_monotonic(one: float, other: float) -> None:
     less, more = (_seconds(views.milliseconds(value)) for value in sorted((one, other)))
     assert less <= more
 
@@ -100,12 +100,12 @@ def _seconds(written: str) -> float:
 
 
 @given(st.floats(0, 1e7))
-def test_any_duration_has_less_than_sixty_seconds_over(seconds: float) -> None:
-    written = views.took(fake.NOW, fake.NOW + timedelta(seconds=seconds))
+def test_duration_has_less_than_sixty_seconds_besides_minutes(seconds: float) -> None:
+    written = views.duration(fake.NOW, fake.NOW + timedelta(seconds=seconds))
     minutes, _, rest = written.rpartition("min")
-    said = 60 * int(minutes or 0) + float(rest.removesuffix(" s"))
+    shown = 60 * int(minutes or 0) + float(rest.removesuffix(" s"))
     assert float(rest.removesuffix(" s")) < 60
-    assert said == pytest.approx(seconds, abs=0.51)
+    assert shown == pytest.approx(seconds, abs=0.51)
 
 
 anything = st.recursive(
@@ -116,7 +116,7 @@ anything = st.recursive(
 
 
 @given(st.dictionaries(st.text().filter(lambda key: key not in ("verdicts", "since")), anything))
-def test_whatever_a_step_noted_can_be_shown(noted: dict[str, Any]) -> None:
-    shown = views.details(noted)
-    assert len(shown) <= len(noted)
+def test_details_any_json_can_be_shown(detail: dict[str, Any]) -> None:
+    shown = views.details(detail)
+    assert len(shown) <= len(detail)
     assert all(isinstance(line, str) for line in shown.values())

@@ -6,7 +6,7 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Query, WebSocket
 
-from optiinfra.api.events import Event
+from optiinfra.api.events import SUBPROTOCOL, Event, LatestEvent
 from optiinfra.kit.auth import CurrentPrincipal, current_principal
 from optiinfra.kit.tasks import first_completed
 from optiinfra.orchestrator.access import require_tenant
@@ -15,7 +15,6 @@ from optiinfra.orchestrator.platform import CurrentPlatform, Platform, of_connec
 
 router = APIRouter()
 
-SUBPROTOCOL = "optiinfra.v1"
 _IDLE_SECONDS = 10.0
 _PAGE = 100
 _MAX_SEQ = 2**62
@@ -37,10 +36,10 @@ async def events(
 
 
 @router.get("/customers/{customer_id}/events/latest")
-async def latest(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> dict[str, int]:
-    """`{seq}`: the number of the customer's newest event, 0 before the first."""
+async def latest(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> LatestEvent:
+    """The number of the customer's latest event."""
     require_tenant(principal, customer_id)
-    return {"seq": await service.latest(platform.database, customer_id)}
+    return LatestEvent(seq=await service.latest(platform.database, customer_id))
 
 
 @router.websocket("/ws/customers/{customer_id}")

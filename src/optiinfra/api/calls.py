@@ -1,0 +1,184 @@
+"""Every call of the orchestrator's HTTP API that customers make: method, path, body and the type of the response.
+
+A call is data. `api.client` sends it, synchronously or asynchronously.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, TypeAdapter
+
+from optiinfra.api.accounts import Identity, Login, Refresh, SignedUp, Signup, Tokens
+from optiinfra.api.agents import Agent
+from optiinfra.api.customers import Infrastructure, InstallCommand, Onboard, Preferences, Started
+from optiinfra.api.events import Event, LatestEvent
+from optiinfra.api.recommendations import (
+    Analysis,
+    AnalysisStarted,
+    Analyze,
+    Approved,
+    Optimization,
+    Recommendation,
+    Reject,
+)
+from optiinfra.api.telemetry import MetricPoint, MetricType
+from optiinfra.domain.recommendation import AgentType
+
+T = TypeVar("T")
+
+Method = Literal["GET", "POST", "PATCH", "DELETE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One call. `path` has its segments encoded, `response` validates the body of a successful response."""
+
+    method: Method
+    path: str
+    response: TypeAdapter[T]
+    body: BaseModel | None = None
+    query: Mapping[str, str | int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Method and path, as in logs and error messages."""
+        return f"{self.method} {self.path}"
+
+
+def sign_up(body: Signup) -> Call[SignedUp]:
+    """Create a customer and its owner. No token needed."""
+    return Call("POST", "/auth/signup", _SIGNED_UP, body)
+
+
+def login(username: str, password: str) -> Call[Tokens]:
+    """Sign in. No token needed."""
+    return Call("POST", "/auth/login", _TOKENS, Login(username=username, password=password))
+
+
+def refresh(refresh_token: str) -> Call[Tokens]:
+    """Exchange a refresh token, which can be used once. No token needed."""
+    return Call("POST", "/auth/refresh", _TOKENS, Refresh(refresh_token=refresh_token))
+
+
+def logout() -> Call[None]:
+    """End the user's sessions."""
+    return Call("POST", "/auth/logout", _NO_CONTENT)
+
+
+def identity() -> Call[Identity]:
+    """The user of the token."""
+    return Call("GET", "/auth/me", _IDENTITY)
+
+
+def update_preferences(customer_id: str, preferences: Preferences) -> Call[Preferences]:
+    """Change the fields that are set in `preferences`."""
+    return Call("PATCH", _path("customers", customer_id, "preferences"), _PREFERENCES, preferences)
+
+
+def onboard(customer_id: str, body: Onboard) -> Call[Started]:
+    """Connect a cloud account; its discovery starts in the background."""
+    return Call("POST", _path("customers", customer_id, "onboard"), _STARTED, body)
+
+
+def agent_install_command(customer_id: str) -> Call[InstallCommand]:
+    """Issue a token for the customer's runtime."""
+    return Call("GET", _path("customers", customer_id, "agent-install-command"), _INSTALL_COMMAND)
+
+
+def delete_customer(customer_id: str) -> Call[None]:
+    """Delete a customer everywhere."""
+    return Call("DELETE", _path("customers", customer_id), _NO_CONTENT)
+
+
+def infrastructure(customer_id: str) -> Call[Infrastructure]:
+    """The discovered instances and deployments."""
+    return Call("GET", _path("customers", customer_id, "infrastructure"), _INFRASTRUCTURE)
+
+
+def metrics(customer_id: str, metric_type: MetricType) -> Call[list[MetricPoint]]:
+    """The points of a metric, oldest first."""
+    path = _path("customers", customer_id, "metrics")
+    return Call("GET", path, _METRIC_POINTS, query={"metric_type": metric_type})
+
+
+def start_analysis(customer_id: str, agent_type: AgentType) -> Call[AnalysisStarted]:
+    """Have an agent look for recommendations."""
+    return Call("POST", _path("customers", customer_id, "analyze"), _ANALYSIS_STARTED, Analyze(agent_type=agent_type))
+
+
+def analysis(analysis_id: str) -> Call[Analysis]:
+    """The state of an analysis."""
+    return Call("GET", _path("analyses", analysis_id), _ANALYSIS)
+
+
+def recommendations(customer_id: str, limit: int = 100) -> Call[list[Recommendation]]:
+    """Recommendations, newest first."""
+    return Call("GET", _path("customers", customer_id, "recommendations"), _RECOMMENDATIONS, query={"limit": limit})
+
+
+def approve(recommendation_id: str) -> Call[Approved]:
+    """Approve a recommendation, which starts its optimization."""
+    return Call("POST", _path("recommendations", recommendation_id, "approve"), _APPROVED)
+
+
+def reject(recommendation_id: str, reason: str) -> Call[Recommendation]:
+    """Reject a recommendation."""
+    return Call("POST", _path("recommendations", recommendation_id, "reject"), _RECOMMENDATION, Reject(reason=reason))
+
+
+def optimizations(customer_id: str) -> Call[list[Optimization]]:
+    """Optimizations, newest first."""
+    return Call("GET", _path("customers", customer_id, "optimizations"), _OPTIMIZATIONS)
+
+
+def optimization(optimization_id: str) -> Call[Optimization]:
+    """The state of an optimization."""
+    return Call("GET", _path("optimizations", optimization_id), _OPTIMIZATION)
+
+
+def roll_back(optimization_id: str) -> Call[Optimization]:
+    """Start the rollback of an optimization."""
+    return Call("POST", _path("optimizations", optimization_id, "rollback"), _OPTIMIZATION)
+
+
+def events(customer_id: str, after: int = 0, limit: int = 100) -> Call[list[Event]]:
+    """Events numbered above `after`, in order."""
+    path = _path("customers", customer_id, "events")
+    return Call("GET", path, _EVENTS, query={"after": after, "limit": limit})
+
+
+def latest_event(customer_id: str) -> Call[LatestEvent]:
+    """The number of the customer's latest event."""
+    return Call("GET", _path("customers", customer_id, "events", "latest"), _LATEST_EVENT)
+
+
+def agents() -> Call[list[Agent]]:
+    """The registered agents."""
+    return Call("GET", "/orchestrator/agents", _AGENTS)
+
+
+def _path(*segments: str) -> str:
+    """The path of these segments, each encoded: an id with a slash in it stays one segment."""
+    return "".join(f"/{quote(segment, safe='')}" for segment in segments)
+
+
+_NO_CONTENT: TypeAdapter[None] = TypeAdapter(None)
+_AGENTS = TypeAdapter(list[Agent])
+_ANALYSIS = TypeAdapter(Analysis)
+_ANALYSIS_STARTED = TypeAdapter(AnalysisStarted)
+_APPROVED = TypeAdapter(Approved)
+_EVENTS = TypeAdapter(list[Event])
+_IDENTITY = TypeAdapter(Identity)
+_INFRASTRUCTURE = TypeAdapter(Infrastructure)
+_INSTALL_COMMAND = TypeAdapter(InstallCommand)
+_LATEST_EVENT = TypeAdapter(LatestEvent)
+_METRIC_POINTS = TypeAdapter(list[MetricPoint])
+_OPTIMIZATION = TypeAdapter(Optimization)
+_OPTIMIZATIONS = TypeAdapter(list[Optimization])
+_PREFERENCES = TypeAdapter(Preferences)
+_RECOMMENDATION = TypeAdapter(Recommendation)
+_RECOMMENDATIONS = TypeAdapter(list[Recommendation])
+_SIGNED_UP = TypeAdapter(SignedUp)
+_STARTED = TypeAdapter(Started)
+_TOKENS = TypeAdapter(Tokens)
