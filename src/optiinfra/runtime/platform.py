@@ -1,8 +1,6 @@
 """The platform's routes for runtimes. A platform that is away is no error: calls are retried until it answers."""
 
-import asyncio
 import math
-import random
 import socket
 import time
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import httpx
 import structlog
 from pydantic import TypeAdapter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from optiinfra.api.common import Wire
 from optiinfra.api.runtimes import Command, CommandResult, Connect, Connected, InventoryAccepted, InventoryReport
@@ -93,29 +92,38 @@ class Platform:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         if key:
             headers["Idempotency-Key"] = key
-        content, backoff = None if body is None else body.model_dump_json(), SHORTEST_BACKOFF
-        failing_since = math.inf
-        while True:
+        content = None if body is None else body.model_dump_json()
+
+        async def attempt() -> httpx.Response:
             try:
-                answer = await self._http.request(method, path, content=content, headers=headers, params=params)
-                outcome = f"{answer.status_code} {answer.text[:200]}"
+                response = await self._http.request(method, path, content=content, headers=headers, params=params)
             except httpx.HTTPError as error:
-                answer, outcome = None, f"{type(error).__name__}: {error}"
-            if answer is not None and answer.status_code < 500 and answer.status_code not in (408, 429):
-                self._log_availability(available=True, outcome=outcome)
-                if answer.status_code == 401:
-                    raise TokenRefusedError(f"{method} {path}: {outcome}")
-                if not answer.is_success:
-                    raise RejectedError(f"{method} {path}: {outcome}")
-                return answer
-            self._log_availability(available=False, outcome=outcome)
-            server_error = answer is not None and answer.status_code >= 500
-            failing_since = min(failing_since, time.monotonic()) if server_error else math.inf
-            if time.monotonic() - failing_since > give_up_seconds:
-                raise RejectedError(f"{method} {path}: failed for {give_up_seconds:.0f} s; last answer: {outcome}")
-            # Jitter, so that the connections of many customers do not retry at the same moment.
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311
-            backoff = min(2 * backoff, LONGEST_BACKOFF)
+                raise _UnavailableError(f"{type(error).__name__}: {error}", server_error=False) from error
+            outcome = f"{response.status_code} {response.text[:200]}"
+            if response.status_code >= 500 or response.status_code in (408, 429):
+                raise _UnavailableError(outcome, server_error=response.status_code >= 500)
+            self._log_availability(available=True, outcome=outcome)
+            if response.status_code == 401:
+                raise TokenRefusedError(f"{method} {path}: {outcome}")
+            if not response.is_success:
+                raise RejectedError(f"{method} {path}: {outcome}")
+            return response
+
+        # Random pauses, so that the connections of many customers do not retry at the same moment.
+        policy = AsyncRetrying(
+            retry=retry_if_exception_type(_UnavailableError),
+            wait=wait_random_exponential(multiplier=SHORTEST_BACKOFF, max=LONGEST_BACKOFF),
+            stop=_StopAfterServerErrors(give_up_seconds),
+            after=self._log_unavailable,
+            reraise=True,
+        )
+        try:
+            return await policy(attempt)
+        except _UnavailableError as error:
+            raise RejectedError(f"{method} {path}: failed for {give_up_seconds:.0f} s; last answer: {error}") from error
+
+    def _log_unavailable(self, state: RetryCallState) -> None:
+        self._log_availability(available=False, outcome=str(_error_of(state)))
 
     def _log_availability(self, *, available: bool, outcome: str) -> None:
         if available == self._available:
@@ -125,3 +133,28 @@ class Platform:
             log.info("platform available again", customer_id=self._customer_id)
         else:
             log.warning("platform unavailable", customer_id=self._customer_id, outcome=outcome)
+
+
+class _UnavailableError(Exception):
+    """One attempt got no response, a server error, or the request to try later."""
+
+    def __init__(self, outcome: str, *, server_error: bool) -> None:
+        super().__init__(outcome)
+        self.server_error = server_error
+
+
+class _StopAfterServerErrors:
+    """Stops one call's retries when all attempts during `seconds` got server errors."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._since = seconds, math.inf
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        error, present = _error_of(retry_state), time.monotonic()
+        server_error = isinstance(error, _UnavailableError) and error.server_error
+        self._since = min(self._since, present) if server_error else math.inf
+        return present - self._since > self._seconds
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
