@@ -11,7 +11,7 @@ Password = Annotated[str, StringConstraints(min_length=12, max_length=128)]
 
 
 class Signup(Body):
-    """A company and its first user, who owns it."""
+    """A company and its first user, who gets the role of owner."""
 
     email: EmailStr
     company_name: Text
@@ -20,7 +20,7 @@ class Signup(Body):
 
 
 class SignedUp(Wire):
-    """Answer to a sign-up."""
+    """Response to a sign-up."""
 
     success: Literal[True] = True
     customer_id: str
@@ -34,13 +34,13 @@ class Login(Body):
 
 
 class Refresh(Body):
-    """A refresh token, which is used up by this."""
+    """A refresh token, which can be used once."""
 
     refresh_token: Secret
 
 
 class Tokens(Wire):
-    """A signed-in session: `expires_in` seconds until the access token must be refreshed."""
+    """Tokens of a session; the access token expires in `expires_in` seconds."""
 
     access_token: str
     refresh_token: str
@@ -49,7 +49,7 @@ class Tokens(Wire):
 
 
 class Identity(Wire):
-    """Who a token belongs to."""
+    """The user of a token."""
 
     customer_id: str
     email: str

@@ -1,4 +1,4 @@
-"""Agents: how they register, and the tasks that the orchestrator hands them (`POST {base_url}/tasks`)."""
+"""Registration of agents, and the tasks that the orchestrator sends them (`POST {base_url}/tasks`)."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,16 +12,16 @@ from optiinfra.domain.verdict import Decision
 
 
 def _reachable(url: str) -> str:
-    HttpUrl(url)  # raises for a host or port that there cannot be
+    HttpUrl(url)  # raises for an impossible host or port
     return url
 
 
 Origin = Annotated[str, Field(max_length=200, pattern=r"^https?://[^@/?#]+$"), AfterValidator(_reachable)]
-"""Scheme, host and port of a service, without the slash."""
+"""Scheme, host and port of a service, without a trailing slash."""
 
 
 class Register(Body):
-    """A starting agent, with the enrolment secret as bearer."""
+    """An agent that registers, with the enrolment secret as bearer token."""
 
     agent_type: AgentType
     version: Text
@@ -32,7 +32,7 @@ class Register(Body):
 
 
 class Registered(Wire):
-    """Answer to it. Later calls carry the secret as bearer; a heartbeat is due every `heartbeat_seconds`."""
+    """Response to `Register`. Later calls carry `agent_secret` as bearer token. Heartbeats are due that often."""
 
     registered: Literal[True] = True
     agent_id: str
@@ -41,7 +41,7 @@ class Registered(Wire):
 
 
 class Heartbeat(Body):
-    """An agent's sign of life; `load` 0..1."""
+    """A heartbeat: tasks in progress, and `load` 0..1."""
 
     status: Literal["active", "draining"] = "active"
     current_tasks: int = Field(ge=0, le=1_000_000)
@@ -49,7 +49,7 @@ class Heartbeat(Body):
 
 
 class HeartbeatAccepted(Wire):
-    """Answer to it."""
+    """Response to `Heartbeat`."""
 
     ok: Literal[True] = True
 
@@ -72,7 +72,7 @@ class Agent(Wire):
 
 
 class Prediction(Wire):
-    """Figures of the affected resources: dollars a month, milliseconds, share of golden prompts right."""
+    """Predicted figures of the affected resources: dollars per month, milliseconds, share of correct answers."""
 
     monthly_cost: float
     p95_latency_ms: float | None
@@ -80,12 +80,11 @@ class Prediction(Wire):
 
 
 class Draft(Wire):
-    """A recommendation as an agent makes it, before anybody else has seen it.
+    """A recommendation as an agent proposes it, before validation.
 
-    `modelled` are the figures of the agent's model that an outcome can be held against, before past ones corrected
-    them (`savings` in the price of what runs, `p95_latency_ms`), `features` the change as a vector; both are kept with
-    the outcome. `deployment_id` is None for a change of instances that serve no deployment; `parameters` are one of
-    `api.parameters`, by type.
+    `modelled` are the figures of the agent's model before correction by past outcomes (`savings`, `p95_latency_ms`);
+    `features` is the change as a vector; both are stored with the outcome. `deployment_id` is None for a change of
+    instances that serve no deployment. The shape of `parameters` depends on the type (see `api.parameters`).
     """
 
     type: RecommendationType
@@ -104,9 +103,9 @@ class Draft(Wire):
 
 
 class AnalyzeTask(Body):
-    """Look for something to recommend.
+    """Look for recommendations.
 
-    `spot_quotes` are the cloud's own spot prices, dollars an hour by `region/instance_type`, plausible or not.
+    `spot_quotes` are the cloud's spot prices in dollars per hour by `region/instance_type`; they may be implausible.
     """
 
     kind: Literal["analyze"] = "analyze"
@@ -118,14 +117,14 @@ class AnalyzeTask(Body):
 
 
 class AnalyzeAnswer(Wire):
-    """What was found; `summary` says why when it is nothing."""
+    """The recommendations found; `summary` explains them, and why others were not made."""
 
     drafts: list[Draft]
     summary: str
 
 
 class ValidateTask(Body):
-    """Judge another agent's recommendation; the application agent gets fresh answers of the deployment as it is."""
+    """Validate another agent's recommendation. The application agent gets recent golden answers of the deployment."""
 
     kind: Literal["validate"] = "validate"
     task_id: str
@@ -136,7 +135,7 @@ class ValidateTask(Body):
 
 
 class Validation(Wire):
-    """The judgement. `baseline_quality` is what the application agent measured before the change."""
+    """The result of a validation. `baseline_quality` is what the application agent measured before the change."""
 
     agent_type: AgentType
     approved: bool
@@ -146,9 +145,9 @@ class Validation(Wire):
 
 
 class JudgeTask(Body):
-    """Judge a canary stage from what was measured on `replica_ids` since `since`; `look` counts from 1.
+    """Judge a canary stage by measurements of `replica_ids` since `since`; `look` counts the judgements from 1.
 
-    `golden_answers` are all that the stage has given, `baseline_answers` those to the same prompts before the change.
+    `golden_answers` are all answers of the stage so far, `baseline_answers` those to the same prompts before it.
     """
 
     kind: Literal["judge"] = "judge"
@@ -167,7 +166,7 @@ class JudgeTask(Body):
 
 
 class JudgeAnswer(Wire):
-    """One look at the stage (`domain.verdict.Verdict` on the wire)."""
+    """One judgement of a stage (see `domain.verdict.Verdict`)."""
 
     agent_type: AgentType
     decision: Decision

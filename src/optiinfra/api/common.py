@@ -1,4 +1,4 @@
-"""What every wire shape shares."""
+"""Base classes and types of all shapes."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -7,13 +7,13 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Strin
 
 
 class Wire(BaseModel):
-    """A shape that leaves us: unknown keys are ignored on the way in, so that a newer peer can add some."""
+    """Base of responses. Unknown fields are ignored when parsing, so that a newer peer can add some."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Body(BaseModel):
-    """A shape that a person or program sends us: an unknown key is their mistake, and said so."""
+    """Base of request bodies. Unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,7 +25,7 @@ def _utc(moment: datetime) -> datetime:
 
 
 def storable(value: Any, depth: int = 0) -> Any:
-    """What others' programs answered, with nothing in it that no store can keep: NUL, or half a surrogate pair."""
+    """JSON from other programs without what stores cannot hold: NUL characters and unpaired surrogates are replaced."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"is nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, str):
@@ -36,17 +36,17 @@ def storable(value: Any, depth: int = 0) -> Any:
 
 
 _MAX_DEPTH = 32
-# No store of ours can keep a NUL, and none of what we store needs one.
+# The stores cannot hold NUL characters.
 _WITHOUT_NUL = r"^[^\x00]*$"
 _FIRST_YEAR, _LAST_YEAR = 1970, 2199
 
 FreeJson = Annotated[dict[str, Any], AfterValidator(storable)]
-"""Keys and values of somebody else's choice."""
+"""JSON with arbitrary keys and values."""
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True, pattern=_WITHOUT_NUL)]
 Secret = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_WITHOUT_NUL)]
 
 
 def now() -> datetime:
-    """The present moment, in UTC."""
+    """The current time in UTC."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Whether the stores and clouds agree with each other."""
+"""References between stores and clouds, and whether they are consistent."""
 
 from typing import Literal
 
@@ -8,9 +8,9 @@ StoreName = Literal["postgresql", "clickhouse", "qdrant", "redis", "cloud"]
 
 
 class Dangling(Wire):
-    """A reference to what is not there: `id` of kind `kind` in `store` says that there is a `refers_to`.
+    """A dangling reference: `id` of kind `kind` in `store` refers to `refers_to`, which does not exist.
 
-    Kind `unreachable` is a store or cloud account that could not be asked; `refers_to` says why.
+    Kind `unreachable` is a store or cloud account that did not answer; `refers_to` says why.
     """
 
     store: StoreName
@@ -20,7 +20,7 @@ class Dangling(Wire):
 
 
 class Consistency(Wire):
-    """What was looked at, as counts of references by kind, and every one that dangles."""
+    """The number of checked references by kind, and every dangling one."""
 
     consistent: bool
     checked: dict[str, int]

@@ -1,4 +1,4 @@
-"""Customers, their preferences, and what they own in clouds and fleets."""
+"""Customers, their preferences, cloud instances and deployments."""
 
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ Provider = Literal["aws", "gcp"]
 
 
 class Preferences(Body):
-    """What a customer wants optimized and how far we may go; `auto_approve_below` in dollars a month."""
+    """Goals and limits of optimization; `auto_approve_below` in dollars per month."""
 
     priority: Literal["cost", "performance", "quality", "balanced"] = "balanced"
     max_risk: RiskLevel = "medium"
@@ -32,7 +32,7 @@ class Customer(Wire):
 
 
 class Onboard(Body):
-    """A cloud account that the platform may read and change through a role."""
+    """A cloud account that the platform accesses through a role."""
 
     cloud_provider: Literal["aws"]
     region: str = Field(max_length=40, pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
@@ -46,13 +46,13 @@ class Onboard(Body):
 
 
 class Started(Wire):
-    """Answer to what goes on in the background."""
+    """Response to a call that continues in the background."""
 
     status: Literal["started"] = "started"
 
 
 class InstallCommand(Wire):
-    """How to start the runtime on the customer's side. The token is shown this once."""
+    """The command that starts the runtime. The token is shown only once."""
 
     install_command: str
     agent_token: str
@@ -62,7 +62,7 @@ class InstallCommand(Wire):
 class Instance(Wire):
     """One cloud instance. `monthly_cost` is 0 unless it runs.
 
-    `idle_since` is when it was first seen to run and serve no deployment; None while it serves one or does not run.
+    `idle_since` is when it was first seen running without a deployment; None while it serves one or does not run.
     """
 
     instance_id: str
@@ -79,14 +79,14 @@ class Instance(Wire):
 
 
 class Slo(Wire):
-    """A deployment's objectives: 95th percentile in milliseconds, share of golden prompts answered right."""
+    """A deployment's objectives: 95th percentile in milliseconds, share of correct golden-prompt answers."""
 
     p95_latency_ms: float
     quality: float
 
 
 class Replica(Wire):
-    """One engine behind a gateway, and the instance it runs on. `engine_args` are None where a gateway tells none."""
+    """One engine behind a gateway, and its instance. `engine_args` is None if the gateway does not show them."""
 
     replica_id: str
     instance_id: str
@@ -110,7 +110,7 @@ class DiscoveredDeployment(Wire):
 
 
 class Deployment(Wire):
-    """A deployment as the platform shows it; `replicas` counts those that carry traffic."""
+    """A deployment as the platform shows it; `replicas` counts those with weight."""
 
     deployment_id: str
     name: str
@@ -126,7 +126,7 @@ class Deployment(Wire):
 
 
 class Infrastructure(Wire):
-    """All that is known of a customer's estate."""
+    """Everything known of a customer's infrastructure."""
 
     status: InventoryStatus
     error: str | None = None
@@ -134,7 +134,7 @@ class Infrastructure(Wire):
     vllm_deployments: list[Deployment]
 
     def deployment(self, deployment_id: str | None) -> Deployment:
-        """The deployment of that id; KeyError names it when there is none."""
+        """The deployment with this id; KeyError if there is none."""
         for deployment in self.vllm_deployments:
             if deployment.deployment_id == deployment_id:
                 return deployment

@@ -1,4 +1,4 @@
-"""Parameters of each type of recommendation: what exactly it would change. Prices in dollars an hour."""
+"""Parameters of each recommendation type: what exactly it changes. Prices in dollars per hour."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from optiinfra.api.common import FreeJson, Moment, Wire
 
 
 class SpotMigrationParameters(Wire):
-    """What a spot migration changes: `count` instances of one type; prices in dollars an hour."""
+    """A spot migration of `count` instances of one type."""
 
     deployment: str
     provider: str
@@ -20,7 +20,7 @@ class SpotMigrationParameters(Wire):
 
 
 class EngineTuningParameters(Wire):
-    """New engine arguments of a deployment, all of them, under vLLM's own names."""
+    """All engine arguments that a deployment shall have, by vLLM's names."""
 
     deployment: str
     engine_args: FreeJson
@@ -28,9 +28,9 @@ class EngineTuningParameters(Wire):
 
 
 class IdleShutdownParameters(Wire):
-    """Instances of one cloud account that serve no deployment, and since when they have been seen to serve none.
+    """Instances of one cloud account that have served no deployment since `idle_since`.
 
-    `hourly_cost` is that of all of them together.
+    `hourly_cost` is the sum of all instances.
     """
 
     provider: str

@@ -1,4 +1,4 @@
-"""Analyses, recommendations, and the optimizations that carry them out."""
+"""Analyses, recommendations, and optimizations, which execute recommendations."""
 
 from typing import Any, Literal
 
@@ -10,20 +10,20 @@ from optiinfra.domain.recommendation import AgentType, RecommendationStatus, Rec
 
 
 class Analyze(Body):
-    """Which agent shall look."""
+    """The agent that shall analyze."""
 
     agent_type: AgentType
 
 
 class AnalysisStarted(Wire):
-    """Answer to it."""
+    """Response to `Analyze`."""
 
     status: Literal["started"] = "started"
     analysis_id: str
 
 
 class Analysis(Wire):
-    """One analysis; `summary` says why when nothing is recommended."""
+    """One analysis; `summary` explains what was found, and why if it is nothing."""
 
     id: str
     agent_type: AgentType
@@ -34,7 +34,7 @@ class Analysis(Wire):
 
 
 class Recommendation(Wire):
-    """One recommendation with the other agents' judgement of it; savings in dollars a month."""
+    """One recommendation with the other agents' validations; savings in dollars per month."""
 
     id: str
     agent_type: AgentType
@@ -55,20 +55,20 @@ class Recommendation(Wire):
 
 
 class Reject(Body):
-    """Why the customer does not want it."""
+    """Why the customer rejects the recommendation."""
 
     reason: Text
 
 
 class Approved(Wire):
-    """Answer to an approval, the same however often it is given."""
+    """Response to an approval; repeated approvals get the same response."""
 
     status: Literal["approved"] = "approved"
     optimization_id: str
 
 
 class Step(Wire):
-    """One step of an optimization, or of its undoing."""
+    """One step of an optimization, or its rollback."""
 
     name: str
     status: StepStatus
@@ -79,7 +79,7 @@ class Step(Wire):
 
 
 class Result(Wire):
-    """What the optimization brought, for the affected resources: dollars a month, milliseconds, shares 0..1."""
+    """Measured result for the affected resources: dollars per month, milliseconds, shares 0..1."""
 
     success: bool
     predicted_savings: float
@@ -98,7 +98,7 @@ class Result(Wire):
 
 
 class Optimization(Wire):
-    """A recommendation being carried out; `execution_steps` grows as steps start."""
+    """The execution of a recommendation; `execution_steps` grows as steps start."""
 
     id: str
     recommendation_id: str

@@ -1,4 +1,4 @@
-"""What a runtime measures and sends, and what can be asked of it later."""
+"""Telemetry that runtimes send, and the series that can be queried."""
 
 from typing import Annotated, Literal
 
@@ -10,20 +10,20 @@ MetricType = Literal["monthly_cost", "quality_score", "p95_latency_ms", "through
 
 
 class Sample(Wire):
-    """One value of one figure: fractions 0..1, rates per simulated second, latencies in milliseconds.
+    """One value of one metric: fractions 0..1, rates per simulated second, latencies in milliseconds.
 
-    `replica_id` is empty for a figure of the whole deployment.
+    `replica_id` is empty for a metric of the whole deployment.
     """
 
     deployment_id: str
     replica_id: str = ""
     metric: str
     timestamp: Moment
-    value: float = Field(ge=0, le=1e18)  # the sum of any number of them is a number again
+    value: float = Field(ge=0, le=1e18)  # bounded, so that sums do not overflow
 
 
 class LatencyCount(Wire):
-    """Requests that ended in one bucket of a replica's end-to-end latency since the last scrape.
+    """Requests in one bucket of a replica's end-to-end latency histogram since the last scrape.
 
     `le` is the bucket's upper edge in seconds, None for the open one.
     """
@@ -36,7 +36,7 @@ class LatencyCount(Wire):
 
 
 class TelemetryBatch(Body):
-    """What one round of scraping brought."""
+    """The telemetry of one scrape."""
 
     samples: list[Sample] = Field(default_factory=list, max_length=20_000)
     latencies: list[LatencyCount] = Field(default_factory=list, max_length=20_000)

@@ -1,4 +1,4 @@
-"""A deployment as the agents are handed it, and the load that it is under."""
+"""A deployment, its instances and its load, as agents get them."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ LOAD = Load(
     kv_cache_usage=0.01,
     waiting=0.0,
 )
-# Twenty requests a second on two H100 machines: at ease together, too many for one.
+# Twenty requests per second: within the capacity of two H100 machines, above that of one.
 HEAVY_LOAD = replace(LOAD, requests_per_second=20.0, busiest=23.0, p95_latency_ms=6700.0, in_engine=41.0)
 
 

@@ -1,4 +1,4 @@
-"""What comes from outside has bounds: what no store keeps, or no figure can be made of, is refused at the door."""
+"""Bounds of fields in request bodies."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def nested(levels: int) -> dict[str, Any]:
         (CommandResult, {"ok": True}, {"output": nested(33)}),
     ],
 )
-def test_what_lies_out_of_bounds_is_refused_by_name(
+def test_field_out_of_bounds_is_refused_by_name(
     shape: type[BaseModel], good: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     shape.model_validate(good)
@@ -70,5 +70,5 @@ def test_what_lies_out_of_bounds_is_refused_by_name(
     assert [error["loc"][0] for error in refused.value.errors()] == list(changes)
 
 
-def test_what_lies_just_within_is_taken() -> None:
+def test_field_within_bounds_is_accepted() -> None:
     assert CommandResult.model_validate({"ok": True, "output": nested(32)}).output == nested(32)

@@ -230,6 +230,21 @@ def recommendation(name: str, objection: str | None = None) -> Recommendation:
     )
 
 
+def idle_shutdown(name: str) -> Recommendation:
+    """A shutdown of an idle instance, without any figure of latency or quality."""
+    spot = recommendation(name)
+    return spot.model_copy(
+        update={
+            "type": "idle_shutdown",
+            "title": "Shut down 1 idle instance in us-east-1",
+            "predicted": Prediction(monthly_cost=0.0, p95_latency_ms=None, quality_score=None),
+            "validations": [
+                validation.model_copy(update={"baseline_quality": None}) for validation in spot.validations
+            ],
+        }
+    )
+
+
 def optimization(name: str, status: Any, done: int, *, result: Result | None = None) -> Optimization:
     """A spot migration with `done` completed steps; if it is running, also with the next step."""
     steps = [

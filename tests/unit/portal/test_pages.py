@@ -119,6 +119,17 @@ def test_home_shows_figures_validations_and_approvable_recommendations(owner: Te
     assert text.index("vllm-prod-1 to spot") < text.index("vllm-prod-2 to spot")
 
 
+def test_home_shows_an_idle_shutdown_without_latency_and_quality(
+    owner: TestClient, orchestrator: fake.Orchestrator
+) -> None:
+    orchestrator.recommendations = [fake.idle_shutdown("rec_3")]
+    text = owner.get("/").text
+    assert "Shut down 1 idle instance in us-east-1" in text
+    assert "<dt>p95 latency</dt><dd>\N{EN DASH}</dd>" in text
+    assert "<dt>Quality</dt><dd>\N{EN DASH}</dd>" in text
+    assert 'action="/recommendations/rec_3/approve"' in text
+
+
 def test_home_offers_no_approval_before_every_validation(owner: TestClient, orchestrator: fake.Orchestrator) -> None:
     one = orchestrator.recommendations[0]
     orchestrator.recommendations = [one.model_copy(update={"validations": one.validations[:1]})]

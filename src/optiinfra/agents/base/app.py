@@ -114,7 +114,7 @@ class AgentApp:
             await self.registration.register(deadline)
         except DeadlineError as error:
             log.error("agent start failed", error=str(error))  # noqa: TRY400  the text is enough
-            signal.raise_signal(signal.SIGTERM)  # the server shuts down as if it had been told to
+            signal.raise_signal(signal.SIGTERM)  # uvicorn shuts down gracefully
             return
         await self.registration.send_heartbeats()
 
@@ -168,6 +168,6 @@ def create_agent(
 
 
 def run(kind: AgentKind, settings: AgentSettings, port: int) -> None:
-    """Serve an agent until it is told to stop."""
+    """Serve an agent until the process is stopped."""
     app, _ = create_agent(kind, settings, port)
     serve(app, settings.host, port)

@@ -35,7 +35,7 @@ class IdleGroup:
 
     @property
     def monthly_cost(self) -> float:
-        """What all of them cost, in dollars a month."""
+        """What all of them cost, in dollars per month."""
         return sum(instance.monthly_cost for instance in self.instances)
 
     @property
@@ -60,7 +60,7 @@ def not_recommended(instance: Instance, preferences: Preferences, at: datetime, 
     if not instance.monthly_cost > 0:
         return "its price is not known"
     if instance.idle_since is None:
-        # Also before a runtime has connected, when nobody knows what an instance hosts.
+        # Also before a runtime has connected: until then it is unknown what an instance hosts.
         return f"not reported idle yet, recommended after {_duration(grace)}"
     idle_for = at - instance.idle_since
     return None if idle_for >= grace else f"idle for {_duration(idle_for)}, recommended after {_duration(grace)}"

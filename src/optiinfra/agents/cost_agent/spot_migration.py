@@ -134,7 +134,7 @@ async def find(task: AnalyzeTask, sources: Sources) -> list[Finding]:
 
 
 def _ineligible(deployment: Deployment, instances: list[Instance], preferences: Preferences) -> str | None:
-    """Why a deployment cannot run on spot, whatever it costs; None when it can."""
+    """Why a deployment cannot run on spot at any price; None when it can."""
     if not instances:
         return "none of its instances is running"
     if not deployment.interruptible:

@@ -1,14 +1,14 @@
-// Keeps the page current: on each event of the customer, fetches the page anew and replaces the parts that changed.
+// Keeps the page current: on each event of the customer, fetches the page again and replaces the parts that changed.
 
-const SETTLE_MS = 150;
+const DEBOUNCE_MS = 150;
 const RETRY_MS = 2000;
 const state = document.querySelector("[data-live-state]");
 let timer = 0;
 let refreshing = false;
-let again = false;
-let owed = false; // a part changed while it was in use
+let refreshAgain = false;
+let updateSkipped = false; // because a part was in use
 let lastSeen = document.body.dataset.after;
-let cutOff = false; // from the stream of events
+let disconnected = false; // from the event stream
 
 function show(text, kind) {
   state.textContent = text;
@@ -16,7 +16,7 @@ function show(text, kind) {
 }
 
 function showStream() {
-  if (cutOff) show("Reconnecting…", "off");
+  if (disconnected) show("Reconnecting…", "off");
   else show("Live", "on");
 }
 
@@ -25,12 +25,12 @@ function inUse(part) {
 }
 
 function update(fresh) {
-  owed = false;
+  updateSkipped = false;
   for (const part of document.querySelectorAll("[data-live]")) {
     const newer = fresh.getElementById(part.id);
     if (!newer || newer.innerHTML === part.innerHTML) continue;
     if (inUse(part)) {
-      owed = true;
+      updateSkipped = true;
     } else {
       part.replaceChildren(...newer.childNodes);
     }
@@ -39,7 +39,7 @@ function update(fresh) {
 
 async function refresh() {
   if (refreshing) {
-    again = true;
+    refreshAgain = true;
     return;
   }
   refreshing = true;
@@ -60,9 +60,9 @@ async function refresh() {
     show("Reconnecting…", "off");
   } finally {
     refreshing = false;
-    if (again) {
-      again = false;
-      schedule(SETTLE_MS);
+    if (refreshAgain) {
+      refreshAgain = false;
+      schedule(DEBOUNCE_MS);
     }
   }
 }
@@ -72,22 +72,22 @@ function schedule(milliseconds) {
   timer = setTimeout(refresh, milliseconds);
 }
 
-function payOff() {
-  if (owed) schedule(SETTLE_MS);
+function refreshIfSkipped() {
+  if (updateSkipped) schedule(DEBOUNCE_MS);
 }
 
 function connect() {
   const events = new EventSource(`/events?after=${lastSeen}`);
   events.addEventListener("open", () => {
-    if (cutOff) schedule(SETTLE_MS);
-    cutOff = false;
+    if (disconnected) schedule(DEBOUNCE_MS);
+    disconnected = false;
     showStream();
   });
   events.addEventListener("error", () => {
-    cutOff = true;
+    disconnected = true;
     showStream();
-    // A browser comes back by itself to a stream that broke off, but not after an answer that was none:
-    // the page then says what is wrong, or leads to the sign-in.
+    // A browser reconnects by itself after a broken connection, but not after an error response:
+    // refreshing the page then shows the error, or redirects to the sign-in.
     if (events.readyState === EventSource.CLOSED) {
       schedule(RETRY_MS);
       setTimeout(connect, RETRY_MS);
@@ -95,10 +95,10 @@ function connect() {
   });
   events.addEventListener("change", (event) => {
     lastSeen = event.lastEventId;
-    schedule(SETTLE_MS);
+    schedule(DEBOUNCE_MS);
   });
 }
 
-document.addEventListener("focusout", payOff);
-document.addEventListener("toggle", payOff, true); // it does not bubble
+document.addEventListener("focusout", refreshIfSkipped);
+document.addEventListener("toggle", refreshIfSkipped, true); // toggle events do not bubble
 connect();

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Analysis:
-    """Work that counts its runs, waits for `finish`, and fails when told to."""
+    """Work that counts its runs, waits for `finish`, and fails if `fail` is set."""
 
     def __init__(self) -> None:
         self.runs, self.fail = 0, False
@@ -23,7 +23,7 @@ class Analysis:
         self.started.set()
         await self.finish.wait()
         if self.fail:
-            raise RuntimeError("told to")
+            raise RuntimeError("failed")
         return AnalyzeAnswer(drafts=[], summary=f"run {self.runs}")
 
 
@@ -53,7 +53,7 @@ async def test_task_with_another_id_runs_again(analysis: Analysis) -> None:
 async def test_task_that_failed_runs_again(analysis: Analysis) -> None:
     analysis.finish.set()
     runner, analysis.fail = TaskRunner(), True
-    with pytest.raises(RuntimeError, match="told to"):
+    with pytest.raises(RuntimeError, match="failed"):
         await runner.run("task_1", analysis)
     analysis.fail = False
     assert await runner.run("task_1", analysis) == AnalyzeAnswer(drafts=[], summary="run 2")
