@@ -60,7 +60,7 @@ def test_engine_tuning_with_slow_canary_restores_the_old_arguments(acme: Custome
     before, running = acme.fleet(MIGRATED), cloud_truth.running(acme.seeded)
     optimization_id = start_tuning(acme, enable_prefix_caching=True)
     wait_for_step(acme, optimization_id, step)
-    acme.inject_fault({"kind": "canary_latency", "factor": 12.0, "deployment": MIGRATED})
+    acme.inject_fault({"kind": "canary_latency", "factor": 6.0, "deployment": MIGRATED})
 
     optimization = acme.wait_for_optimization(optimization_id)
 
