@@ -1,4 +1,4 @@
-"""the moment that what is known of a cloud account is true of."""
+"""the time that the stored listing of a cloud account is from."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,5 +16,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert."""
     op.drop_column("cloud_accounts", "as_of")

@@ -1,4 +1,4 @@
-"""customers of whom something may be left in other stores."""
+"""customers whose deletion has not ended."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,5 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert."""
     op.drop_table("leaving")
