@@ -15,6 +15,7 @@ from optiinfra.clouds.protocol import CloudError, CloudInstance
 from optiinfra.domain.recommendation import InstanceState
 from optiinfra.orchestrator.customers.service import add_cloud_account
 from optiinfra.orchestrator.errors import Conflict, NotFound
+from optiinfra.orchestrator.inventory import repository
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.errors import StoreUnavailable
@@ -170,6 +171,23 @@ async def test_discover_of_an_unreadable_account_marks_it_as_failed(platform: Pl
     await inventory.discover(platform, CUSTOMER)
     assert await seen(platform) == ("failed", [])
     assert await discoveries(platform) == 0
+
+
+async def test_refresh_with_an_unreadable_account_fails_only_if_that_is_required(
+    platform: Platform, clouds: Clouds
+) -> None:
+    await add_cloud_account(platform, CUSTOMER, onboarding())
+    await add_cloud_account(platform, CUSTOMER, onboarding("wrong", SECOND_ACCOUNT))
+    async with platform.database.transaction() as session:
+        readable, unreadable = [each.id for each in await repository.accounts(session, CUSTOMER)]
+
+    clouds.answers = [showing("i-1"), showing()]
+    estate = await inventory.refresh(platform, CUSTOMER, [readable])
+    assert [each.instance_id for each in estate.instances] == ["i-1"]
+    for required in ([unreadable], None):
+        clouds.answers = [showing("i-1"), showing()]
+        with pytest.raises(CloudError, match="AccessDenied"):
+            await inventory.refresh(platform, CUSTOMER, required)
 
 
 async def test_add_cloud_account_of_a_deleted_customer_is_not_found(platform: Platform) -> None:

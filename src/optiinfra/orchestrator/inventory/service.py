@@ -76,13 +76,15 @@ async def describe(session: AsyncSession, customer_id: str) -> Infrastructure:
     )
 
 
-async def refresh(platform: Platform, customer_id: str) -> Infrastructure:
+async def refresh(
+    platform: Platform, customer_id: str, required_accounts: Collection[str] | None = None
+) -> Infrastructure:
     """List every cloud account, price what runs, store costs, and describe the result.
 
-    Raises CloudError when an account cannot be listed; its status then says so. Raises NoResultFound when the customer
-    is deleted.
+    An account that cannot be listed shows that in its status. Raises CloudError for one of the required accounts, by
+    their ids; None requires all. Raises NoResultFound when the customer is deleted.
     """
-    infrastructure = await _list_accounts(platform, customer_id)
+    infrastructure = await _list_accounts(platform, customer_id, required_accounts)
     await telemetry.append(platform, customer_id, _costs(customer_id, infrastructure))
     return infrastructure
 
@@ -159,11 +161,13 @@ async def _update_idle(session: AsyncSession, customer_id: str) -> None:
         await repository.store_idle_changes(session, customer_id, changes)
 
 
-async def _list_accounts(platform: Platform, customer_id: str) -> Infrastructure:
+async def _list_accounts(
+    platform: Platform, customer_id: str, required_accounts: Collection[str] | None = None
+) -> Infrastructure:
     """List every cloud account and store the result, with no transaction open while the clouds are asked.
 
-    Of concurrent listings the one that began last counts, whichever ends last. Raises CloudError when an account could
-    not be listed, after the others are stored.
+    Of concurrent listings the one that began last counts, whichever ends last. Raises CloudError when a required
+    account could not be listed, after the others are stored.
     """
     async with platform.database.transaction() as session:
         began: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
@@ -189,7 +193,8 @@ async def _list_accounts(platform: Platform, customer_id: str) -> Infrastructure
             payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
             await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
     for account in newest:
-        if isinstance(error := listed[account.id], BaseException):
+        required = required_accounts is None or account.id in required_accounts
+        if required and isinstance(error := listed[account.id], BaseException):
             raise error
     return infrastructure
 

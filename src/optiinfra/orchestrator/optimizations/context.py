@@ -10,6 +10,7 @@ from optiinfra.api.customers import Deployment, Infrastructure
 from optiinfra.api.runtimes import CommandKind, Measure, MeasureOutput
 from optiinfra.clouds.protocol import CUSTOMER_TAG, Cloud
 from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes.client import Runtime
 
@@ -38,7 +39,8 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class StepContext(Generic[P, S]):
-    """An approved change of some instances and the means to make it. `cloud` is the one account that holds them.
+    """An approved change of some instances and the means to make it. `cloud` is the one account that holds them,
+    `account_id` our id of it.
 
     `step` is the step's name as shown, rollback steps included. `snapshot` is how everything was (None until it is
     taken), `details` what completed steps reported, by name.
@@ -53,6 +55,7 @@ class StepContext(Generic[P, S]):
     validations: Sequence[Validation]
     parameters: P
     instance_ids: Sequence[str]
+    account_id: str
     cloud: Cloud
     runtime: Runtime
     snapshot: S
@@ -82,6 +85,13 @@ class StepContext(Generic[P, S]):
     async def measure(self, deployment: str) -> MeasureOutput:
         """Have a deployment scraped now; what it did so far is then in the telemetry."""
         return MeasureOutput.model_validate(await self.command("measure", Measure(deployment=deployment)))
+
+    async def refresh_inventory(self) -> Infrastructure:
+        """The estate with instances as the clouds list them now; raises CloudError when this account cannot be listed.
+
+        Another account of the customer that cannot be listed does not matter to this change.
+        """
+        return await inventory.refresh(self.platform, self.customer_id, [self.account_id])
 
     async def discover(self) -> Infrastructure:
         """The estate with every deployment as its gateway describes it now; instances as last listed."""

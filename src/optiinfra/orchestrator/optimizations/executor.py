@@ -176,6 +176,7 @@ class StepExecutor:
             validations=[Validation.model_validate(given) for given in recommendation.validations],
             parameters=parameters,
             instance_ids=instance_ids,
+            account_id=account.id,
             cloud=await self._connect(self._platform.settings, account),
             runtime=CustomerRuntime(self._platform, optimization.customer_id),
             snapshot=None,

@@ -175,6 +175,7 @@ def context(
         validations=[],
         parameters=parameters,
         instance_ids=instance_ids,
+        account_id="acct_1",
         cloud=cloud,
         runtime=runtime,
         snapshot=snapshot,

@@ -11,7 +11,6 @@ from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.domain.latency import quantile
 from optiinfra.domain.savings import reduction_percent, total
 from optiinfra.orchestrator.golden_prompts.service import ask_baseline
-from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations.context import Change, Detail, Snapshot, StepContext, StepError, deployment_in
 from optiinfra.orchestrator.telemetry.service import store_figure
 
@@ -35,7 +34,7 @@ async def take_snapshot(change: Change[Any]) -> DeploymentSnapshot:
     baseline was established.
     """
     platform, customer_id = change.platform, change.customer_id
-    estate = await inventory.refresh(platform, customer_id)
+    estate = await change.refresh_inventory()
     deployment = deployment_in(estate, change.draft)
     instances = [instance for instance in estate.instances_of(deployment) if instance.state == "running"]
     if sorted(instance.instance_id for instance in instances) != sorted(change.instance_ids):
@@ -64,7 +63,7 @@ async def measure_result(context: RolloutContext, made_instance_ids: Collection[
     """
     snapshot = context.snapshot
     counters = await context.measure(snapshot.deployment.name)
-    estate = await inventory.refresh(context.platform, context.customer_id)
+    estate = await context.refresh_inventory()
     deployment = deployment_in(estate, context.draft)
     affected = {one.instance_id for one in (*snapshot.instances, *estate.instances_of(deployment))}
     affected |= set(made_instance_ids)

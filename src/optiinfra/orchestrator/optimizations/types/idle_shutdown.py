@@ -19,7 +19,6 @@ from optiinfra.domain.optimization import RESTORED
 from optiinfra.domain.savings import reduction_percent, total
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.tasks import gather_to_end
-from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations.context import Change, Detail, Snapshot, StepContext, StepError
 from optiinfra.orchestrator.optimizations.judgement import ask, deadline_of, look_until_sure
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Step, nothing_to_roll_back
@@ -52,7 +51,7 @@ IdleContext = StepContext[IdleShutdownParameters, IdleSnapshot]
 
 async def _take_snapshot(change: IdleChange) -> IdleSnapshot:
     wanted = change.instance_ids
-    estate = await inventory.refresh(change.platform, change.customer_id)
+    estate = await change.refresh_inventory()
     _require_idle(await change.discover(), wanted)
     running = {one.instance_id: one for one in estate.instances if one.state == "running"}
     if ended := sorted(set(wanted) - running.keys()):
@@ -129,7 +128,7 @@ async def launch_again(context: IdleContext) -> Detail:
 
 
 async def _measure_result(context: IdleContext) -> Result:
-    estate = await inventory.refresh(context.platform, context.customer_id)
+    estate = await context.refresh_inventory()
     cost_before, affected = context.snapshot.cost, set(context.instance_ids)
     cost_after = total(one.monthly_cost for one in estate.instances if one.instance_id in affected)
     measured = await gather_to_end(context.measure(one.name) for one in context.snapshot.neighbors)
