@@ -63,6 +63,8 @@ class FakeGateway:
     starting: dict[str, int] = field(default_factory=dict)
     """By replica: for how many more reads it shows as starting. A restart sets it to `start_reads`."""
     start_reads: int = 2
+    requests_at_restart: list[float] = field(default_factory=list)
+    """Requests that were running at each restart, as last read."""
     refuse_engine_args: bool = False
     speed: float = 100.0
     others: list[dict[str, Any]] = field(default_factory=list)
@@ -71,7 +73,7 @@ class FakeGateway:
     """By the end of a path: the body that is answered there instead."""
 
     def deployment(self) -> dict[str, Any]:
-        busy = self.running.pop(0) if len(self.running) > 1 else self.running[0]
+        self._busy = busy = self.running.pop(0) if len(self.running) > 1 else self.running[0]
         return {
             "name": "chat",
             "model": "meta-llama/Llama-3.1-8B-Instruct",
@@ -130,6 +132,7 @@ class FakeGateway:
             case "PUT", ["replicas", replica_id, "engine-args"]:
                 if self.refuse_engine_args:
                     return httpx.Response(422, json={"error": "these arguments do not fit"})
+                self.requests_at_restart.append(self._busy)
                 self.engine_args[replica_id] = json.loads(request.content)
                 self.starting[replica_id] = self.start_reads
                 return httpx.Response(200, json={"replica_id": replica_id})

@@ -99,7 +99,7 @@ def confidence(idle_for: timedelta, grace: timedelta, outcomes: Sequence[Outcome
     The price is known; what is not known is whether something outside of the deployments uses the instances. That gets
     less likely with time: another grace period without use counts as much as one similar change that went well.
     """
-    weight = idle_for / grace - 1.0 + sum(outcome.similarity for outcome in outcomes)
+    weight = max(0.0, idle_for / grace - 1.0) + sum(outcome.similarity for outcome in outcomes)
     return round(_CONFIDENCE_AFTER_GRACE + (_HIGHEST_CONFIDENCE - _CONFIDENCE_AFTER_GRACE) * weight / (1.0 + weight), 3)
 
 
