@@ -186,7 +186,7 @@ class Crashes:
                 self._migrating -= 1
         found = check_migration(customer, optimization, before, "rolled_back" if failing else "completed")
         with self._state:
-            self.score.ends[f"{optimization.status} as intended" if failing else optimization.status] += 1
+            self.score.ends[f"{optimization.status}{' as intended' if failing else ''}"] += 1
             self.score.crashes_per_migration.append(self.score.crashes - crashes)
             if found:
                 self.score.violations.append(found)
