@@ -80,7 +80,7 @@ def test_migration_during_a_spot_interruption_is_rolled_back_before_requests_dro
 
         optimization = acme.wait_for_optimization(optimization_id)
 
-        assert "the cloud takes back spot instances" in error_of(optimization)
+        assert "the cloud reclaims spot instances" in error_of(optimization)
         assert_rolled_back_once(acme, optimization, before)
         assert "terminate_ondemand" not in [step.name for step in optimization.execution_steps]
 
