@@ -206,7 +206,7 @@ class AwsCloud:
             if left := await self._api.instance_ids(instance_ids, [*_RUNNING, "stopping"]):
                 raise CloudUnavailable(f"StopInstances: {', '.join(left)} not stopped yet")
 
-        await retry(check, self._timeouts.power, pause=self._timeouts.poll)
+        await retry(check, self._timeouts.power, CloudUnavailable, pause=self._timeouts.poll)
 
     async def start(self, instance_ids: Sequence[str]) -> list[str]:
         """Start the stopped instances among these; the ids of all that run then, sorted."""
@@ -218,7 +218,7 @@ class AwsCloud:
                 raise CloudUnavailable(f"StartInstances: {', '.join(left)} not running yet")
             return await self._api.instance_ids(instance_ids, ["running"])
 
-        return await retry(start, self._timeouts.power, pause=self._timeouts.poll)
+        return await retry(start, self._timeouts.power, CloudUnavailable, pause=self._timeouts.poll)
 
     async def launch_settings(self, instance_ids: Sequence[str]) -> dict[str, LaunchSettings]:
         """Parameters of RunInstances for each of these instances that is not terminated, by its id."""
@@ -244,7 +244,7 @@ class AwsCloud:
             instance_id: str = running[0]["InstanceId"]
             return instance_id
 
-        return await retry(launch, self._timeouts.power, pause=self._timeouts.poll)
+        return await retry(launch, self._timeouts.power, CloudUnavailable, pause=self._timeouts.poll)
 
     async def spot_quote(self, instance_type: str) -> float | None:
         """The current spot price in the region's cheapest zone, dollars an hour; None if EC2 has none."""
