@@ -21,14 +21,14 @@ IN_PROGRESS = ("PENDING", "ENQUEUED", "DELAYED")
 
 _STORE_RETRY_SECONDS = 2.0
 _ENDING_SECONDS = 8.0
-"""How long a deleted customer's workflows may take to notice: an agent waits 5 s for telemetry to come."""
+"""How long a deleted customer's workflows may take to end after the deletion: an agent waits 5 s for telemetry."""
 
 
 def retry_on_errors(name: str, attempts: int = 8) -> StepOptions:
     """A retry policy with exponential backoff from half a second: a minute in all for 8 attempts.
 
-    A step returns what the outside refuses; what it raises is a defect or a lost store. A row that is gone is neither
-    and does not come back.
+    A step returns expected failures (refused by cloud, runtime or agent). It raises only defects and store outages.
+    A missing row is not retried: its customer was deleted.
     """
     return {
         "name": name,
@@ -40,7 +40,7 @@ def retry_on_errors(name: str, attempts: int = 8) -> StepOptions:
 
 
 def retry_while_unavailable(name: str) -> StepOptions:
-    """A retry policy for as long as a store is away, at a fixed interval: what the step notes must not be lost."""
+    """A retry policy at a fixed interval while a store is unavailable, for a step whose record must not be lost."""
     return {
         "name": name,
         "retries_allowed": True,
@@ -51,36 +51,36 @@ def retry_while_unavailable(name: str) -> StepOptions:
     }
 
 
-async def begin(
+async def start_workflow(
     database: Database,
     table: type[models.Analysis | models.Optimization],
     row_id: str,
     workflow: Callable[[str], Coroutine[Any, Any, None]],
     workflow_id: str | None = None,
 ) -> None:
-    """Start the workflow of a row, under the row's id or another; nothing when it runs already or the row is gone.
+    """Start the workflow of a row, under the row's id or another; no-op if it runs already or the row does not exist.
 
-    The row is locked meanwhile: a deletion of the customer either finds the workflow, or there will be none.
+    The row is locked meanwhile, so that a concurrent customer deletion either finds the workflow or prevents it.
     """
     locked = select(table.customer_id).where(table.id == row_id).with_for_update(read=True, key_share=True)
     async with database.transaction() as session:
         customer_id = await session.scalar(locked)
         if customer_id is not None:
             with SetWorkflowID(workflow_id or row_id), SetWorkflowAttributes(_of(customer_id)):
-                # A cancellation half way would leave a workflow that is recorded and runs nowhere.
+                # A cancellation here would leave a workflow that is recorded but not executed.
                 await asyncio.shield(DBOS.start_workflow_async(workflow, row_id))
 
 
 async def delete_workflows(customer_id: str, *, ending_seconds: float = _ENDING_SECONDS) -> None:
-    """Delete the workflows of a customer whose rows are gone, with everything that their steps returned.
+    """Delete the workflows of a deleted customer, with everything that their steps returned.
 
-    What still runs ends by itself once it misses its rows. What does not in time is cancelled and can record nothing
-    from then on.
+    Running workflows end when their rows are missing. Those that do not within the deadline are cancelled, and
+    then can no longer record anything.
     """
     try:
         await retry_until_deadline(lambda: _require_ended(customer_id), "the customer's workflows", ending_seconds)
     except DeadlineError as error:
-        log.warning("workflows of a deleted customer cancelled", customer_id=customer_id, error=str(error))
+        log.warning("workflows of deleted customer did not end, cancelling", customer_id=customer_id, error=str(error))
         await DBOS.cancel_workflows_async(await _workflows(customer_id, list(IN_PROGRESS)))
     if owned := await _workflows(customer_id):
         await DBOS.delete_workflows_async(owned)
@@ -91,7 +91,7 @@ def _may_succeed_later(error: BaseException) -> bool:
 
 
 def _of(customer_id: str) -> dict[str, str]:
-    """What marks a workflow as this customer's; it outlives the rows that the workflow works on."""
+    """Attributes that assign a workflow to the customer. They outlive the rows that the workflow works on."""
     return {"customer_id": customer_id}
 
 

@@ -1,4 +1,4 @@
-"""Having an agent look at the estate."""
+"""Routes of analyses: start one, read its state."""
 
 from typing import Annotated
 
@@ -27,7 +27,7 @@ async def analyze(
     platform: CurrentPlatform,
     workflow: Annotated[AnalysisWorkflow, Depends(_workflow)],
 ) -> AnalysisStarted:
-    """Have an agent of that type look; its recommendations come when it is done."""
+    """Start an analysis by an agent of that type; its recommendations appear when it has ended."""
     require_tenant(principal, customer_id, APPROVERS)
     analysis_id = await service.create(platform.database, customer_id, body.agent_type)
     await workflow.start(analysis_id)
@@ -36,5 +36,5 @@ async def analyze(
 
 @router.get("/analyses/{analysis_id}")
 async def analysis(analysis_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> Analysis:
-    """How an analysis stands."""
+    """The state of an analysis."""
     return await service.get(platform.database, require_user(principal), analysis_id)

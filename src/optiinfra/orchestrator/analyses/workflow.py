@@ -17,7 +17,7 @@ from optiinfra.domain.analysis import AnalysisStatus
 from optiinfra.domain.recommendation import RecommendationStatus, validators_of
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.agents.dispatch import AgentError, dispatch_task
-from optiinfra.orchestrator.durable import begin, retry_on_errors
+from optiinfra.orchestrator.durable import retry_on_errors, start_workflow
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.golden_prompts.service import ask_baseline
@@ -34,7 +34,7 @@ from optiinfra.stores.postgres import models
 log = structlog.get_logger(__name__)
 
 
-# Names of workflows and their steps are recorded with running work: a renamed function must not strand it.
+# Workflow and step names are persisted; renaming a function must not orphan running workflows.
 @DBOS.dbos_class("AnalysisWorkflow")
 class AnalysisWorkflow(DBOSConfiguredInstance):
     """Runs analyses; the workflow's id is the analysis' id."""
@@ -44,21 +44,23 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
         self._platform, self._optimizations = platform, optimizations
 
     async def start(self, analysis_id: str) -> None:
-        """Begin, or do nothing when it has begun already or is gone."""
-        await begin(self._platform.database, models.Analysis, analysis_id, self.run)
+        """Start the analysis; no-op if it was started already or deleted."""
+        await start_workflow(self._platform.database, models.Analysis, analysis_id, self.run)
 
     @DBOS.workflow(name="analysis")
     async def run(self, analysis_id: str) -> None:
-        """Carry the analysis through to completed or failed."""
+        """Run the analysis to completed or failed."""
         try:
-            await self._carry_through(analysis_id)
+            await self._run_phases(analysis_id)
         except NoResultFound:
-            log.info("analysis ended with its customer's deletion", analysis_id=analysis_id)
-        except Exception as error:  # a defect, or a store that stayed away; the customer must see an end
+            log.info("analysis stopped, customer deleted", analysis_id=analysis_id)
+        except (
+            Exception
+        ) as error:  # a defect, or a store that stayed unavailable; the analysis must reach a final status
             if await DBOS.run_step_async(retry_on_errors("fail"), self._fail, analysis_id, f"internal error: {error}"):
                 log.exception("analysis failed unexpectedly", analysis_id=analysis_id)
 
-    async def _carry_through(self, analysis_id: str) -> None:
+    async def _run_phases(self, analysis_id: str) -> None:
         drafted = await DBOS.run_step_async(retry_on_errors("draft"), self._draft, analysis_id)
         if "error" in drafted:
             await DBOS.run_step_async(retry_on_errors("fail"), self._fail, analysis_id, drafted["error"])
@@ -68,7 +70,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             await DBOS.run_step_async(retry_on_errors("validate"), self._validate, recommendation_id)
         approved = await DBOS.run_step_async(retry_on_errors("auto_approve"), self._auto_approve, analysis_id)
         for optimization_id in approved:
-            with suppress(StoreUnavailable):  # it is approved; recovery starts it
+            with suppress(StoreUnavailable):  # it is approved, so recovery will start it
                 await self._optimizations.start(optimization_id)
         await DBOS.run_step_async(retry_on_errors("complete"), self._complete, analysis_id, drafted["summary"])
 
@@ -115,7 +117,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             try:
                 golden = await self._ask_golden_prompts(row, estate.deployment(draft.deployment_id))
             except KeyError:
-                log.warning("deployment gone before its change was validated", recommendation_id=recommendation_id)
+                log.warning("deployment removed before validation", recommendation_id=recommendation_id)
                 return
         for validator in validators_of(row.agent_type):
             task = ValidateTask(
@@ -128,7 +130,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             try:
                 validation = await dispatch_task(self._platform, validator, task, Validation)
             except AgentError as error:
-                validation = Validation(agent_type=validator, approved=False, reason=f"could not be asked: {error}")
+                validation = Validation(agent_type=validator, approved=False, reason=f"validation failed: {error}")
             async with self._platform.database.transaction() as session:
                 await recommendations.add_validation(session, recommendation_id, validation)
             if validation.baseline_quality is not None and draft.deployment_id is not None:
@@ -141,7 +143,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
                 )
 
     async def _ask_golden_prompts(self, row: models.Recommendation, deployment: Deployment) -> list[GoldenAnswer]:
-        """Answers of the deployment as it is; none when its runtime gets none, which the validator then reports."""
+        """Answers of the unchanged deployment; empty if the runtime cannot get any, as the validator then reports."""
         try:
             return await ask_baseline(CustomerRuntime(self._platform, row.customer_id), row.id, deployment)
         except CommandError as error:
@@ -167,7 +169,10 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             ):
                 try:
                     approved.append(await recommendations.approve(self._platform, customer.id, row.id, "preferences"))
-                except (Conflict, NotFound) as refusal:  # the customer was faster, or another change is in progress
+                except (
+                    Conflict,
+                    NotFound,
+                ) as refusal:  # already decided by the customer, or another change is in progress
                     log.info("automatic approval refused", recommendation_id=row.id, reason=refusal.detail)
         return approved
 
@@ -181,7 +186,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
     async def _finish(
         self, analysis_id: str, status: AnalysisStatus, summary: str | None = None, error: str | None = None
     ) -> bool:
-        """False when there is nothing to finish: the customer was deleted, with all their rows."""
+        """False if the customer, and so the analysis, was deleted."""
         async with self._platform.database.transaction() as session:
             row = await session.get(models.Analysis, analysis_id, with_for_update=True)
             if row is None:

@@ -1,4 +1,4 @@
-"""Executing an optimization durably: each step once, and everything that began rolled back when one fails."""
+"""Runs an optimization durably: each step once; on failure, rolls back all started steps."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from optiinfra.api.agents import Draft
 from optiinfra.api.recommendations import Result
 from optiinfra.domain.optimization import OptimizationStatus, rollback_order, rollback_step
-from optiinfra.orchestrator.durable import begin, retry_on_errors, retry_while_unavailable
+from optiinfra.orchestrator.durable import retry_on_errors, retry_while_unavailable, start_workflow
 from optiinfra.orchestrator.optimizations.executor import StepExecutor, unmeasured, unsuccessful
 from optiinfra.orchestrator.optimizations.journal import ON_REQUEST
 from optiinfra.orchestrator.outcomes import service as outcomes
@@ -22,10 +22,10 @@ log = structlog.get_logger(__name__)
 DurableStep = Callable[..., Coroutine[Any, Any, str | None]]
 
 _OUTCOME_ATTEMPTS = 13
-"""Half an hour and more for a store to come back, rather than to lose what was learnt."""
+"""Retries for over half an hour, so that an outage does not lose the outcome."""
 
 
-# Names of workflows and their steps are recorded with running work: a renamed function must not strand it.
+# Workflow and step names are persisted; renaming a function must not orphan running workflows.
 @DBOS.dbos_class("OptimizationWorkflow")
 class OptimizationWorkflow(DBOSConfiguredInstance):
     """Runs optimizations; the workflow's id is the optimization's id."""
@@ -35,24 +35,24 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         self._platform, self._executor, self._journal = platform, executor, executor.journal
 
     async def start(self, optimization_id: str) -> None:
-        """Begin, or do nothing when it has begun already."""
-        await begin(self._platform.database, models.Optimization, optimization_id, self.run)
+        """Start the optimization; no-op if it was started already."""
+        await start_workflow(self._platform.database, models.Optimization, optimization_id, self.run)
 
     async def start_rollback(self, optimization_id: str) -> None:
-        """Roll a completed optimization back, or do nothing when that has begun already."""
+        """Roll a completed optimization back; no-op if that was started already."""
         workflow_id = f"{optimization_id}:rollback"
-        await begin(self._platform.database, models.Optimization, optimization_id, self.roll_back, workflow_id)
+        await start_workflow(self._platform.database, models.Optimization, optimization_id, self.roll_back, workflow_id)
 
     @DBOS.workflow(name="optimization")
     async def run(self, optimization_id: str) -> None:
-        """Execute every step, then measure; on a failure roll back what began."""
+        """Execute every step, then measure the result; on a failure roll back the started steps."""
         steps = await DBOS.run_step_async(retry_on_errors("plan"), self._plan, optimization_id)
         for number, step in enumerate(steps, 1):
             failure = await self._step(step, self._executor.execute, optimization_id, step)
             if failure is not None:
                 await self._roll_back_all(optimization_id, steps[:number], failure)
                 return
-        # From here on nothing is rolled back because it cannot be measured or stored: the change itself is made.
+        # The change is complete now. A failure to measure or store its result does not roll it back.
         try:
             result = await DBOS.run_step_async(retry_on_errors("measure_result"), self._measure_result, optimization_id)
         except Exception as error:
@@ -74,7 +74,7 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         await self._roll_back_all(optimization_id, steps, ON_REQUEST)
 
     async def _roll_back_all(self, optimization_id: str, begun: list[str], failure: str) -> None:
-        """Roll back the steps that began, last one first, and note how that ended, whatever happens."""
+        """Roll back the started steps, last one first, and record the result in any case."""
         await DBOS.run_step_async(
             retry_while_unavailable("begin_rollback"), self._journal.begin_rollback, optimization_id, failure
         )
@@ -88,15 +88,15 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
                 )
                 return
         try:
-            restored, unseen = await DBOS.run_step_async(
+            restored, unknown = await DBOS.run_step_async(
                 retry_while_unavailable("check_restored"), self._executor.check_restored, optimization_id
             )
-        except Exception as error:  # a defect; the end is noted all the same
+        except Exception as error:  # a defect; the final status is still recorded
             log.exception("restored state check failed", optimization_id=optimization_id)
-            restored, unseen = None, f"internal error: {error}"
-        if unseen is not None:
+            restored, unknown = None, f"internal error: {error}"
+        if unknown is not None:
             await self._finish(
-                optimization_id, OptimizationStatus.FAILED, f"{failure}; whether all is as before is unknown: {unseen}"
+                optimization_id, OptimizationStatus.FAILED, f"{failure}; whether all is as before is unknown: {unknown}"
             )
             return
         status = OptimizationStatus.FAILED if restored is False else OptimizationStatus.ROLLED_BACK
@@ -106,7 +106,7 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         """Run a durable step that returns why it failed, or None."""
         try:
             failure: str | None = await DBOS.run_step_async(retry_on_errors(name, attempts), function, *args)
-        except Exception as error:  # it kept raising, now or before a crash: a defect, or a store that stayed away
+        except Exception as error:  # every attempt raised: a defect, or a store that stayed unavailable
             log.exception("durable step failed", step=name, optimization_id=args[0])
             return f"internal error: {error}"
         return failure
