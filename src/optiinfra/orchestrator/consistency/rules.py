@@ -71,7 +71,7 @@ class Known:
     agents: Collection[str] = frozenset()
 
 
-def orphaned_series(table: str, owners: Iterable[tuple[str, str]], known: Known) -> list[Dangling]:
+def dangling_series(table: str, owners: Iterable[tuple[str, str]], known: Known) -> list[Dangling]:
     """(customer, deployment) pairs of a ClickHouse table of which either is unknown; '' stands for the whole estate."""
     found = []
     for customer, deployment in sorted(owners):
@@ -85,7 +85,7 @@ def orphaned_series(table: str, owners: Iterable[tuple[str, str]], known: Known)
     return found
 
 
-def orphaned_points(points: Mapping[str, tuple[str, str]], known: Known) -> list[Dangling]:
+def dangling_points(points: Mapping[str, tuple[str, str]], known: Known) -> list[Dangling]:
     """Qdrant's points without their outcome in PostgreSQL; `points` are (customer, optimization) by point id."""
     return [
         Dangling(store="qdrant", kind="points", id=point, refers_to=f"outcome of {optimization} of {customer}")
@@ -104,7 +104,7 @@ def outcomes_without_point(points: Mapping[str, tuple[str, str]], known: Known) 
     ]
 
 
-def orphaned_presence(present: Iterable[str], known: Known) -> list[Dangling]:
+def dangling_presence(present: Iterable[str], known: Known) -> list[Dangling]:
     """Redis's keys of agents that never registered, or deregistered so long ago that the key should have expired."""
     return [
         Dangling(store="redis", kind="presence", id=agent, refers_to=f"registered agent {agent}")
@@ -119,7 +119,7 @@ def step_instances(contents: AccountContents) -> dict[str, Mapping[str, str]]:
     return {one.instance_id: one.tags for one in living if STEP_TAG in one.tags}
 
 
-def orphaned_step_resources(contents: AccountContents, known: Known) -> list[Dangling]:
+def dangling_step_resources(contents: AccountContents, known: Known) -> list[Dangling]:
     """Instances and open spot requests that were created for a step and should be gone.
 
     That is so for an optimization that does not exist, and for the target instances of one that was rolled back. An

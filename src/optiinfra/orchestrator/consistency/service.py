@@ -125,20 +125,20 @@ async def _check_once(platform: Platform, result: _Pass) -> _Pass:
         return result
     for table, owners in zip(_TABLES, series, strict=True):
         if owners is not None:
-            result.add(table, len(owners), rules.orphaned_series(table, owners, known))
+            result.add(table, len(owners), rules.dangling_series(table, owners, known))
     if points is not None:
-        result.add("points", len(points), rules.orphaned_points(points, known))
+        result.add("points", len(points), rules.dangling_points(points, known))
         result.add("outcomes", len(known.outcomes), rules.outcomes_without_point(points, known))
     if present is not None:
-        result.add("presence", len(present), rules.orphaned_presence(present, known))
+        result.add("presence", len(present), rules.dangling_presence(present, known))
     known_accounts = [repository.account(row) for row in accounts]
     result.add("replicas", len(replicas), rules.replicas_without_instance(replicas, contents, known_accounts))
     result.add("running_instances", len(running), rules.missing_instances(running, contents, now()))
     result.add("cloud_accounts", len(contents), ())
     result.add("step_instances", sum(len(rules.step_instances(each)) for each in contents), ())
     result.add("step_orders", sum(len(each.requests) for each in contents), ())
-    orphaned = (found for each in contents for found in rules.orphaned_step_resources(each, known))
-    result.dangling += dict.fromkeys(orphaned)  # once, where two roles lead to one account
+    dangling = (found for each in contents for found in rules.dangling_step_resources(each, known))
+    result.dangling += dict.fromkeys(dangling)  # once, where two roles lead to one account
     return result
 
 

@@ -33,12 +33,12 @@ def ids(found: list[Dangling]) -> list[str]:
     return [one.id for one in found]
 
 
-def test_orphaned_series_of_known_customer_and_deployment_is_empty() -> None:
-    assert rules.orphaned_series("samples", {("cust_1", ""), ("cust_1", "dep_1")}, KNOWN) == []
+def test_dangling_series_of_known_customer_and_deployment_is_empty() -> None:
+    assert rules.dangling_series("samples", {("cust_1", ""), ("cust_1", "dep_1")}, KNOWN) == []
 
 
-def test_orphaned_series_of_unknown_customer_or_deployment_dangle() -> None:
-    found = rules.orphaned_series("samples", {("cust_2", ""), ("cust_2", "dep_1"), ("cust_1", "dep_2")}, KNOWN)
+def test_dangling_series_of_unknown_customer_or_deployment_dangle() -> None:
+    found = rules.dangling_series("samples", {("cust_2", ""), ("cust_2", "dep_1"), ("cust_1", "dep_2")}, KNOWN)
     assert [(one.id, one.refers_to) for one in found] == [
         ("cust_1/dep_2", "deployment dep_2"),
         ("cust_2/", "customer cust_2"),
@@ -46,9 +46,9 @@ def test_orphaned_series_of_unknown_customer_or_deployment_dangle() -> None:
     ]
 
 
-def test_orphaned_points_without_an_outcome_of_the_same_customer_dangle() -> None:
+def test_dangling_points_without_an_outcome_of_the_same_customer_dangle() -> None:
     points = {"p1": ("cust_1", "opt_done"), "p2": ("cust_2", "opt_done"), "p3": ("cust_1", "opt_gone"), "p4": ("", "")}
-    assert ids(rules.orphaned_points(points, KNOWN)) == ["p2", "p3", "p4"]
+    assert ids(rules.dangling_points(points, KNOWN)) == ["p2", "p3", "p4"]
 
 
 def test_outcomes_without_point_dangle_once_the_optimization_has_ended() -> None:
@@ -56,34 +56,34 @@ def test_outcomes_without_point_dangle_once_the_optimization_has_ended() -> None
     assert rules.outcomes_without_point({"p1": ("cust_1", "opt_done")}, KNOWN) == []
 
 
-def test_orphaned_presence_of_an_unknown_agent_dangles() -> None:
-    assert ids(rules.orphaned_presence({"agent_1", "agent_2"}, KNOWN)) == ["agent_2"]
+def test_dangling_presence_of_an_unknown_agent_dangles() -> None:
+    assert ids(rules.dangling_presence({"agent_1", "agent_2"}, KNOWN)) == ["agent_2"]
 
 
 @pytest.mark.parametrize("step", ["opt_busy:targets", "opt_done:targets", "opt_back:restored", "opt_odd:targets"])
-def test_orphaned_step_resources_of_an_optimization_that_keeps_them_is_empty(step: str) -> None:
-    assert rules.orphaned_step_resources(created_for(step), KNOWN) == []
+def test_dangling_step_resources_of_an_optimization_that_keeps_them_is_empty(step: str) -> None:
+    assert rules.dangling_step_resources(created_for(step), KNOWN) == []
 
 
-def test_orphaned_step_resources_targets_after_a_rollback_dangle() -> None:
-    (found,) = rules.orphaned_step_resources(created_for("opt_back:targets"), KNOWN)
+def test_dangling_step_resources_targets_after_a_rollback_dangle() -> None:
+    (found,) = rules.dangling_step_resources(created_for("opt_back:targets"), KNOWN)
     assert (found.store, found.kind, found.id) == ("cloud", "step_instances", "i-1")
     assert found.refers_to == "optimization opt_back, which is rolled_back"
 
 
-def test_orphaned_step_resources_of_an_unknown_optimization_dangle_unless_terminated() -> None:
-    assert ids(rules.orphaned_step_resources(created_for("opt_gone:targets"), KNOWN)) == ["i-1"]
-    assert ids(rules.orphaned_step_resources(created_for("opt_gone:targets", state="stopped"), KNOWN)) == ["i-1"]
-    assert rules.orphaned_step_resources(created_for("opt_gone:targets", state="terminated"), KNOWN) == []
+def test_dangling_step_resources_of_an_unknown_optimization_dangle_unless_terminated() -> None:
+    assert ids(rules.dangling_step_resources(created_for("opt_gone:targets"), KNOWN)) == ["i-1"]
+    assert ids(rules.dangling_step_resources(created_for("opt_gone:targets", state="stopped"), KNOWN)) == ["i-1"]
+    assert rules.dangling_step_resources(created_for("opt_gone:targets", state="terminated"), KNOWN) == []
 
 
-def test_orphaned_step_resources_of_a_former_customer_is_empty() -> None:
-    assert rules.orphaned_step_resources(created_for("opt_gone:targets", customer="cust_former"), KNOWN) == []
+def test_dangling_step_resources_of_a_former_customer_is_empty() -> None:
+    assert rules.dangling_step_resources(created_for("opt_gone:targets", customer="cust_former"), KNOWN) == []
 
 
-def test_orphaned_step_resources_include_open_spot_requests() -> None:
+def test_dangling_step_resources_include_open_spot_requests() -> None:
     orders = {"sir-1": {STEP_TAG: "opt_back:targets"}, "sir-2": {STEP_TAG: "opt_busy:targets"}}
-    (found,) = rules.orphaned_step_resources(AccountContents(HERE, [instance("i-own")], orders), KNOWN)
+    (found,) = rules.dangling_step_resources(AccountContents(HERE, [instance("i-own")], orders), KNOWN)
     assert (found.kind, found.id) == ("step_orders", "sir-1")
 
 
