@@ -68,7 +68,7 @@ def test_engine_tuning_with_slow_canary_restores_the_old_arguments(acme: Custome
     executed = [one.name for one in optimization.execution_steps]
     assert [one.name for one in optimization.rollback_steps] == [rollback_step(one) for one in reversed(executed)]
     assert optimization.result is not None
-    assert "the performance agent fails it" in str(optimization.result.error)
+    assert "the performance agent rejected the stage" in str(optimization.result.error)
     assert optimization.result.original_state_restored
     assert engine_args(acme) == [before["engine_args"]] * 2
     assert acme.fleet(MIGRATED)["weights"] == before["weights"]

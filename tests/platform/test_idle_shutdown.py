@@ -89,7 +89,7 @@ def test_idle_shutdown_of_an_instance_that_its_owner_starts_again_is_rolled_back
 
     assert_rolled_back(optimization, SHUTDOWN[:3])
     assert optimization.result is not None
-    assert "was started again by somebody who needs it" in str(optimization.result.error)
+    assert "was started again by its owner" in str(optimization.result.error)
     assert states(birch) == ["running"]
 
 

@@ -14,8 +14,8 @@ MIGRATED = "vllm-prod-1"
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        ({"kind": "canary_latency", "factor": 6.0}, "the performance agent fails it"),
-        ({"kind": "quality_drop", "score": 0.6}, "the application agent fails it"),
+        ({"kind": "canary_latency", "factor": 6.0}, "the performance agent rejected the stage"),
+        ({"kind": "quality_drop", "score": 0.6}, "the application agent rejected the stage"),
     ],
     ids=["slow canary", "worse answers"],
 )

@@ -15,7 +15,7 @@ from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes.client import Runtime
 
 Detail = dict[str, Any]
-"""What a step reports of itself; shown to the customer."""
+"""A step's output, shown to the customer."""
 
 
 class StepError(Exception):
@@ -42,8 +42,8 @@ class StepContext(Generic[P, S]):
     """An approved change of some instances and the means to make it. `cloud` is the one account that holds them,
     `account_id` our id of it.
 
-    `step` is the step's name as shown, rollback steps included. `snapshot` is how everything was (None until it is
-    taken), `details` what completed steps reported, by name.
+    `step` is the step's name as shown, rollback steps included. `snapshot` is the state before the change (None
+    until it is taken), `details` the output of the completed steps, by name.
     """
 
     platform: Platform
@@ -63,27 +63,27 @@ class StepContext(Generic[P, S]):
 
     @property
     def tags(self) -> dict[str, str]:
-        """What marks an instance as made for this customer."""
+        """Tags that assign an instance to this customer."""
         return {CUSTOMER_TAG: self.customer_id}
 
     def key(self, purpose: str) -> str:
-        """Names what is made or asked for this optimization and purpose, however often."""
+        """Idempotency key for this optimization and purpose; the same on every attempt."""
         return f"{self.optimization_id}:{purpose}"
 
     def fresh_key(self) -> str:
-        """Names a command of this step that is given anew each time; a later attempt of the step cancels it."""
+        """A new idempotency key for each call. A later attempt of the step cancels the command."""
         return self.key(f"{self.step}:{new_id('cmd')}")
 
     async def command_once(self, purpose: str, kind: CommandKind, payload: Wire) -> dict[str, Any]:
-        """Have the runtime do something once for this optimization; raises CommandError."""
+        """Have the runtime execute a command once for this optimization; raises CommandError."""
         return await self.runtime.execute(self.key(purpose), kind, payload)
 
     async def command(self, kind: CommandKind, payload: Wire) -> dict[str, Any]:
-        """Have the runtime do what is harmless to repeat, and stale when it is not; raises CommandError."""
+        """Execute a command that may be repeated, and whose output must be current; raises CommandError."""
         return await self.runtime.execute(self.fresh_key(), kind, payload)
 
     async def measure(self, deployment: str) -> MeasureOutput:
-        """Have a deployment scraped now; what it did so far is then in the telemetry."""
+        """Have a deployment scraped now; its figures so far are then in the telemetry."""
         return MeasureOutput.model_validate(await self.command("measure", Measure(deployment=deployment)))
 
     async def refresh_inventory(self) -> Infrastructure:
@@ -98,7 +98,7 @@ class StepContext(Generic[P, S]):
         return await self.runtime.discover(self.fresh_key())
 
     async def deployment(self) -> Deployment:
-        """The deployment that is changed, as its gateway describes it now; raises StepError when it is gone."""
+        """The deployment that is changed, as its gateway describes it now; raises StepError if it no longer exists."""
         return deployment_in(await self.discover(), self.draft)
 
 
@@ -107,9 +107,9 @@ Change = StepContext[P, None]
 
 
 def deployment_in(estate: Infrastructure, draft: Draft) -> Deployment:
-    """The deployment that a recommendation is about; raises StepError when it is gone."""
+    """The deployment that a recommendation is about; raises StepError if it no longer exists."""
     try:
         return estate.deployment(draft.deployment_id)
     except KeyError:
         name = draft.parameters.get("deployment", draft.deployment_id)
-        raise StepError(f"deployment {name} is gone from the customer's gateway") from None
+        raise StepError(f"deployment {name} no longer exists at the customer's gateway") from None

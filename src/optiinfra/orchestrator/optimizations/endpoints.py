@@ -1,4 +1,4 @@
-"""Optimizations: how they stand, and asking for a rollback."""
+"""Routes of optimizations: list, read, roll back."""
 
 from typing import Annotated
 
@@ -30,7 +30,7 @@ async def optimizations(
 
 @router.get("/optimizations/{optimization_id}")
 async def optimization(optimization_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> Optimization:
-    """How an optimization stands."""
+    """The state of an optimization."""
     return await service.get(platform.database, require_user(principal), optimization_id)
 
 
@@ -38,7 +38,7 @@ async def optimization(optimization_id: str, principal: CurrentPrincipal, platfo
 async def rollback(
     optimization_id: str, principal: CurrentPrincipal, platform: CurrentPlatform, workflows: CurrentWorkflows
 ) -> Optimization:
-    """Roll back: before the next step of one that runs, or everything of one that is completed."""
+    """Roll back: a running optimization before its next step, a completed one entirely."""
     customer_id = require_user(principal, APPROVERS)
     shown = await service.request_rollback(platform.database, customer_id, optimization_id)
     if shown.status == OptimizationStatus.COMPLETED:

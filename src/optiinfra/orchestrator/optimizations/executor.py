@@ -1,4 +1,4 @@
-"""Executing and rolling back single steps, each once however often it is tried; and looking at the outcome."""
+"""Executes and rolls back steps, each at most once, and measures the result."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 REFUSALS = (StepError, CommandError, AgentError, CloudError, Conflict)
-"""What the customer's side, a cloud or a rule of ours answers: shown to the customer, and no defect."""
+"""Expected failures of runtime, cloud, agents or rules; shown to the customer."""
 
 AnyType = OptimizationType[Any, Any]
 AnyContext = StepContext[Any, Any]
@@ -54,7 +54,7 @@ class StepExecutor:
         return self._types[record.optimization.type]
 
     async def execute(self, optimization_id: str, name: str) -> str | None:
-        """Execute a step, unless it has ended or a rollback was requested. Why it failed, None when it is completed."""
+        """Execute a step, unless it has ended or a rollback was requested. Returns the reason of a failure, or None."""
         record = await self._begun(self.journal.begin_step(optimization_id, name))
         if (step := record.steps.get(name)) is None:
             return record.optimization.rollback_reason
@@ -68,10 +68,10 @@ class StepExecutor:
         return await self._run(record, name, attempt, self._seconds_left(record.optimization))
 
     async def roll_back(self, optimization_id: str, name: str) -> str | None:
-        """Roll a step back, unless it never began or its rollback has ended. Why that failed, None when it is done.
+        """Roll a step back, unless it never began or its rollback has ended. Returns the reason of a failure, or None.
 
-        Whatever the cloud answers is retried for a while: a change that is half undone is the worst end of all, and
-        roles and capacity come back.
+        Every cloud error is retried until the deadline: a partial rollback is the worst outcome, and missing roles or
+        capacity may return.
         """
         record = await self._begun(self.journal.begin_rollback_step(optimization_id, name))
         shown = rollback_step(name)
@@ -85,7 +85,7 @@ class StepExecutor:
         return await self._run(record, shown, partial(self._retry, attempt), seconds)
 
     async def measure_result(self, optimization_id: str) -> Result:
-        """What a completed change brought; success with an error where that cannot be seen."""
+        """Measure the result. If it cannot be measured, returns success with an error."""
         record = await self._begun(self.journal.read(optimization_id))
         kind = self.type_of(record)
         try:
@@ -97,9 +97,9 @@ class StepExecutor:
         return result
 
     async def check_restored(self, optimization_id: str) -> tuple[bool | None, str | None]:
-        """Whether everything is as before, None when nothing was changed; and why that could not be seen.
+        """Whether everything is as before (None if nothing was changed), or the reason why it could not be checked.
 
-        The customer sees what there is now.
+        Also refreshes the inventory.
         """
         record = await self._begun(self.journal.read(optimization_id))
         if record.optimization.snapshot is None:
@@ -121,7 +121,7 @@ class StepExecutor:
         return restored, None
 
     async def _begun(self, reading: Awaitable[Record]) -> Record:
-        """The record; what follows is logged under the approval's trace."""
+        """The record; binds the trace id of the approval to later log messages."""
         record = await reading
         bind_trace(record.optimization.trace_id)
         return record
@@ -130,7 +130,7 @@ class StepExecutor:
         self, record: Record, name: str, attempt: Callable[[], Awaitable[Detail]], seconds: float
     ) -> str | None:
         optimization, detail, error = record.optimization, Detail(), None
-        if record.steps[name].attempt > 1:  # what was asked before a crash and is unanswered is asked again
+        if record.steps[name].attempt > 1:  # commands pending since a crash are issued again
             await cancel_commands(self._platform, optimization.customer_id, f"{optimization.id}:{name}:")
         try:
             async with asyncio.timeout(seconds) as deadline:
@@ -159,7 +159,7 @@ class StepExecutor:
         return max(0.0, (deadline - now()).total_seconds())
 
     async def _context(self, record: Record, step: str) -> AnyContext:
-        """Everything that a step works with. The first one takes the snapshot before anything is changed."""
+        """The context of a step. The first step takes the snapshot before anything is changed."""
         optimization, recommendation = record.optimization, record.recommendation
         kind, draft = self.type_of(record), Draft.model_validate(recommendation.draft)
         parameters = kind.parameters.model_validate(draft.parameters)
@@ -185,12 +185,12 @@ class StepExecutor:
         if kept is None:
             snapshot: Snapshot = await kind.take_snapshot(context)
             kept = snapshot.model_dump(mode="json") | {"cloud_account_id": account.id}
-            await self.journal.keep_snapshot(optimization.id, kept)
+            await self.journal.store_snapshot(optimization.id, kept)
         return replace(context, snapshot=kind.snapshot.model_validate(kept))
 
     async def _account(self, optimization: models.Optimization, instance_ids: Sequence[str]) -> models.CloudAccount:
-        """The cloud account that holds the affected instances: as the snapshot says, for they may be gone by now."""
-        kept = optimization.snapshot
+        """The cloud account that holds the affected instances: the snapshot's one if there is a snapshot."""
+        kept = optimization.snapshot  # the instances themselves may no longer exist
         async with self._platform.database.transaction() as session:
             if kept is None:
                 return await inventory.account_of(session, optimization.customer_id, instance_ids)
@@ -201,14 +201,14 @@ class StepExecutor:
 
 
 def unmeasured(record: Record, why: str) -> Result:
-    """The result of a completed change whose effect cannot be seen."""
+    """The result of a completed change that could not be measured."""
     savings = Draft.model_validate(record.recommendation.draft).estimated_savings
     error = f"made, but the result could not be measured: {why}"
     return Result(success=True, predicted_savings=savings, error=error)
 
 
 def unsuccessful(record: Record, failure: str, *, restored: bool | None = None) -> Result:
-    """The result of a change that did not come about, from what is known already: no store or cloud is asked."""
+    """The result of a change that was not completed. Uses only the record, no store or cloud."""
     kept = record.optimization.snapshot
     snapshot = Snapshot.model_validate(kept) if kept else None
     return Result(

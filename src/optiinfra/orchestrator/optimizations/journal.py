@@ -40,12 +40,12 @@ class Journal:
         self._database, self._plans = database, plans
 
     async def read(self, optimization_id: str) -> Record:
-        """The record as it is; NoResultFound when the optimization was deleted with its customer."""
+        """The current record; NoResultFound when the optimization was deleted with its customer."""
         async with self._database.transaction() as session:
             return await _read(session, optimization_id)
 
     async def begin_step(self, optimization_id: str, name: str) -> Record:
-        """Note that a step begins, or begins again after a crash; one that has ended stays as it is.
+        """Record that a step begins, or begins again after a crash; no-op if already ended.
 
         Nothing begins once a rollback was requested: the record then has no such step, or one from before a crash.
         """
@@ -61,7 +61,7 @@ class Journal:
             return await self._begin(session, found, name)
 
     async def begin_rollback_step(self, optimization_id: str, name: str) -> Record:
-        """Note that the rollback of a step begins, or begins again; nothing where the step itself never began.
+        """Record that the rollback of a step begins, or begins again; no-op if the step itself never began.
 
         The record's step is named `undo_<name>`.
         """
@@ -72,7 +72,7 @@ class Journal:
             return await self._begin(session, found, rollback_step(name))
 
     async def end_step(self, optimization_id: str, name: str, detail: dict[str, Any], error: str | None = None) -> None:
-        """Note that a step is completed, or has failed; nothing where it has ended already."""
+        """Record that a step is completed or has failed; no-op if already ended."""
         async with self._database.transaction() as session:
             found = await _read(session, optimization_id, lock=True)
             step = found.steps[name]
@@ -85,19 +85,19 @@ class Journal:
             payload = {"error": error} if error else {}
             await self._record(session, found, event, payload, step=name, status=step.status)
 
-    async def keep_snapshot(self, optimization_id: str, snapshot: dict[str, Any]) -> None:
-        """Keep how everything was before the first step changed anything."""
+    async def store_snapshot(self, optimization_id: str, snapshot: dict[str, Any]) -> None:
+        """Store the snapshot."""
         async with self._database.transaction() as session:
             (await _lock(session, optimization_id)).snapshot = snapshot
 
     async def begin_rollback(self, optimization_id: str, reason: str) -> None:
-        """Note that a rollback is in progress, and why."""
+        """Record that a rollback is in progress, and why."""
         async with self._database.transaction() as session:
             optimization = await _lock(session, optimization_id)
             optimization.status, optimization.rollback_reason = OptimizationStatus.ROLLING_BACK, reason
 
     async def complete(self, optimization_id: str, result: Result) -> str | None:
-        """Note that all steps are completed; or return why not: a rollback was requested meanwhile."""
+        """Record that all steps are completed, unless a rollback was requested; returns the reason of the rollback."""
         async with self._database.transaction() as session:
             found = await _read(session, optimization_id, lock=True)
             optimization = found.optimization
@@ -107,7 +107,7 @@ class Journal:
             return optimization.rollback_reason if running else None
 
     async def finish_rollback(self, optimization_id: str, status: OptimizationStatus, result: Result) -> None:
-        """Note how a rollback ended; nothing where that is noted already."""
+        """Record how a rollback ended; no-op if already ended."""
         async with self._database.transaction() as session:
             found = await _read(session, optimization_id, lock=True)
             if found.optimization.status not in FINAL:

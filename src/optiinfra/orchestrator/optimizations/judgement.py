@@ -1,4 +1,4 @@
-"""Sequential judgement by agents: looks at fresh measurements until an agent is sure."""
+"""Sequential judgement by agents: interim analyses of fresh measurements until the verdict is conclusive."""
 
 import asyncio
 import itertools
@@ -12,14 +12,14 @@ from optiinfra.orchestrator.agents.dispatch import dispatch_task
 from optiinfra.orchestrator.optimizations.context import StepContext, StepError
 
 _LOOK_SECONDS = 0.25
-"""Least time between two looks: telemetry of a shorter one would hardly hold anything new."""
+"""Minimum interval between interim analyses. A shorter one would hardly see new telemetry."""
 
 Look = Callable[[int], Awaitable[JudgeAnswer]]
-"""One look, by its number from 1."""
+"""One interim analysis, by its number from 1."""
 
 
 def deadline_of(context: StepContext[Any, Any]) -> float:
-    """When a judgement that begins now must be sure, by the monotonic clock."""
+    """When a judgement that starts now must be conclusive, by the monotonic clock."""
     return time.monotonic() + context.platform.settings.stage_deadline_seconds
 
 
@@ -28,10 +28,10 @@ async def ask(context: StepContext[Any, Any], agent: AgentType, task: JudgeTask)
     return await dispatch_task(context.platform, agent, task, JudgeAnswer)
 
 
-async def look_until_sure(look: Look, deadline: float) -> JudgeAnswer:
-    """Look until the verdict is a pass. Raises StepError on a fail, and when the agent is not sure at the deadline.
+async def judge_until_conclusive(look: Look, deadline: float) -> JudgeAnswer:
+    """Repeat the interim analysis until the verdict is conclusive; the verdict of a pass.
 
-    Time alone passes nothing.
+    Raises StepError on a fail, and when there is no verdict at the deadline: a timeout never passes a stage.
     """
     for number in itertools.count(1):
         began = time.monotonic()
@@ -39,8 +39,9 @@ async def look_until_sure(look: Look, deadline: float) -> JudgeAnswer:
         if answer.decision == "pass":
             return answer
         if answer.decision == "fail":
-            raise StepError(f"the {answer.agent_type} agent fails it: {answer.reason}")
+            raise StepError(f"the {answer.agent_type} agent rejected the stage: {answer.reason}")
         if time.monotonic() > deadline:
-            raise StepError(f"the {answer.agent_type} agent is not sure at the stage's deadline: {answer.reason}")
+            late = f"the {answer.agent_type} agent reached no verdict before the stage's deadline"
+            raise StepError(f"{late}: {answer.reason}")
         await asyncio.sleep(max(0.0, began + _LOOK_SECONDS - time.monotonic()))
-    raise AssertionError("there is always another look")
+    raise AssertionError("unreachable")

@@ -30,7 +30,7 @@ async def get(database: Database, customer_id: str, optimization_id: str) -> Opt
 
 
 async def request_rollback(database: Database, customer_id: str, optimization_id: str) -> Optimization:
-    """Note that the customer wants a rollback; Conflict where there is nothing to roll back any more."""
+    """Record the request of a rollback; Conflict if there is nothing left to roll back."""
     async with database.transaction() as session:
         row = await _get(session, customer_id, optimization_id, lock=True)
         if row.status in FINAL and row.status != OptimizationStatus.COMPLETED:

@@ -1,4 +1,4 @@
-"""Blue-green rollout of a deployment: a canary, half the traffic, all of it, then the old replicas go.
+"""Blue-green rollout of a deployment: a canary, half the traffic, all of it, then removal of the old replicas.
 
-Every action may be repeated: it looks for what it made before it makes anything, and what it removes may be gone.
+Actions are idempotent: they find existing resources before creating any, and tolerate missing ones.
 """

@@ -1,4 +1,4 @@
-"""Spot instances that the cloud reclaims during a change: noticed while the cloud's notice lasts."""
+"""Detection of spot interruptions during the notice period."""
 
 import asyncio
 import time
@@ -13,21 +13,21 @@ T = TypeVar("T")
 
 
 async def fail_on_interruption(context: StepContext[Any, Any], key: str, action: Coroutine[Any, Any, T]) -> T:
-    """What `action` returns; raises StepError as soon as the cloud reclaims an instance made under `key`.
+    """What `action` returns; raises StepError as soon as the cloud reclaims an instance created for `key`.
 
-    The action is cancelled then, and has ended when this raises: a rollback meets nothing in progress.
+    The action is then cancelled, and has ended when this raises, so that a rollback runs alone.
     """
     return await first_completed(action, _watch(context, key))
 
 
 async def require_uninterrupted(context: StepContext[Any, Any], key: str) -> None:
-    """Raise StepError when the cloud has reclaimed, or is about to reclaim, an instance made under `key`."""
+    """Raise StepError when the cloud has reclaimed, or is about to reclaim, an instance created for `key`."""
     if reclaimed := await context.cloud.interrupted(key):
         raise _interrupted(reclaimed)
 
 
 async def _watch(context: StepContext[Any, Any], key: str) -> NoReturn:
-    """Look now and again. A cloud that does not answer is tolerated for less time than a notice lasts."""
+    """Poll. An unavailable cloud is tolerated for less than the notice period."""
     settings = context.platform.settings
     last_seen = time.monotonic()
     while True:

@@ -1,4 +1,4 @@
-"""Judging a stage of a rollout: the performance and the application agent look until both are sure."""
+"""Judging a stage of a rollout by the performance and the application agent, until both verdicts are conclusive."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,19 +9,19 @@ from optiinfra.domain.quality import LOOKS
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.golden_prompts import service as golden_prompts
 from optiinfra.orchestrator.optimizations.context import Detail
-from optiinfra.orchestrator.optimizations.judgement import ask, deadline_of, look_until_sure
+from optiinfra.orchestrator.optimizations.judgement import ask, deadline_of, judge_until_conclusive
 from optiinfra.orchestrator.optimizations.rollout.snapshot import RolloutContext
 
 
 async def judge(context: RolloutContext, replica_ids: Sequence[str]) -> Detail:
     """Judge a stage by what these replicas do from now on.
 
-    Returns `{verdicts: {agent_type: JudgeAnswer}}`; raises StepError when an agent fails the stage or is not sure in
-    time.
+    Returns `{verdicts: {agent_type: JudgeAnswer}}`; raises StepError when an agent rejects the stage or
+    reaches no verdict before the deadline.
     """
     deadline = deadline_of(context)
     name = context.snapshot.deployment.name
-    # What is scraped from now on happened from now on. By the runtime's clock, which stamps the telemetry.
+    # Start of the measurement window, by the runtime's clock, which timestamps the telemetry.
     since = (await context.measure(name)).measured_at
     answers: list[GoldenAnswer] = []
 
@@ -30,13 +30,15 @@ async def judge(context: RolloutContext, replica_ids: Sequence[str]) -> Detail:
         return await ask(context, "performance", _task(context, since, look, replica_ids, []))
 
     async def quality(look: int) -> JudgeAnswer:
-        target = next(count for count in LOOKS if count > len(answers))  # at the last look the agent is sure
+        target = next(
+            count for count in LOOKS if count > len(answers)
+        )  # the last interim analysis is always conclusive
         prompts = range(len(answers), target)
         answers.extend(await golden_prompts.ask(context.runtime, context.fresh_key(), name, replica_ids, prompts))
         return await ask(context, "application", _task(context, since, look, replica_ids, answers))
 
     # In this order: golden prompts are shorter than customers' requests and would flatter the latency.
-    verdicts = [await look_until_sure(look, deadline) for look in (latency, quality)]
+    verdicts = [await judge_until_conclusive(look, deadline) for look in (latency, quality)]
     return {"verdicts": {verdict.agent_type: verdict.model_dump(mode="json") for verdict in verdicts}}
 
 

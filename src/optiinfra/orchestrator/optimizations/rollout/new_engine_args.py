@@ -23,16 +23,16 @@ class NewEngineArgs:
     """The stages of the rollout and their rollbacks.
 
     `engine_args` says which arguments a change asks for, `judged_in` names the step that judges all of the traffic.
-    The canary gives the headroom for restarts: at every moment all but one of the originals serve beside it. A rollback
-    trusts it less than the originals: it carries traffic only where none of them can. It runs on an instance like the
-    originals'; where that is a spot instance, a stage fails when the cloud reclaims it.
+    The canary gives the headroom for restarts: at every moment all but one of the originals serve beside it. During a
+    rollback the canary gets traffic only if no original can serve. It runs on an instance like the originals'; if that
+    is a spot instance, a stage fails when the cloud reclaims it.
     """
 
     engine_args: Callable[[RolloutContext], dict[str, Any]]
     judged_in: str
 
     async def snapshot_configuration(self, context: RolloutContext) -> Detail:
-        """Show what is changed. The snapshot itself is taken before every first step."""
+        """Report the old and the new engine arguments. The executor takes the snapshot before the first step."""
         return {"engine_args": context.snapshot.deployment.engine_args, "new_engine_args": self.engine_args(context)}
 
     async def deploy_canary(self, context: RolloutContext) -> Detail:
@@ -84,7 +84,7 @@ class NewEngineArgs:
         return await self._deploy_canary(context)
 
     async def measure_result(self, context: RolloutContext) -> Result:
-        """What the change brought."""
+        """Measure the result of the change."""
         made = await context.cloud.tagged(_canary_key(context))
         return await snapshot.measure_result(context, made, context.details[self.judged_in])
 

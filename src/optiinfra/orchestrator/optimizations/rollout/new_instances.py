@@ -57,7 +57,7 @@ class NewInstances:
         return await self._while_targets_last(context, self._create(context))
 
     async def remove_targets(self, context: RolloutContext) -> Detail:
-        """Terminate the new instances, and cancel what was asked for in vain."""
+        """Terminate the new instances, and cancel unfulfilled spot requests."""
         return {"terminated": await context.cloud.cancel_and_terminate(_targets_key(context))}
 
     async def deploy_canary(self, context: RolloutContext) -> Detail:
@@ -81,7 +81,7 @@ class NewInstances:
         return await self._while_targets_last(context, self._judge_targets(context))
 
     async def shift_fully(self, context: RolloutContext) -> Detail:
-        """Have all replicas on new instances with all the traffic, and judge them before anything old goes."""
+        """Have all replicas on new instances with all the traffic, and judge them before old replicas are removed."""
         return await self._while_targets_last(context, self._shift_fully(context))
 
     async def remove_rest(self, context: RolloutContext) -> Detail:
@@ -91,9 +91,9 @@ class NewInstances:
 
     async def retire_sources(self, context: RolloutContext) -> Detail:
         """Drain and remove the old replicas, and terminate the instances they ran on."""
-        await require_uninterrupted(context, _targets_key(context))  # the last moment at which nothing old is gone
+        await require_uninterrupted(context, _targets_key(context))  # last check before old instances are terminated
         sources = _source_ids(context)
-        # Dead replicas, too.
+        # Includes dead replicas.
         replicas = sorted(one.replica_id for one in (await context.deployment()).engines if one.instance_id in sources)
         await retire(context, replicas)
         await context.cloud.terminate(sources)
@@ -118,7 +118,7 @@ class NewInstances:
         return {"instance_ids": [*running, *made], "weights": weights}
 
     async def measure_result(self, context: RolloutContext) -> Result:
-        """What the change brought."""
+        """Measure the result of the change."""
         made = await context.cloud.tagged(_targets_key(context))
         return await snapshot.measure_result(context, made, context.details[self.judged_in])
 
@@ -172,7 +172,7 @@ class NewInstances:
         """Give the traffic back, then remove the replicas on the targets of these numbers."""
         weights = await give_back_traffic(context, lambda: _original_instances(context))
         instances = (await context.cloud.tagged(_targets_key(context)))[first:last]
-        # A replica that died with its instance is on no target any more: the first rollback step removes it.
+        # A replica that died with its instance is no longer on any target: the first rollback step removes it.
         before = {engine.replica_id for engine in context.snapshot.deployment.engines}
         replicas = sorted(
             engine.replica_id
@@ -188,7 +188,7 @@ def _source_ids(context: RolloutContext) -> list[str]:
 
 
 async def _original_instances(context: RolloutContext) -> Collection[str]:
-    """Ids of the instances that the deployment had, and of those that were made in their place."""
+    """Ids of the instances that the deployment had, and of those created in their place."""
     return [*_source_ids(context), *await context.cloud.tagged(_restored_key(context))]
 
 

@@ -42,10 +42,11 @@ async def retire(context: RolloutContext, replica_ids: Iterable[str]) -> None:
 async def give_back_traffic(
     context: RolloutContext, original_instance_ids: Callable[[], Awaitable[Collection[str]]]
 ) -> dict[str, float]:
-    """Set the snapshot's weights; a replica that had to be made anew takes the weight of one that is gone.
+    """Set the snapshot's weights; a recreated replica gets the weight of the one it replaces.
 
-    `original_instance_ids` asks the cloud for the originals' instances and what was made in their place. It is called
-    only where an original replica is missing: a cloud may be away just now, while new instances are about to end.
+    `original_instance_ids` asks the cloud for the originals' instances and those created in their place. It is called
+    only if an original replica is missing, because the cloud may be unavailable while the new instances are being
+    reclaimed.
     """
     before = context.snapshot.deployment.weights
     carrying = {replica: weight for replica, weight in before.items() if weight > 0}
@@ -59,7 +60,7 @@ async def give_back_traffic(
         raise StepError(f"none of the original replicas of {name} is left to take the traffic")
     spare = sorted(weight for replica, weight in before.items() if replica not in originals)
     shares = {replica: before[replica] if replica in before else (spare or [0.0]).pop() for replica in originals}
-    # One that died meanwhile leaves its share to the others.
+    # The share of a replica that died meanwhile goes to the others.
     whole = sum(shares.values())
     weights = {replica: share / whole if whole else 1 / len(shares) for replica, share in shares.items()}
     await set_weights(context, weights)
@@ -72,5 +73,5 @@ def alive(deployment: Deployment) -> list[Replica]:
 
 
 def replicas_on(deployment: Deployment, instance_ids: Collection[str]) -> list[str]:
-    """Ids of the living replicas on these instances, sorted."""
+    """Ids of the replicas on these instances that are not dead, sorted."""
     return sorted(engine.replica_id for engine in alive(deployment) if engine.instance_id in instance_ids)

@@ -14,8 +14,8 @@ S = TypeVar("S", bound=Snapshot)
 class Step(Generic[P, S]):
     """One step under the name that the contract gives it.
 
-    Both actions may be repeated after a crash at any point: they look for what is there before they change anything.
-    `rollback` also undoes a step that failed half way.
+    Both actions may be repeated after a crash at any point: they find existing resources before they change
+    anything. `rollback` also rolls back a partially executed step.
     """
 
     name: str
@@ -28,9 +28,10 @@ class OptimizationType(Generic[P, S]):
     """One kind of change.
 
     `instance_ids` names the instances that a change is about: the cloud account follows from them. `take_snapshot` is
-    called once, before the first step. `measure_result` says what the completed change brought, from the inventory and
-    telemetry. `is_restored` compares everything that the type changes with the snapshot, after a rollback. All of them
-    raise StepError, CommandError, AgentError or CloudError for what the customer or the cloud has to answer for.
+    called once, before the first step. `measure_result` measures the result of the completed change, from the
+    inventory and telemetry. `is_restored` compares everything that the type changes with the snapshot, after a
+    rollback. All of them raise StepError, CommandError, AgentError or CloudError for failures caused by the customer's
+    side or the cloud.
     """
 
     name: str
@@ -60,5 +61,5 @@ Registry = Mapping[str, OptimizationType[Any, Any]]
 
 
 async def nothing_to_roll_back(_context: StepContext[Any, Any]) -> Detail:
-    """The rollback of a step that only looks."""
+    """The rollback of a read-only step."""
     return {}

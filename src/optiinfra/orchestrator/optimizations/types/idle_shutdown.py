@@ -1,6 +1,7 @@
 """Idle shutdown: instances that serve no deployment are stopped, watched for a while, and terminated.
 
-Stopping is undone by starting. Terminating cannot be undone: a rollback launches instances with the same settings.
+A stop is rolled back by a start. Terminated instances cannot be restored: the rollback launches new ones with the same
+settings.
 """
 
 import asyncio
@@ -20,16 +21,16 @@ from optiinfra.domain.savings import reduction_percent, total
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.tasks import gather_to_end
 from optiinfra.orchestrator.optimizations.context import Change, Detail, Snapshot, StepContext, StepError
-from optiinfra.orchestrator.optimizations.judgement import ask, deadline_of, look_until_sure
+from optiinfra.orchestrator.optimizations.judgement import ask, deadline_of, judge_until_conclusive
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Step, nothing_to_roll_back
 
 _LATENCY_MARGIN = 1.1
-"""A deployment that misses its objective already may not get slower than this times what it was."""
+"""Maximum latency increase (factor) of a deployment that already misses its objective."""
 _WATCH_SECONDS = 0.5
 
 
-class Neighbor(Wire):
-    """A deployment of the customer that must stay as it is; `p95_latency_ms` is None where it had no traffic."""
+class DeploymentState(Wire):
+    """A deployment before the change, which must not affect it; `p95_latency_ms` is None if it had no traffic."""
 
     deployment_id: str
     name: str
@@ -39,10 +40,10 @@ class Neighbor(Wire):
 
 
 class IdleSnapshot(Snapshot):
-    """`launch_settings` is what it takes to launch each instance again, by instance id."""
+    """`launch_settings` are the settings to launch each instance again, by instance id."""
 
     launch_settings: dict[str, LaunchSettings]
-    neighbors: list[Neighbor]
+    deployments: list[DeploymentState]
 
 
 IdleChange = Change[IdleShutdownParameters]
@@ -61,16 +62,16 @@ async def _take_snapshot(change: IdleChange) -> IdleSnapshot:
     return IdleSnapshot(
         cost=total(running[one].monthly_cost for one in wanted),
         launch_settings=await change.cloud.launch_settings(wanted),
-        neighbors=await gather_to_end(_neighbor(change, one) for one in estate.vllm_deployments),
+        deployments=await gather_to_end(_state_of(change, one) for one in estate.vllm_deployments),
     )
 
 
-async def _neighbor(change: IdleChange, deployment: Deployment) -> Neighbor:
+async def _state_of(change: IdleChange, deployment: Deployment) -> DeploymentState:
     measured = await change.measure(deployment.name)
     serving = _serving(deployment)
     since = now() - timedelta(seconds=change.platform.settings.measuring_window_seconds)
     counts = await change.platform.telemetry.latencies(change.customer_id, deployment.deployment_id, since, serving)
-    return Neighbor(
+    return DeploymentState(
         deployment_id=deployment.deployment_id,
         name=deployment.name,
         replica_ids=serving,
@@ -80,12 +81,12 @@ async def _neighbor(change: IdleChange, deployment: Deployment) -> Neighbor:
 
 
 async def snapshot_inventory(context: IdleContext) -> Detail:
-    """Show what is kept of the instances. The snapshot itself is taken before every first step."""
+    """Report the snapshot, which the executor takes before the first step."""
     return {"instance_ids": sorted(context.snapshot.launch_settings), "monthly_cost": context.snapshot.cost}
 
 
 async def stop_instances(context: IdleContext) -> Detail:
-    """Stop the instances, unless one of them has come to serve a deployment."""
+    """Stop the instances, unless one of them now serves a deployment."""
     _require_idle(await context.discover(), context.instance_ids)
     await context.cloud.stop(context.instance_ids)
     return {"stopped": list(context.instance_ids)}
@@ -97,11 +98,11 @@ async def start_instances(context: IdleContext) -> Detail:
 
 
 async def verify_unaffected(context: IdleContext) -> Detail:
-    """Judge every deployment from now on, and see that nobody starts the instances again for a while."""
+    """Judge every deployment from now on, and check that the instances are not started again for a while."""
     deadline = deadline_of(context)
     estate = await context.discover()
     judged = await gather_to_end(
-        _judge_neighbor(context, estate, neighbor, deadline) for neighbor in context.snapshot.neighbors
+        _judge_deployment(context, estate, before, deadline) for before in context.snapshot.deployments
     )
     await _watch_stopped(context)
     await _require_unaffected(context)
@@ -109,7 +110,7 @@ async def verify_unaffected(context: IdleContext) -> Detail:
 
 
 async def terminate_instances(context: IdleContext) -> Detail:
-    """Terminate the instances, unless somebody has started one or depends on it by now."""
+    """Terminate the instances, unless one was started again or a deployment is affected."""
     await _require_stopped(context)
     await _require_unaffected(context)
     await context.cloud.terminate(context.instance_ids)
@@ -117,7 +118,7 @@ async def terminate_instances(context: IdleContext) -> Detail:
 
 
 async def launch_again(context: IdleContext) -> Detail:
-    """Launch an instance like it for each that is gone."""
+    """Launch a new instance with the same settings for each that no longer exists."""
     listed = {one.instance_id: one.state for one in await context.cloud.instances()}
     gone = [one for one in context.instance_ids if listed.get(one, "terminated") == "terminated"]
     made = await gather_to_end(
@@ -131,10 +132,10 @@ async def _measure_result(context: IdleContext) -> Result:
     estate = await context.refresh_inventory()
     cost_before, affected = context.snapshot.cost, set(context.instance_ids)
     cost_after = total(one.monthly_cost for one in estate.instances if one.instance_id in affected)
-    measured = await gather_to_end(context.measure(one.name) for one in context.snapshot.neighbors)
+    measured = await gather_to_end(context.measure(one.name) for one in context.snapshot.deployments)
     dropped = sum(
         now.requests_dropped - before.requests_dropped
-        for now, before in zip(measured, context.snapshot.neighbors, strict=True)
+        for now, before in zip(measured, context.snapshot.deployments, strict=True)
     )
     return Result(
         success=True,
@@ -162,23 +163,23 @@ async def _launched(context: IdleContext, instance_id: str) -> list[str]:
     return await context.cloud.tagged(_restored_key(context, instance_id))
 
 
-async def _judge_neighbor(
-    context: IdleContext, estate: Infrastructure, neighbor: Neighbor, deadline: float
+async def _judge_deployment(
+    context: IdleContext, estate: Infrastructure, before: DeploymentState, deadline: float
 ) -> JudgeAnswer | None:
-    """Judge the latency of a deployment that has traffic, by all of its serving replicas; None for one without."""
-    if neighbor.p95_latency_ms is None:
+    """Judge the latency of a deployment that has traffic, by all of its serving replicas; None if it has no traffic."""
+    if before.p95_latency_ms is None:
         return None
-    deployment = estate.deployment(neighbor.deployment_id)
-    objective = max(deployment.slo.p95_latency_ms, _LATENCY_MARGIN * neighbor.p95_latency_ms)
-    since: datetime = (await context.measure(neighbor.name)).measured_at
+    deployment = estate.deployment(before.deployment_id)
+    objective = max(deployment.slo.p95_latency_ms, _LATENCY_MARGIN * before.p95_latency_ms)
+    since: datetime = (await context.measure(before.name)).measured_at
 
     async def latency(look: int) -> JudgeAnswer:
-        await context.measure(neighbor.name)
+        await context.measure(before.name)
         task = JudgeTask(
             task_id=new_id("task"),
             customer_id=context.customer_id,
-            deployment_id=neighbor.deployment_id,
-            stage=neighbor.name,
+            deployment_id=before.deployment_id,
+            stage=before.name,
             since=since,
             replica_ids=_serving(deployment),
             slo_p95_latency_ms=objective,
@@ -188,11 +189,11 @@ async def _judge_neighbor(
         )
         return await ask(context, "performance", task)
 
-    return await look_until_sure(latency, deadline)
+    return await judge_until_conclusive(latency, deadline)
 
 
 async def _watch_stopped(context: IdleContext) -> None:
-    """See the instances stay stopped for the observation period: an owner who needs one starts it again."""
+    """Check for the observation period that the instances stay stopped: an owner who needs one starts it again."""
     ends = time.monotonic() + context.platform.settings.idle_observation_seconds
     while True:
         await _require_stopped(context)
@@ -202,31 +203,31 @@ async def _watch_stopped(context: IdleContext) -> None:
 
 
 async def _require_stopped(context: IdleContext) -> None:
-    """Raise StepError where somebody has started one of the instances; one that is terminated already is fine."""
+    """Raise StepError if one of the instances was started again; one that is already terminated is accepted."""
     states = {one.instance_id: one.state for one in await context.cloud.instances()}
     if started := [one for one in context.instance_ids if states.get(one) in ("pending", "running")]:
-        raise StepError(f"{', '.join(started)} was started again by somebody who needs it")
+        raise StepError(f"{', '.join(started)} was started again by its owner")
 
 
 async def _require_unaffected(context: IdleContext) -> None:
-    """Raise StepError where a deployment lost a replica or dropped requests since the snapshot."""
+    """Raise StepError if a deployment lost a replica or dropped requests since the snapshot."""
     estate = await context.discover()
     _require_idle(estate, context.instance_ids)
-    for neighbor in context.snapshot.neighbors:
+    for before in context.snapshot.deployments:
         try:
-            deployment = estate.deployment(neighbor.deployment_id)
+            deployment = estate.deployment(before.deployment_id)
         except KeyError:
-            raise StepError(f"deployment {neighbor.name} is gone since the instances were stopped") from None
-        if len(serving := _serving(deployment)) < len(neighbor.replica_ids):
-            change = f"{len(neighbor.replica_ids)} to {len(serving)}"
-            raise StepError(f"{neighbor.name} went from {change} replicas since the instances were stopped")
-        dropped = (await context.measure(neighbor.name)).requests_dropped - neighbor.requests_dropped
+            raise StepError(f"deployment {before.name} disappeared after the instances were stopped") from None
+        if len(serving := _serving(deployment)) < len(before.replica_ids):
+            change = f"{len(before.replica_ids)} to {len(serving)}"
+            raise StepError(f"{before.name} went from {change} replicas since the instances were stopped")
+        dropped = (await context.measure(before.name)).requests_dropped - before.requests_dropped
         if dropped > 0:
-            raise StepError(f"{neighbor.name} dropped {dropped} requests since the instances were stopped")
+            raise StepError(f"{before.name} dropped {dropped} requests since the instances were stopped")
 
 
 def _require_idle(estate: Infrastructure, instance_ids: Sequence[str]) -> None:
-    """Raise StepError where one of the instances hosts a living replica."""
+    """Raise StepError if one of the instances hosts a replica that is not dead."""
     for deployment in estate.vllm_deployments:
         for engine in deployment.engines:
             if engine.state != "dead" and engine.instance_id in instance_ids:
@@ -234,7 +235,7 @@ def _require_idle(estate: Infrastructure, instance_ids: Sequence[str]) -> None:
 
 
 def _serving(deployment: Deployment) -> list[str]:
-    """Ids of the living replicas that carry traffic."""
+    """Ids of the replicas that are not dead and carry traffic."""
     alive = {engine.replica_id for engine in deployment.engines if engine.state != "dead"}
     return sorted(replica for replica, weight in deployment.weights.items() if weight > 0 and replica in alive)
 

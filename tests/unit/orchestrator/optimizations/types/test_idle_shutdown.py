@@ -12,7 +12,7 @@ from optiinfra.api.runtimes import CommandKind, MeasureOutput
 from optiinfra.clouds.protocol import LaunchSettings
 from optiinfra.domain.recommendation import InstanceState
 from optiinfra.orchestrator.optimizations.context import StepContext, StepError
-from optiinfra.orchestrator.optimizations.types.idle_shutdown import IDLE_SHUTDOWN, IdleSnapshot, Neighbor
+from optiinfra.orchestrator.optimizations.types.idle_shutdown import IDLE_SHUTDOWN, DeploymentState, IdleSnapshot
 from tests.unit.orchestrator.optimizations.fakes import (
     OLD,
     FakeCloud,
@@ -47,10 +47,10 @@ def context_of(
         return measured.model_dump(mode="json")
 
     engines = [*OLD, replica("new-1", hosting)] if hosting else OLD
-    neighbor = Neighbor(
+    state = DeploymentState(
         deployment_id="dep_1", name="prod", replica_ids=["old-1", "old-2"], requests_dropped=0, p95_latency_ms=None
     )
-    before = IdleSnapshot(cost=8_000.0, launch_settings={"i-1": SETTINGS, "i-2": SETTINGS}, neighbors=[neighbor])
+    before = IdleSnapshot(cost=8_000.0, launch_settings={"i-1": SETTINGS, "i-2": SETTINGS}, deployments=[state])
     runtime = FakeRuntime([deployment(*engines)], answer=answer)
     return context(
         "idle_shutdown",
@@ -100,7 +100,7 @@ def test_verify_while_a_deployment_drops_requests_fails() -> None:
 def test_terminate_after_owner_started_an_instance_fails(state: InstanceState) -> None:
     cloud = cloud_with(i_1="stopped", i_2=state)
     seen = asyncio.run(error_of(execute("terminate_instances", context_of(cloud))))
-    assert str(seen) == "i-2 was started again by somebody who needs it"
+    assert str(seen) == "i-2 was started again by its owner"
     assert called(cloud, "terminate") == []
 
 
