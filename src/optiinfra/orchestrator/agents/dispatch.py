@@ -23,7 +23,7 @@ Answer = TypeVar("Answer", bound=Wire)
 _RETRY_SECONDS = 0.5
 _TOKEN_SECONDS = 60
 _TEMPORARY = frozenset({STORE_UNAVAILABLE, STARTING})
-"""Types of an agent's 503 that pass by themselves."""
+"""Problem types of temporary 503 responses."""
 
 
 class AgentError(Exception):
@@ -31,24 +31,25 @@ class AgentError(Exception):
 
 
 class _AgentUnavailable(Exception):  # noqa: N818  named after the condition
-    """The agent answers, but cannot work at the moment."""
+    """The agent responds, but cannot execute tasks at the moment."""
 
 
 async def dispatch_task(platform: Platform, agent_type: AgentType, task: Task, answer_type: type[Answer]) -> Answer:
     """Have an agent of that type do a task, and return its answer.
 
     An agent that fails is not asked again; one that is temporarily unavailable is, when no other can do it. The task's
-    id makes a repetition harmless. Raises AgentError when no agent came in time or none could do it.
+    id makes this idempotent. Raises AgentError when no agent registered before the deadline
+    or none could do it.
     """
     wait_seconds = platform.settings.agent_wait_seconds
     deadline = time.monotonic() + wait_seconds
-    failed: dict[str, str] = {}  # what was wrong, by agent id
+    failed: dict[str, str] = {}  # error by agent id
     unavailable: dict[str, str] = {}
     restart_expected = False
     while True:
-        # After a failure another agent must be there already, unless the failed one is about to register anew.
-        patience = deadline - time.monotonic() if restart_expected or not failed else 0.0
-        agent = await _next_agent(platform, agent_type, task, failed, unavailable, patience)
+        # After a failure, wait for another agent only if the failed one is restarting.
+        wait = deadline - time.monotonic() if restart_expected or not failed else 0.0
+        agent = await _next_agent(platform, agent_type, task, failed, unavailable, wait)
         if agent is None:
             break
         try:
@@ -64,7 +65,7 @@ async def dispatch_task(platform: Platform, agent_type: AgentType, task: Task, a
             log.warning("agent task failed", agent_id=agent.agent_id, kind=task.kind, error=failed[agent.agent_id])
     if answers := failed | unavailable:
         raise AgentError(f"no {agent_type} agent could {task.kind}: {answers}")
-    raise AgentError(f"no {agent_type} agent that can {task.kind} was there within {wait_seconds:.0f} s")
+    raise AgentError(f"no {agent_type} agent that can {task.kind} registered within {wait_seconds:.0f} s")
 
 
 async def _next_agent(
@@ -95,7 +96,7 @@ async def _next_agent(
 
 
 def _is_restart(error: Exception) -> bool:
-    """Whether the agent will register soon: its process is gone, or has just started and does not know its old id."""
+    """Whether the agent will register soon: it is unreachable, or was restarted and no longer knows its old id."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code == httpx.codes.UNAUTHORIZED
     return isinstance(error, httpx.TransportError)

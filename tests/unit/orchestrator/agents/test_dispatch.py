@@ -138,10 +138,14 @@ async def test_dispatch_task_treats_an_invalid_answer_as_a_failure(monkeypatch: 
     assert agents.asked == ["agent-1", "agent-2"]
 
 
-@pytest.mark.parametrize("unfit", [{"agent_type": "performance"}, {"status": "unhealthy"}, {"capabilities": ["judge"]}])
-async def test_dispatch_task_asks_no_unfit_agent(monkeypatch: pytest.MonkeyPatch, unfit: dict[str, Any]) -> None:
-    agents = Agents(monkeypatch, [agent(1, **unfit)], ok)
-    with pytest.raises(AgentError, match="no cost agent that can analyze was there"):
+@pytest.mark.parametrize(
+    "properties", [{"agent_type": "performance"}, {"status": "unhealthy"}, {"capabilities": ["judge"]}]
+)
+async def test_dispatch_task_skips_ineligible_agents(
+    monkeypatch: pytest.MonkeyPatch, properties: dict[str, Any]
+) -> None:
+    agents = Agents(monkeypatch, [agent(1, **properties)], ok)
+    with pytest.raises(AgentError, match="no cost agent that can analyze registered within"):
         await agents.dispatch()
     assert agents.asked == []
 
