@@ -31,14 +31,14 @@ class Forbidden(DomainError):  # noqa: N818
 
 
 class NotFound(DomainError):  # noqa: N818
-    """There is none; the same for an unknown id, a malformed one and another customer's."""
+    """Not found; the same for an unknown id, a malformed one and another customer's."""
 
     def __init__(self, what: str) -> None:
         super().__init__("not_found", f"no such {what}")
 
 
 class Conflict(DomainError):  # noqa: N818
-    """The present state does not allow it."""
+    """The current state does not allow the request."""
 
 
 _STATUS: dict[type[DomainError], int] = {Unauthenticated: 401, Forbidden: 403, NotFound: 404, Conflict: 409}
@@ -59,6 +59,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(IntegrityError)
     async def _violated(_request: Request, error: IntegrityError) -> JSONResponse:
         if is_foreign_key_violation(error):  # deleted between the request's own check and its insert
-            return problem_response(404, "not_found", "what this belongs to is gone")
+            return problem_response(404, "not_found", "the referenced object no longer exists")
         # A service maps the unique violations that it expects. Any other is a defect: logged, answered with 500.
         raise error

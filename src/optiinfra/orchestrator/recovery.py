@@ -1,6 +1,6 @@
-"""Recovery of work that a row promises and nothing does, because of a crash or because a store was unavailable.
+"""Restarts work recorded in PostgreSQL that no process executes, after a crash or an outage.
 
-PostgreSQL says what is unfinished: analyses and optimizations without a workflow, rollbacks that were requested,
+That is: analyses and optimizations without a workflow, rollbacks that were requested,
 accounts to discover, customers to delete.
 """
 
@@ -95,10 +95,10 @@ async def _find_unfinished(platform: Platform, before: datetime) -> _Unfinished:
 
 async def _start_each(start: Callable[[str], Awaitable[None]], kind: str, ids: Iterable[str]) -> None:
     """Start each; one that fails does not keep the others from being started, and the next recovery finds it again."""
-    for one in ids:
+    for item_id in ids:
         try:
-            await start(one)
+            await start(item_id)
         except StoreUnavailable as error:
-            log.warning("recovery of one postponed", kind=kind, id=one, error=str(error))
+            log.warning("item recovery postponed", kind=kind, id=item_id, error=str(error))
         except Exception:
-            log.exception("recovery of one failed", kind=kind, id=one)
+            log.exception("item recovery failed", kind=kind, id=item_id)

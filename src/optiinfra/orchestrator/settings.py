@@ -1,4 +1,4 @@
-"""What the orchestrator is told by its environment."""
+"""Settings of the orchestrator."""
 
 from optiinfra.kit.settings import ServiceSettings
 
@@ -51,6 +51,6 @@ class Settings(ServiceSettings):
     spot_unobserved_seconds: float = 60.0
     """How long that check may fail before the change does: the cloud gives a notice of two minutes."""
     idle_observation_seconds: float = 900.0
-    """How long stopped instances are watched before they are terminated: who needs one starts it again."""
+    """How long stopped instances are watched before termination, so that an owner who needs one can start it again."""
     measuring_window_seconds: float = 900.0
     """How far back the figures before a change are taken from."""

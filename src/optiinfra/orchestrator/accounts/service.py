@@ -66,5 +66,5 @@ async def identify(platform: Platform, user_id: str) -> Identity:
     async with platform.database.transaction() as session:
         user = await repository.user_by_id(session, user_id)
     if user is None:
-        raise Unauthenticated("unauthenticated", "this account is gone")
+        raise Unauthenticated("unauthenticated", "this account has been deleted")
     return Identity.model_validate(user, from_attributes=True)

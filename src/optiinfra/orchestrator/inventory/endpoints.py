@@ -13,7 +13,7 @@ router = APIRouter()
 
 @router.get("/customers/{customer_id}/infrastructure")
 async def infrastructure(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> Infrastructure:
-    """The estate as last seen."""
+    """The infrastructure from the latest inventory."""
     require_tenant(principal, customer_id)
     async with platform.database.transaction() as session:
         return await service.describe(session, customer_id)

@@ -35,11 +35,11 @@ _Listing = tuple[list[CloudInstance], dict[str, float]]
 _DISCOVERIES = asyncio.Semaphore(8)
 """Concurrent discoveries: each keeps a worker thread busy for as long as its cloud does not answer."""
 
-_FIRST_COSTS_SECONDS = 600.0
-"""How long to retry storing an estate's first costs."""
+_INITIAL_COSTS_SECONDS = 600.0
+"""How long to retry storing an estate's initial costs."""
 
 ESTATE = ""
-"""Resource id of the figures of a whole estate."""
+"""Resource id under which estate-wide metrics are stored."""
 
 
 async def account_of(session: AsyncSession, customer_id: str, instance_ids: Collection[str]) -> models.CloudAccount:
@@ -52,7 +52,7 @@ async def account_of(session: AsyncSession, customer_id: str, instance_ids: Coll
         raise Conflict("instances_unknown", f"no connected cloud account has {', '.join(unknown)}")
     holders = {account.id: account for account in found.values()}
     if not holders:
-        raise Conflict("instances_unknown", "no instance is named, so no cloud account follows")
+        raise Conflict("instances_unknown", "no instance given, so the cloud account cannot be determined")
     if len(holders) > 1:
         places = "; ".join(
             f"{account.provider} {account.account_id or account.id} {account.region} has "
@@ -96,19 +96,19 @@ async def discover(platform: Platform, customer_id: str, *, retry_seconds: float
             async with _DISCOVERIES:
                 infrastructure = await _list_accounts(platform, customer_id)
         costs, once = _costs(customer_id, infrastructure), f"{customer_id}:first costs:{now().isoformat()}"
-        # The accounts count as discovered now, so no later discovery would store their first costs.
+        # The accounts count as discovered now, so no later discovery would store their initial costs.
         await retry_until_deadline(
             lambda: telemetry.append(platform, customer_id, costs, token=once),
             "ClickHouse",
-            _FIRST_COSTS_SECONDS,
+            _INITIAL_COSTS_SECONDS,
             interval=retry_seconds,
         )
     except CloudError as error:
         log.warning("discovery failed", customer_id=customer_id, error=str(error))
     except NoResultFound:
-        log.info("discovery of a deleted customer ended", customer_id=customer_id)
+        log.info("discovery stopped, customer deleted", customer_id=customer_id)
     except DeadlineError as error:
-        log.warning("first costs not stored", customer_id=customer_id, error=str(error))
+        log.warning("initial costs not stored", customer_id=customer_id, error=str(error))
 
 
 def discovery_of(customer_id: str) -> str:
@@ -135,12 +135,12 @@ async def spot_quotes(platform: Platform, customer_id: str, infrastructure: Infr
 async def store_deployments(
     session: AsyncSession, customer_id: str, deployments: list[DiscoveredDeployment]
 ) -> dict[str, str]:
-    """Store what the runtime reports; a deployment that it no longer reports is gone, though its past stays.
+    """Store what the runtime reports; a deployment it no longer reports is marked as gone, and its history is kept.
 
     Returns our id of each, by name. Raises NotFound when the customer is deleted.
     """
     ids = await repository.store_deployments(session, customer_id, deployments)
-    # After the deployments, as in a deletion of the customer: the same order of locks everywhere excludes a deadlock.
+    # After the deployments, as in a customer deletion: prevents a deadlock with transactions that record events.
     if await repository.lock_customer(session, customer_id) is None:
         raise NotFound("customer")
     await _update_idle(session, customer_id)
@@ -150,7 +150,7 @@ async def store_deployments(
 async def _update_idle(session: AsyncSession, customer_id: str) -> None:
     """Bring `idle_since` up to date. The caller holds the lock on the customer's row.
 
-    Before a runtime has connected nobody knows what an instance hosts, so none counts as idle.
+    Until a runtime has connected, it is unknown what an instance hosts, so none counts as idle.
     """
     hosting: set[str] = set()
     for row in await repository.present_deployments(session, customer_id):
@@ -175,7 +175,7 @@ async def _list_accounts(
     listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
     listed = {account.id: listing for account, listing in zip(clouds, listings, strict=True)}
     async with platform.database.transaction() as session:
-        # The customer before the accounts, as in a deletion: the same order of locks excludes a deadlock.
+        # The customer before the accounts, as in a deletion: prevents a deadlock with transactions that record events.
         await session.get_one(models.Customer, customer_id, with_for_update={"key_share": True})
         newest = [
             each
@@ -254,7 +254,7 @@ def _monthly_cost(platform: Platform, seen: CloudInstance, quoted: float | None)
         return round(monthly(price), 2)
     except UnknownPriceError as error:
         # Shown, but without a cost: a guess would end up in the savings.
-        log.warning("instance has no known price", instance_id=seen.instance_id, error=str(error))
+        log.warning("instance price unknown", instance_id=seen.instance_id, error=str(error))
         return 0.0
 
 

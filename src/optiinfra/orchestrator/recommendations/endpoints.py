@@ -1,4 +1,4 @@
-"""What is recommended, and the customer's word on it."""
+"""Routes of recommendations: list, approve, reject."""
 
 from typing import Annotated
 
@@ -33,7 +33,7 @@ async def recommendations(
 async def approve(
     recommendation_id: str, principal: CurrentPrincipal, platform: CurrentPlatform, workflows: CurrentWorkflows
 ) -> Approved:
-    """Approve and start carrying out."""
+    """Approve a recommendation and start its optimization."""
     customer_id = require_user(principal, APPROVERS)
     optimization_id = await service.approve(platform, customer_id, recommendation_id, principal.subject)
     await workflows.start(optimization_id)
@@ -44,6 +44,6 @@ async def approve(
 async def reject(
     recommendation_id: str, body: Reject, principal: CurrentPrincipal, platform: CurrentPlatform
 ) -> Recommendation:
-    """Reject."""
+    """Reject a recommendation."""
     customer_id = require_user(principal, APPROVERS)
     return await service.reject(platform, customer_id, recommendation_id, body.reason, principal.subject)

@@ -73,7 +73,7 @@ async def store(
 
 
 async def add_validation(session: AsyncSession, recommendation_id: str, validation: Validation) -> None:
-    """Add an agent's judgement; a refusal rejects the recommendation. The same agent's second one is dropped."""
+    """Add an agent's judgement; a refusal rejects the recommendation. A second one by the same agent is ignored."""
     row = await session.get_one(models.Recommendation, recommendation_id, with_for_update=True)
     if any(given["agent_type"] == validation.agent_type for given in row.validations):
         return
@@ -104,9 +104,9 @@ async def listing(
 
 
 async def approve(platform: Platform, customer_id: str, recommendation_id: str, approver: str) -> str:
-    """Approve, and return the id of the one optimization that carries it out, however often it is approved.
+    """Approve and return the id of its optimization; repeated approvals return the same id.
 
-    Raises NotFound for another customer's, Conflict for one that cannot be executed any more, or never could.
+    Raises NotFound for another customer's recommendation, Conflict if it is no longer or was never executable.
     """
     async with platform.database.transaction() as session:
         row = await _lock(session, customer_id, recommendation_id)
@@ -172,9 +172,9 @@ def require_approvable(recommendation: Recommendation) -> None:
         if not validation.approved:
             refusal = f"the {validation.agent_type} agent refused it: {validation.reason}"
             raise Conflict("refused_by_validator", refusal)
-    spoken = {validation.agent_type for validation in recommendation.validations}
-    if silent := pending_validators(recommendation.agent_type, spoken):
-        raise Conflict("not_validated", f"not yet judged by: {', '.join(silent)}")
+    answered = {validation.agent_type for validation in recommendation.validations}
+    if missing := pending_validators(recommendation.agent_type, answered):
+        raise Conflict("not_validated", f"not yet judged by: {', '.join(missing)}")
     if recommendation.type in ADVICE_ONLY:
         raise Conflict("not_executable", "this is advice for you to follow; the platform cannot carry it out")
     if recommendation.status != RecommendationStatus.PENDING:

@@ -1,4 +1,4 @@
-"""Series of figures."""
+"""The route of metrics."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -28,7 +28,7 @@ async def metrics(
     resource_id: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=20_000)] = 10_000,
 ) -> list[MetricPoint]:
-    """One metric over time, oldest first; of the last eight days unless told otherwise."""
+    """One metric over time, oldest first; by default of the last eight days."""
     require_tenant(principal, customer_id)
     end = end_time or now()
     start = start_time or end - _DEFAULT_SPAN

@@ -73,8 +73,8 @@ async def append(
         async with platform.database.transaction() as session:
             deleted = await session.scalar(customer) is None
         if deleted:
-            log.info("telemetry of a deleted customer removed", customer_id=customer_id)
             await platform.telemetry.delete_customer(customer_id)
+            log.info("telemetry of deleted customer removed", customer_id=customer_id)
 
 
 async def store_figure(platform: Platform, customer_id: str, deployment_id: str, metric: str, value: float) -> None:
