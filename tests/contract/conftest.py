@@ -18,14 +18,14 @@ def postgresql() -> Iterator[Engine]:
         yield engine
 
 
-async def notify_nobody(_channel: str) -> None:
-    """There is no reader."""
+async def no_notification(_channel: str) -> None:
+    """Notify no reader."""
 
 
 @pytest.fixture
 async def database(postgresql: Engine) -> AsyncIterator[Database]:
     """The platform's tables, without readers to notify."""
-    opened = Database(postgresql.environment.urls()["postgresql"], notify_nobody)
+    opened = Database(postgresql.environment.urls()["postgresql"], no_notification)
     await opened.migrate()
     yield opened
     await opened.close()

@@ -118,7 +118,7 @@ def test_cancel_and_terminate_ends_untagged_instances_too(engine: Engine) -> Non
     assert len([one for one in asyncio.run(cloud.instances()) if one.state == "running"]) == 2
 
 
-def test_interrupted_has_instance_that_the_cloud_ended(engine: Engine) -> None:
+def test_interrupted_includes_terminated_instance(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "131313131313")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
     assert asyncio.run(cloud.interrupted(KEY)) == []
@@ -126,7 +126,7 @@ def test_interrupted_has_instance_that_the_cloud_ended(engine: Engine) -> None:
     assert asyncio.run(cloud.interrupted(KEY)) == made[:1]
 
 
-def test_stopped_instances_start_again_and_repeating_either_changes_nothing(engine: Engine) -> None:
+def test_stop_and_start_are_idempotent(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "141414141414")
     ids = sorted(one.instance_id for one in asyncio.run(cloud.instances()))
     for _ in range(2):

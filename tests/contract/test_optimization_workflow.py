@@ -44,7 +44,7 @@ class SwitchSnapshot(Snapshot):
 Context = StepContext[SwitchParameters, SwitchSnapshot]
 
 ON: set[str] = set()
-"""The world that the toy changes."""
+"""Switches that the example type changes."""
 
 
 async def take_snapshot(change: Change[SwitchParameters]) -> SwitchSnapshot:
@@ -63,7 +63,7 @@ async def turn_off(context: Context) -> Detail:
 
 async def look(context: Context) -> Detail:
     if broken := sorted(set(context.parameters.broken) & ON):
-        raise StepError(f"{', '.join(broken)} stays dark")
+        raise StepError(f"{', '.join(broken)} stays off")
     return {"seen": context.details["turn_on"]["on"]}
 
 
@@ -101,12 +101,12 @@ class Memory:
 async def workflow(postgresql: Engine) -> AsyncIterator[OptimizationWorkflow]:
     """A launched workflow engine. One a process: DBOS knows an instance by its name."""
     url = postgresql.environment.urls()["postgresql"]
-    database = Database(url, _notify_nobody)
+    database = Database(url, _no_notification)
     await database.migrate()
     settings = SimpleNamespace(optimization_deadline_seconds=60.0, rollback_retry_seconds=5.0)
     telemetry = SimpleNamespace(insert_samples=_keep_nothing, insert_latencies=_keep_nothing)
     stores = SimpleNamespace(settings=settings, database=database, memory=Memory(), telemetry=telemetry)
-    DBOS(config={"name": "toy", "system_database_url": url, "serializer": DBOSPortableJSONSerializer()})
+    DBOS(config={"name": "example", "system_database_url": url, "serializer": DBOSPortableJSONSerializer()})
     platform = cast("Platform", stores)
     made = OptimizationWorkflow(platform, StepExecutor(platform, {"switches": SWITCHES}, _empty_account))
     DBOS.launch()
@@ -117,16 +117,16 @@ async def workflow(postgresql: Engine) -> AsyncIterator[OptimizationWorkflow]:
     await database.close()
 
 
-async def _notify_nobody(_channel: str) -> None:
+async def _no_notification(_channel: str) -> None:
     """There is no reader."""
 
 
 async def _keep_nothing(*_rows: Any) -> None:
-    """Nobody looks at telemetry here."""
+    """Telemetry is not used here."""
 
 
 async def _empty_account(*_account: Any) -> FakeCloud:
-    """A cloud account without instances: the toy changes nothing in it."""
+    """A cloud account without instances: the example type changes nothing in it."""
     return FakeCloud()
 
 
@@ -238,7 +238,7 @@ async def test_new_type_that_fails_is_rolled_back_in_reverse_order(
     assert row.status == "rolled_back", row.result
     assert {"hall"} == ON
     assert row.result is not None
-    assert (row.result["success"], row.result["error"]) == (False, "porch stays dark")
+    assert (row.result["success"], row.result["error"]) == (False, "porch stays off")
     assert row.result["original_state_restored"] is True
     assert row.result["cost_before"] == 100.0
     assert await steps_of(database, row.id) == [
@@ -266,9 +266,7 @@ async def test_completed_optimization_is_rolled_back_on_request(
     assert {"hall"} == ON
 
 
-async def test_durable_names_are_those_that_running_work_is_recorded_under(
-    workflow: OptimizationWorkflow, database: Database
-) -> None:
+async def test_durable_names_are_unchanged(workflow: OptimizationWorkflow, database: Database) -> None:
     row = await run(workflow, database, "named", SwitchParameters(switches=["porch"], broken=["porch"]))
     status = await DBOS.get_workflow_status_async(row.id)
     assert status is not None

@@ -24,7 +24,7 @@ from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database, notify_after_commit
 from optiinfra.stores.qdrant import OutcomeMemory
-from tests.contract.conftest import notify_nobody
+from tests.contract.conftest import no_notification
 from tests.contract.engine import Engine, running
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +79,7 @@ async def test_migrate_creates_the_schema_of_the_models(database: Database) -> N
     assert difference == []
 
 
-async def test_transaction_that_fails_stores_nothing_and_notifies_nobody(postgresql: Engine) -> None:
+async def test_transaction_that_fails_stores_nothing_and_sends_no_notification(postgresql: Engine) -> None:
     notified: list[str] = []
 
     async def notify(channel: str) -> None:
@@ -108,7 +108,7 @@ async def test_transaction_that_fails_stores_nothing_and_notifies_nobody(postgre
 
 
 async def test_transaction_that_the_server_ends_is_an_outage(postgresql: Engine, database: Database) -> None:
-    other = Database(postgresql.environment.urls()["postgresql"], notify_nobody)
+    other = Database(postgresql.environment.urls()["postgresql"], no_notification)
 
     async def ended(process: int) -> None:
         async with other.transaction() as session:

@@ -23,14 +23,14 @@ def test_interrupted_of_running_instances_is_empty(cloud: AwsCloud, ec2: Ec2) ->
 
 
 @pytest.mark.parametrize("code", ["marked-for-termination", "instance-terminated-no-capacity", "marked-for-stop"])
-def test_interrupted_of_marked_or_ended_request_has_its_instance(cloud: AwsCloud, ec2: Ec2, code: str) -> None:
+def test_interrupted_includes_instance_of_marked_or_ended_request(cloud: AwsCloud, ec2: Ec2, code: str) -> None:
     _, second = ensure(cloud, "spot")
     request_of(ec2, second)["Status"] = {"Code": code}
     assert interrupted(cloud) == [second]
 
 
 @pytest.mark.parametrize("state", ["shutting-down", "terminated", "stopped"])
-def test_interrupted_of_ended_instance_without_notice_has_it(cloud: AwsCloud, ec2: Ec2, state: str) -> None:
+def test_interrupted_includes_ended_instance_without_notice(cloud: AwsCloud, ec2: Ec2, state: str) -> None:
     first, _ = ensure(cloud, "spot")
     ec2.machines[first]["State"] = {"Name": state}
     assert interrupted(cloud) == [first]

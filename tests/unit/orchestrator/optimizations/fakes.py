@@ -117,7 +117,7 @@ OLD = (replica("old-1", "i-old-1"), replica("old-2", "i-old-2"))
 
 @dataclass
 class FakeRuntime:
-    """A `Runtime`. `deployments` is what it discovers, `commands` what it was told, `answer` its reply to a command."""
+    """A `Runtime`. It discovers `deployments`, records `commands`, and replies to a command with `answer`."""
 
     deployments: list[Deployment] = field(default_factory=list)
     commands: list[tuple[str, Any]] = field(default_factory=list)
@@ -143,7 +143,7 @@ async def never(*_command: Any) -> dict[str, Any]:
 
 
 def platform(**settings: float) -> Platform:
-    """A platform of settings alone; nothing else of it may be used."""
+    """A platform with settings only; nothing else of it may be used."""
     defaults = {
         "spot_watch_seconds": 0.01,
         "spot_unobserved_seconds": 1.0,

@@ -75,7 +75,7 @@ def executor_of(
         raise AssertionError("nothing is looked at here")
 
     kind = OptimizationType(
-        name="toy",
+        name="example",
         parameters=Nothing,
         snapshot=Snapshot,
         steps=(Step("only", execute, rollback),),
@@ -91,11 +91,11 @@ def executor_of(
     async def fake_cloud(*_account: Any) -> FakeCloud:
         return FakeCloud()
 
-    executor = StepExecutor(cast("Any", stores), {"toy": kind}, connect or fake_cloud)
+    executor = StepExecutor(cast("Any", stores), {"example": kind}, connect or fake_cloud)
     optimization = models.Optimization(
         id="opt_1",
         customer_id="cust_1",
-        type="toy",
+        type="example",
         status="running",
         trace_id="t",
         snapshot={"cost": 100.0, "cloud_account_id": "acct_1"},
@@ -130,31 +130,31 @@ class _Accounts:
 def test_rollback_retries_whatever_the_cloud_refuses(refusal: CloudError) -> None:
     refusals = [refusal]
 
-    async def undo(_context: StepContext[Any, Any]) -> Detail:
+    async def roll_back(_context: StepContext[Any, Any]) -> Detail:
         if refusals:
             raise refusals.pop()
         return {"done": True}
 
-    executor, journal = executor_of(rollback=undo)
+    executor, journal = executor_of(rollback=roll_back)
     assert asyncio.run(executor.roll_back("opt_1", "only")) is None
     assert journal.ended == [("undo_only", {"done": True}, None)]
 
 
-def test_rollback_has_its_own_time_though_the_deadline_passed() -> None:
-    async def undo(_context: StepContext[Any, Any]) -> Detail:
+def test_rollback_after_the_deadline_has_its_own_deadline() -> None:
+    async def roll_back(_context: StepContext[Any, Any]) -> Detail:
         await asyncio.sleep(0.05)
         return {}
 
-    executor, journal = executor_of(rollback=undo, age=100.0, optimization_deadline_seconds=0.01)
+    executor, journal = executor_of(rollback=roll_back, age=100.0, optimization_deadline_seconds=0.01)
     assert asyncio.run(executor.roll_back("opt_1", "only")) is None
     assert journal.ended == [("undo_only", {}, None)]
 
 
 def test_rollback_that_stays_refused_ends_with_the_last_refusal() -> None:
-    async def undo(_context: StepContext[Any, Any]) -> Detail:
+    async def roll_back(_context: StepContext[Any, Any]) -> Detail:
         raise RoleDenied("AssumeRole: AccessDenied")
 
-    executor, _ = executor_of(rollback=undo, rollback_retry_seconds=0.01)
+    executor, _ = executor_of(rollback=roll_back, rollback_retry_seconds=0.01)
     assert asyncio.run(executor.roll_back("opt_1", "only")) == "AssumeRole: AccessDenied"
 
 

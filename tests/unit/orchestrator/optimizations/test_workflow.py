@@ -72,19 +72,19 @@ def roll_back(executor: FakeExecutor) -> None:
     asyncio.run(inspect.unwrap(OptimizationWorkflow.roll_back)(workflow, "opt_1"))
 
 
-@pytest.mark.parametrize(("seen", "status"), [(True, "rolled_back"), (None, "rolled_back"), (False, "failed")])
-def test_rollback_ends_with_what_was_seen(seen: bool | None, status: str) -> None:
-    executor = FakeExecutor((seen, None))
+@pytest.mark.parametrize(("restored", "status"), [(True, "rolled_back"), (None, "rolled_back"), (False, "failed")])
+def test_rollback_reports_restored_state(restored: bool | None, status: str) -> None:
+    executor = FakeExecutor((restored, None))
     roll_back(executor)
     assert executor.rolled_back == list(reversed(STEPS))
-    assert executor.journal.ends == [(status, ON_REQUEST, seen)]
+    assert executor.journal.ends == [(status, ON_REQUEST, restored)]
 
 
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [((None, "AssumeRole: AccessDenied"), "AssumeRole: AccessDenied"), (TypeError("wrong"), "internal error: wrong")],
 )
-def test_rollback_ends_when_nothing_can_be_seen(trouble: tuple[None, str] | Exception, said: str) -> None:
+def test_rollback_ends_when_restored_state_cannot_be_checked(trouble: tuple[None, str] | Exception, said: str) -> None:
     executor = FakeExecutor(trouble)
     roll_back(executor)
     assert executor.journal.ends == [("failed", f"{ON_REQUEST}; whether all is as before is unknown: {said}", None)]

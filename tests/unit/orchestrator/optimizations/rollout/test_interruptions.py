@@ -1,4 +1,4 @@
-"""An action beside which the cloud is watched for interruptions of spot instances."""
+"""Detection of spot interruptions while an action runs."""
 
 import asyncio
 from typing import Any, cast
@@ -14,7 +14,7 @@ LONG, SHORT = 60.0, 0.05
 
 
 class WatchedCloud(FakeCloud):
-    """Answers each look with the next of its answers, the last one for ever; `watched` is set after six looks."""
+    """Answers each poll with the next of its answers, then always with the last; `watched` is set after six polls."""
 
     def __init__(self, *answers: list[str] | Exception) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class WatchedCloud(FakeCloud):
 
 
 class Work:
-    """Takes until an event, by default for ever, and cleans up when it is cancelled."""
+    """Runs until an event, by default without end, and cleans up when it is cancelled."""
 
     def __init__(self, done: asyncio.Event | None = None) -> None:
         self.done, self.cleaned_up = done or asyncio.Event(), False
@@ -64,7 +64,7 @@ async def watched(cloud: FakeCloud, action: Any, blind_seconds: float = LONG) ->
 
 
 async def error_of(cloud: FakeCloud, work: Work, blind_seconds: float = LONG) -> str:
-    """What was raised, in words, as soon as it is over."""
+    """The error of the action, and whether the action has cleaned up when it is raised."""
     with pytest.raises(StepError) as raised:
         await watched(cloud, work.run(), blind_seconds)
     return f"{raised.value}" + (", cleaned up" if work.cleaned_up else "")
