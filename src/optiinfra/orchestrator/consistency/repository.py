@@ -1,4 +1,4 @@
-"""What PostgreSQL holds, as the consistency check compares it."""
+"""SQL of the consistency check."""
 
 from datetime import timedelta
 
@@ -26,7 +26,7 @@ _STATUSES = select(models.Optimization.id, models.Optimization.status)
 
 
 async def estates(database: Database) -> tuple[list[models.CloudAccount], list[PlacedReplica], list[RunningInstance]]:
-    """All cloud accounts, living replicas and running instances, in one transaction."""
+    """All cloud accounts, replicas that are not dead and running instances, in one transaction."""
     async with database.transaction() as session:
         replicas = [PlacedReplica(*row) for row in await session.execute(_REPLICAS)]
         running = [RunningInstance(*row) for row in await session.execute(_RUNNING)]
@@ -35,7 +35,7 @@ async def estates(database: Database) -> tuple[list[models.CloudAccount], list[P
 
 
 async def known(database: Database, heartbeat_seconds: float) -> Known:
-    """What exists, for references to be compared with."""
+    """The existing objects that references may refer to."""
     async with database.transaction() as session:
         return Known(
             customers=set(await session.scalars(select(models.Customer.id))),

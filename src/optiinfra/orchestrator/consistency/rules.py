@@ -1,6 +1,6 @@
-"""Which references dangle, by what stores and clouds hold. Pure.
+"""Rules that decide which references dangle. Pure.
 
-References must be listed before what they refer to: a row that is created in between then refers to a listed one.
+References must be listed before their targets. Otherwise one that is created in between seems to dangle.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class AccountContents:
-    """What a cloud account holds: its instances, and the tags of open spot requests by request id."""
+    """The contents of a cloud account: its instances, and the tags of open spot requests by request id."""
 
     account: Account
     instances: Sequence[CloudInstance]
@@ -72,7 +72,7 @@ class Known:
 
 
 def dangling_series(table: str, owners: Iterable[tuple[str, str]], known: Known) -> list[Dangling]:
-    """(customer, deployment) pairs of a ClickHouse table of which either is unknown; '' stands for the whole estate."""
+    """(customer, deployment) pairs of a ClickHouse table of which either is unknown; '' is the whole estate."""
     found = []
     for customer, deployment in sorted(owners):
         if customer not in known.customers:
@@ -105,7 +105,7 @@ def outcomes_without_point(points: Mapping[str, tuple[str, str]], known: Known) 
 
 
 def dangling_presence(present: Iterable[str], known: Known) -> list[Dangling]:
-    """Redis's keys of agents that never registered, or deregistered so long ago that the key should have expired."""
+    """Redis's keys of agents that never registered, or whose key should have expired since they deregistered."""
     return [
         Dangling(store="redis", kind="presence", id=agent, refers_to=f"registered agent {agent}")
         for agent in sorted(present)
@@ -122,9 +122,9 @@ def step_instances(contents: AccountContents) -> dict[str, Mapping[str, str]]:
 def dangling_step_resources(contents: AccountContents, known: Known) -> list[Dangling]:
     """Instances and open spot requests that were created for a step and should be gone.
 
-    That is so for an optimization that does not exist, and for the target instances of one that was rolled back. An
-    optimization that failed is not cleaned up, and its result says so. What is tagged for another customer is ignored:
-    a former customer keeps their instances.
+    These are the resources of an optimization that does not exist, and the target instances of one that was rolled
+    back. A failed optimization is not cleaned up, and its result says so. Resources tagged for another customer are
+    ignored: a former customer keeps their instances.
     """
     found = []
     for kind, tagged in (("step_instances", step_instances(contents)), ("step_orders", contents.requests)):
@@ -145,7 +145,7 @@ def missing_instances(
     """Instances that are running according to PostgreSQL and that their cloud account does not list at all.
 
     An instance that the cloud lists as stopped or terminated is merely stale until the next refresh. One that it does
-    not list may have been terminated long ago. Was it seen recently, though, the cloud would still list it.
+    not list may have been terminated long ago. An instance seen recently must still be listed.
     """
     listed = {each.account.id: {instance.instance_id for instance in each.instances} for each in accounts}
     return [
@@ -167,7 +167,7 @@ def replicas_without_instance(
 ) -> list[Dangling]:
     """Replicas on instances that none of the customer's accounts in that region lists.
 
-    Without an account in the region, or while one of them does not answer, nothing is reported.
+    Nothing is reported without an account in the region, or if one of them does not answer.
     """
     listed: dict[tuple[str, str, str], set[str]] = {}
     for each in answered:
@@ -188,9 +188,9 @@ def replicas_without_instance(
 
 
 def confirmed(first: Collection[Dangling], second: Iterable[Dangling]) -> list[Dangling]:
-    """What dangled in both passes: the rest was being created or deleted during the first.
+    """References that dangled in both passes; the others were being created or deleted.
 
-    What did not answer is taken from the second pass, which repeats those of the first.
+    Unreachable stores and accounts are taken from the second pass, which repeats those of the first.
     """
     return [one for one in second if one in first or one.kind == UNREACHABLE]
 

@@ -1,4 +1,4 @@
-"""The consistency check: do the stores and clouds agree with each other? What it checks, by kind:
+"""Consistency check between stores and clouds. References checked, by kind:
 
 - ClickHouse: `samples`, `latency_counts` (their customer and deployment);
 - Qdrant: `points` without their outcome in PostgreSQL, and `outcomes` there without their point;
@@ -46,11 +46,11 @@ class Deadlines:
     """How long a check may take, in seconds."""
 
     answer: float = 8.0
-    """One store or account: shorter than the cloud client's own retries, for the caller waits for all."""
+    """One store or account: shorter than the cloud client's own retries, because the caller waits for all answers."""
     all_accounts: float = 16.0
     """All accounts together, however many do not answer."""
     between_passes: float = 1.0
-    """Longer than a row waits for what it refers to while all goes well."""
+    """Longer than a reference normally dangles while an object is being created or deleted."""
 
 
 @dataclass
@@ -74,7 +74,7 @@ class _Pass:
         where: str = "",
         until: float = math.inf,
     ) -> T | None:
-        """The answer, or None when there is none in time; that is a finding, whose text starts with `where`.
+        """The answer, or None after the deadline, which is recorded as unreachable; `where` starts its text.
 
         `until` is a time of the event loop's clock.
         """
@@ -84,7 +84,7 @@ class _Pass:
         try:
             async with asyncio.timeout_at(min(until, asyncio.get_running_loop().time() + self.deadlines.answer)):
                 return await question()
-        except Exception as error:  # of any kind: what was not checked must not count as consistent
+        except Exception as error:  # any error: an unchecked reference must not count as consistent
             why = where + (f"{type(error).__name__}: {error}" if str(error) else "no answer in time")
             log.warning("consistency check incomplete", store=store, name=name, error=why)
             self.dangling.append(Dangling(store=store, kind=rules.UNREACHABLE, id=name, refers_to=why))
@@ -94,7 +94,7 @@ class _Pass:
 async def check(platform: Platform, deadlines: Deadlines | None = None) -> Consistency:
     """Check everything, and a second time if something dangles: it may have been half created or half deleted.
 
-    What did not answer is not asked a second time: the caller waits.
+    A store or account that did not answer is not asked a second time, because the caller waits.
     """
     deadlines = deadlines or Deadlines()
     result = await _check_once(platform, _Pass(deadlines))
@@ -108,7 +108,7 @@ async def check(platform: Platform, deadlines: Deadlines | None = None) -> Consi
 
 
 async def _check_once(platform: Platform, result: _Pass) -> _Pass:
-    """Do one pass. References are listed first, what they refer to last (`rules` says why)."""
+    """Do one pass. References are listed first, their targets last (see `rules`)."""
     database = platform.database
     series, points, present, estates, _ = await asyncio.gather(
         asyncio.gather(*(_series(platform, result, table) for table in _TABLES)),

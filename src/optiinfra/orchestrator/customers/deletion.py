@@ -10,15 +10,17 @@ from optiinfra.orchestrator.platform import Platform
 async def delete_customer(platform: Platform, customer_id: str) -> None:
     """Delete a customer everywhere. Raises Conflict while an optimization runs, NotFound when there is none.
 
-    First the row that everything else refers to, then the copies in other stores. Data that arrives meanwhile is
-    refused, or deleted by whoever wrote it. A `CustomerDeletion` marks the time in between: after a crash or an outage
-    recovery finishes the deletion, and so does calling this again.
+    First the row that everything else refers to, then the data in other stores. Data that arrives meanwhile is
+    refused, or deleted by its writer. A `CustomerDeletion` row marks an unfinished deletion: after a crash or an
+    outage, recovery or a repeated call finishes it.
     """
     with in_progress(deletion_of(customer_id)):
         async with platform.database.transaction() as session:
             await repository.lock_for_deletion(session, customer_id)
             if (running := await repository.unfinished_optimization(session, customer_id)) is not None:
-                raise Conflict("optimization_running", f"{running} is changing your estate: roll it back or let it end")
+                raise Conflict(
+                    "optimization_running", f"{running} is changing your estate: roll it back or wait until it ends"
+                )
             existed = await repository.delete_row(session, customer_id)
         await finish_deletion(platform, customer_id)
     if not existed:
@@ -26,7 +28,7 @@ async def delete_customer(platform: Platform, customer_id: str) -> None:
 
 
 async def finish_deletion(platform: Platform, customer_id: str) -> None:
-    """Delete what other stores hold of a customer whose row is gone, then their workflows. Idempotent."""
+    """Delete the data of a deleted customer in other stores, then their workflows. Idempotent."""
     with in_progress(deletion_of(customer_id)):
         await platform.telemetry.delete_customer(customer_id)
         await platform.memory.delete_customer(customer_id)

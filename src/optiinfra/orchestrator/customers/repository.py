@@ -36,7 +36,7 @@ async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: On
 
 
 async def lock_for_deletion(session: AsyncSession, customer_id: str) -> None:
-    """Lock the customer's rows in the order in which events are recorded, which excludes a deadlock with a recorder.
+    """Lock the customer's rows in the order that prevents a deadlock with transactions that record events.
 
     An event locks the row that it is about before the customer's row, which numbers the events.
     """
@@ -57,7 +57,7 @@ async def unfinished_optimization(session: AsyncSession, customer_id: str) -> st
 
 
 async def delete_row(session: AsyncSession, customer_id: str) -> bool:
-    """Delete the customer's row, and note that the rest remains to be deleted. False when there is no such customer.
+    """Delete the customer's row, and record that its deletion is unfinished. False if there is no such customer.
 
     Foreign keys delete everything that refers to it.
     """
@@ -69,6 +69,6 @@ async def delete_row(session: AsyncSession, customer_id: str) -> bool:
 
 
 async def end_deletion(session: AsyncSession, customer_id: str) -> None:
-    """Note that nothing of the customer remains."""
+    """Record that the deletion is finished."""
     table = models.CustomerDeletion
     await session.execute(delete(table).where(table.customer_id == customer_id))

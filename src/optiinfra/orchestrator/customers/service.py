@@ -32,7 +32,7 @@ async def update_preferences(platform: Platform, customer_id: str, changes: dict
 async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard) -> None:
     """Store an account to be discovered; a known one is discovered again. Raises NotFound without its customer."""
     async with platform.database.transaction() as session:
-        # The customer before the account, as in a deletion: the same order of locks excludes a deadlock.
+        # The customer before the account, as in a deletion: prevents a deadlock with transactions that record events.
         if await lock_customer(session, customer_id) is None:
             raise NotFound("customer")
         await repository.upsert_cloud_account(session, customer_id, body)

@@ -8,7 +8,7 @@ from optiinfra.domain.recommendation import InstanceState
 
 
 class KnownInstance(NamedTuple):
-    """An instance as stored; `idle` tells whether it was idle when last looked at."""
+    """An instance as stored; `idle` tells whether it is stored as idle."""
 
     instance_id: str
     state: InstanceState
@@ -24,7 +24,7 @@ class IdleChanges:
 
 
 def idle_changes(instances: Iterable[KnownInstance], hosting: Collection[str]) -> IdleChanges:
-    """Compare what is stored with what is true now; `hosting` are the ids of instances that host a living engine."""
+    """Compare the stored with the current state; `hosting` are the ids of instances with an engine that is not dead."""
     changes = IdleChanges(set(), set())
     for instance in instances:
         idle = instance.state == "running" and instance.instance_id not in hosting

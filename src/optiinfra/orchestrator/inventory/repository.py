@@ -52,7 +52,7 @@ async def instances(session: AsyncSession, customer_id: str) -> list[tuple[model
 
 
 async def store_instances(session: AsyncSession, account: models.CloudAccount, rows: list[dict[str, Any]]) -> None:
-    """Replace what is stored of an account by what its newest listing shows; `rows` are columns by name."""
+    """Replace the stored instances of an account by its newest listing; `rows` are columns by name."""
     table = models.Instance
     missing = table.cloud_account_id == account.id, table.instance_id.not_in([row["instance_id"] for row in rows])
     await session.execute(delete(table).where(*missing))
