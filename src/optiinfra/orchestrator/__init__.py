@@ -1,1 +1,1 @@
-"""The orchestrator: the one writer. A folder a concept; `app.py` wires them."""
+"""The orchestrator: the only writer to the stores. One folder per concept; `app.py` wires them."""

@@ -1,4 +1,4 @@
-"""Authorization: first the caller's kind and role (403), then whose resource it is (404, as if there were none)."""
+"""Authorization: first the caller's kind and role (403), then the owner of the resource (404, as for an unknown id)."""
 
 from optiinfra.kit.auth import Principal
 from optiinfra.orchestrator.errors import Forbidden, NotFound
@@ -18,14 +18,14 @@ def require_user(principal: Principal, roles: tuple[str, ...] = ALL_ROLES) -> st
 
 
 def require_tenant(principal: Principal, customer_id: str, roles: tuple[str, ...] = ALL_ROLES) -> str:
-    """As `require_user`, and only for the caller's own customer: NotFound for any other."""
+    """Like `require_user`, but only for the caller's own customer: NotFound for any other."""
     if require_user(principal, roles) != customer_id:
         raise NotFound("customer")
     return customer_id
 
 
 def require_tenant_or_admin(principal: Principal, customer_id: str, roles: tuple[str, ...] = ALL_ROLES) -> None:
-    """As `require_tenant`, and for the platform's administrator."""
+    """Like `require_tenant`, but admits the platform's administrator too."""
     if principal.kind != "admin":
         require_tenant(principal, customer_id, roles)
 

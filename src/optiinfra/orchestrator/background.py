@@ -1,4 +1,4 @@
-"""Tasks of this process that outlive the request that started them. What must survive a crash is a workflow."""
+"""Tasks that outlive the request that started them. Work that must survive a crash is a workflow instead."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ _in_progress: Counter[str] = Counter()
 
 
 def start_in_background(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine as a task that nobody waits for; its exception is logged, as a warning if a store was lost."""
+    """Run a coroutine as a task. Its exception is logged, as a warning if a store was unavailable."""
     task = asyncio.create_task(work)
     _tasks.add(task)  # the event loop keeps only a weak reference
     task.add_done_callback(_log_failure)
@@ -26,7 +26,7 @@ def start_in_background(work: Coroutine[Any, Any, None]) -> None:
 
 @contextmanager
 def in_progress(name: str) -> Iterator[None]:
-    """Mark work as in progress while the context lasts; `name` says what is done and for whom."""
+    """Mark work as in progress while the context lasts; `name` says what is done for which customer."""
     _in_progress[name] += 1
     try:
         yield

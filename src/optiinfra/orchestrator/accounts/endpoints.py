@@ -34,13 +34,13 @@ async def refresh(body: Refresh, platform: CurrentPlatform) -> Tokens:
 
 @router.post("/logout", status_code=204)
 async def logout(principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
-    """End every sign-in of the user: no refresh token works any more."""
+    """Sign the user out everywhere: all of their refresh tokens are revoked."""
     require_user(principal)
     await service.sign_out(platform, principal.subject)
 
 
 @router.get("/me")
 async def me(principal: CurrentPrincipal, platform: CurrentPlatform) -> Identity:
-    """Who the token belongs to."""
+    """The user of the access token."""
     require_user(principal)
     return await service.identify(platform, principal.subject)

@@ -15,7 +15,7 @@ async def hash_password(password: str) -> str:
 
 
 async def verify(password_hash: str | None, password: str) -> bool:
-    """Whether the password is right. An unknown user's (None) takes as long, so that timing tells nothing."""
+    """Whether the password is right. An unknown user (None) takes as long, to prevent timing attacks."""
     return await asyncio.to_thread(_verify, password_hash or _DUMMY_HASH, password) and password_hash is not None
 
 

@@ -1,4 +1,4 @@
-"""Access tokens (JWT, minutes) and refresh tokens (random, used once, a reused one revokes its family)."""
+"""Access tokens (JWT, minutes) and refresh tokens (random, single use; reuse causes revocation of the family)."""
 
 import time
 from datetime import timedelta
@@ -70,12 +70,12 @@ async def rotate(session: AsyncSession, settings: Settings, refresh: str) -> Tok
 
 
 async def revoke_family(session: AsyncSession, family: str) -> None:
-    """End one sign-in: none of its refresh tokens works any more."""
+    """Revoke all refresh tokens of one sign-in."""
     table = models.RefreshToken
     await session.execute(update(table).where(table.family == family).values(revoked_at=now()))
 
 
 async def revoke_all(session: AsyncSession, user_id: str) -> None:
-    """End every sign-in of a user: none of their refresh tokens works any more."""
+    """Revoke all refresh tokens of a user."""
     table = models.RefreshToken
     await session.execute(update(table).where(table.user_id == user_id).values(revoked_at=now()))

@@ -30,7 +30,7 @@ async def register(platform: Platform, body: Register) -> Registered:
     """Register a starting agent; an earlier one with the same address is deregistered."""
     agent_id, secret = new_id("agent"), new_secret("agsec")
     table = models.Agent
-    await platform.presence.refresh(agent_id)  # before those who wait for an agent are notified
+    await platform.presence.refresh(agent_id)  # before waiting dispatchers are notified
     async with platform.database.transaction() as session:
         earlier = table.base_url == body.base_url, table.deregistered_at.is_(None)
         await session.execute(update(table).where(*earlier).values(deregistered_at=now()))
@@ -74,7 +74,7 @@ async def list_agents(platform: Platform) -> list[Agent]:
     async with platform.database.transaction() as session:
         rows = (await session.scalars(query)).all()
     alive = await platform.presence.alive([row.id for row in rows])
-    if alive is None:  # Redis is unavailable: the stored heartbeats tell the same, but slower
+    if alive is None:  # Redis is unavailable: stored heartbeats give the same answer with a delay
         oldest = now() - timedelta(seconds=presence_seconds(platform.settings.heartbeat_seconds))
         alive = {row.id for row in rows if row.last_heartbeat_at > oldest}
     return [

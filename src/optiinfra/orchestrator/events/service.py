@@ -1,4 +1,4 @@
-"""Events: numbered under the customer's row lock, in the transaction that makes them true."""
+"""Events. Event numbering is serialized by the customer's row lock, in the transaction of the change."""
 
 from typing import Any
 

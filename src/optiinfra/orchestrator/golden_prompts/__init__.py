@@ -1,1 +1,1 @@
-"""Golden prompts: the quality baseline before a change, and the answers that a change is judged by."""
+"""Golden prompts: the quality baseline before a change, and the answers by which a change is judged."""

@@ -9,7 +9,7 @@ from optiinfra.orchestrator.runtimes.client import Runtime
 
 
 async def ask_baseline(runtime: Runtime, recommendation_id: str, deployment: Deployment) -> list[GoldenAnswer]:
-    """What the serving replicas answer before the change. Asked once a recommendation; raises CommandError."""
+    """Answers of the serving replicas before the change. Asked once per recommendation; raises CommandError."""
     serving = [replica for replica, weight in deployment.weights.items() if weight > 0]
     key = f"{recommendation_id}:baseline"
     return await ask(runtime, key, deployment.name, serving, range(LOOKS[-1]))
@@ -18,7 +18,7 @@ async def ask_baseline(runtime: Runtime, recommendation_id: str, deployment: Dep
 async def ask(
     runtime: Runtime, key: str, deployment: str, replica_ids: Sequence[str], prompts: range
 ) -> list[GoldenAnswer]:
-    """Answers of these replicas to the prompts of these numbers, once per idempotency key; raises CommandError.
+    """Answers of these replicas to these prompt numbers, once per idempotency key; raises CommandError.
 
     The same number is the same prompt under the same sampling seed, so that answers can be compared one by one.
     """

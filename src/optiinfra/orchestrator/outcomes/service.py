@@ -1,4 +1,4 @@
-"""Outcomes: what completed optimizations brought, kept for the next prediction."""
+"""Results of completed optimizations, stored for later predictions."""
 
 from sqlalchemy.dialects.postgresql import insert
 
@@ -10,9 +10,9 @@ from optiinfra.stores.postgres import models
 
 
 async def store(platform: Platform, optimization: models.Optimization, draft: Draft, result: Result) -> None:
-    """Keep the outcome in PostgreSQL and, to be found by similarity, in Qdrant. Harmless to repeat.
+    """Store the outcome in PostgreSQL and, for similarity search, in Qdrant. Idempotent.
 
-    Figures that were not measured are left out; without any, nothing is kept.
+    Figures that were not measured are left out; without any, nothing is stored.
     """
     measured = {"savings": result.actual_savings, "p95_latency_ms": result.p95_after}
     known = {figure: value for figure, value in measured.items() if value is not None}
@@ -26,7 +26,7 @@ async def store(platform: Platform, optimization: models.Optimization, draft: Dr
         modelled=draft.modelled,
         measured=known,
     )
-    # PostgreSQL first: a customer that is deleted meanwhile may leave nothing in Qdrant.
+    # PostgreSQL first, so that a concurrent customer deletion leaves nothing in Qdrant.
     async with platform.database.transaction() as session:
         stored = await session.execute(statement.on_conflict_do_nothing().returning(models.Outcome.optimization_id))
         if stored.scalar() is not None:

@@ -1,4 +1,7 @@
-"""Commands to runtimes: issued once per idempotency key, delivered until acknowledged, cancelled when nobody waits."""
+"""Commands to runtimes.
+
+They are issued once per idempotency key, delivered until acknowledged, and cancelled when their caller stops waiting.
+"""
 
 import asyncio
 from datetime import timedelta
@@ -36,7 +39,7 @@ async def execute_command(
         command_id = await _issue(platform, customer_id, key, kind, payload)
         row = await _wait_for_result(platform, command_id, deadline)
     except StoreUnavailable:
-        raise  # the command stays: the caller issues it again and finds it as it is
+        raise  # the command stays pending; a retry finds it by its key
     except asyncio.CancelledError:
         await asyncio.shield(cancel_commands(platform, customer_id, key))
         raise
@@ -94,7 +97,7 @@ def _result_channel(command_id: str) -> str:
 
 
 async def _issue(platform: Platform, customer_id: str, key: str, kind: CommandKind, payload: Wire) -> str:
-    """Store a command unless its key is known, or issue a cancelled one anew. Returns its id."""
+    """Store a command unless its key is known; reissue a cancelled one. Returns its id."""
     table = models.Command
     statement = insert(table).values(
         id=new_id("cmd"),
@@ -134,7 +137,7 @@ async def _wait_for_result(platform: Platform, command_id: str, seconds: float) 
 
 
 async def _mark_delivered(platform: Platform, customer_id: str, runtime_id: str) -> list[Command]:
-    """Pending commands that this runtime has not got yet, or got too long ago; notes that the runtime is alive."""
+    """Pending commands that this runtime has not got yet, or got too long ago; records that the runtime is alive."""
     table = models.Command
     overdue = now() - timedelta(seconds=platform.settings.command_redelivery_seconds)
     due = (

@@ -1,4 +1,4 @@
-"""What an optimization type is: everything that the workflow knows of it."""
+"""Protocol of an optimization type."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
