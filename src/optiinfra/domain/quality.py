@@ -2,7 +2,7 @@
 
 from optiinfra.domain.verdict import ERROR_RATE, Verdict
 
-LOOKS = (120, 240)
+INTERIM_ANALYSES = (120, 240)
 """Cumulative numbers of golden prompts after which a stage is judged; the baseline takes the last number."""
 
 KEPT_SHARE = 0.95
@@ -42,7 +42,7 @@ def judge(correct: int, answered: int, lost: int, baseline: float, slo: float) -
     """
     if not 0 <= lost <= answered - correct:
         raise ValueError(f"{lost} lost of {answered - correct} wrong: only what is wrong now can have been lost")
-    error = ERROR_RATE / len(LOOKS) / 2
+    error = ERROR_RATE / len(INTERIM_ANALYSES) / 2
     needed, score = required(baseline, slo), correct / answered
     low = max(lower_bound(correct, answered, error), baseline - upper_bound(lost, answered, error))
     high = upper_bound(correct, answered, error)
@@ -54,7 +54,7 @@ def judge(correct: int, answered: int, lost: int, baseline: float, slo: float) -
         return Verdict("pass", seen, answered, score, low, high)
     if high < needed:
         return Verdict("fail", seen, answered, score, low, high)
-    if answered >= LOOKS[-1]:
+    if answered >= INTERIM_ANALYSES[-1]:
         return Verdict("fail", f"{seen}: not shown after the last look", answered, score, low, high)
     return Verdict("continue", seen, answered, score, low, high)
 

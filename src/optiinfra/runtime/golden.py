@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError, field_validato
 from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.runtime.validation_errors import describe
 
-AT_ONCE = 16
+MAX_CONCURRENT_PROMPTS = 16
 
 
 class GoldenPromptError(Exception):
@@ -87,10 +87,13 @@ def pick(prompts: Sequence[GoldenPrompt], offset: int, count: int) -> list[tuple
 async def ask(
     complete: Complete, replica_ids: Sequence[str], asked: Sequence[tuple[GoldenPrompt, int]]
 ) -> list[GoldenAnswer]:
-    """Put the prompts to the replicas in turn, at most `AT_ONCE` concurrently; raises what `complete` raises."""
+    """Send the prompts to the replicas round-robin, at most `MAX_CONCURRENT_PROMPTS` at once.
+
+    Raises what `complete` raises.
+    """
     if not replica_ids:
         raise GoldenPromptError("golden prompts need at least one replica to ask")
-    slots = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(MAX_CONCURRENT_PROMPTS)
 
     async def converse(replica_id: str, prompt: GoldenPrompt, seed: int) -> GoldenAnswer:
         messages = [{"role": "system", "content": content} for content in prompt.opening]

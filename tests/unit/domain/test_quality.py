@@ -86,7 +86,7 @@ def test_judge_of_equal_quality_passes_nearly_always() -> None:
 
 def _run(rng: random.Random, kept: float) -> bool:
     correct = answered = 0
-    for look in quality.LOOKS:
+    for look in quality.INTERIM_ANALYSES:
         correct += sum(rng.random() < kept for _ in range(look - answered))
         answered = look
         verdict = quality.judge(correct, answered, answered - correct, baseline=1.0, slo=0.9)
@@ -98,7 +98,7 @@ def _run(rng: random.Random, kept: float) -> bool:
 def _run_from(rng: random.Random, baseline: float, spoilt: float) -> bool:
     """As `_run`, from a baseline below 1, a share of whose right answers the change has spoilt."""
     correct = lost = answered = 0
-    for look in quality.LOOKS:
+    for look in quality.INTERIM_ANALYSES:
         for _ in range(look - answered):
             was_right, is_spoilt = rng.random() < baseline, rng.random() < spoilt
             correct, lost = correct + (was_right and not is_spoilt), lost + (was_right and is_spoilt)
@@ -142,7 +142,7 @@ def test_verdict_follows_from_its_bounds(
     assert (verdict.decision == "pass") is (verdict.lower_bound >= needed)
     if verdict.upper_bound < needed and verdict.decision != "pass":
         assert verdict.decision == "fail"
-    if answered >= quality.LOOKS[-1]:
+    if answered >= quality.INTERIM_ANALYSES[-1]:
         assert verdict.decision != "continue"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from optiinfra.api.customers import Deployment
 from optiinfra.api.runtimes import GoldenAnswer, GoldenPrompts
-from optiinfra.domain.quality import LOOKS
+from optiinfra.domain.quality import INTERIM_ANALYSES
 from optiinfra.orchestrator.runtimes.client import Runtime
 
 
@@ -12,7 +12,7 @@ async def ask_baseline(runtime: Runtime, recommendation_id: str, deployment: Dep
     """Answers of the serving replicas before the change. Asked once per recommendation; raises CommandError."""
     serving = [replica for replica, weight in deployment.weights.items() if weight > 0]
     key = f"{recommendation_id}:baseline"
-    return await ask(runtime, key, deployment.name, serving, range(LOOKS[-1]))
+    return await ask(runtime, key, deployment.name, serving, range(INTERIM_ANALYSES[-1]))
 
 
 async def ask(

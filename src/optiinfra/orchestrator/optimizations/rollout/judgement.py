@@ -5,7 +5,7 @@ from datetime import datetime
 
 from optiinfra.api.agents import JudgeAnswer, JudgeTask
 from optiinfra.api.runtimes import GoldenAnswer
-from optiinfra.domain.quality import LOOKS
+from optiinfra.domain.quality import INTERIM_ANALYSES
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.golden_prompts import service as golden_prompts
 from optiinfra.orchestrator.optimizations.context import Detail
@@ -31,7 +31,7 @@ async def judge(context: RolloutContext, replica_ids: Sequence[str]) -> Detail:
 
     async def quality(look: int) -> JudgeAnswer:
         target = next(
-            count for count in LOOKS if count > len(answers)
+            count for count in INTERIM_ANALYSES if count > len(answers)
         )  # the last interim analysis is always conclusive
         prompts = range(len(answers), target)
         answers.extend(await golden_prompts.ask(context.runtime, context.fresh_key(), name, replica_ids, prompts))
