@@ -56,11 +56,11 @@ class PriceBook:
             )
         return cls(rows)
 
-    def on_demand(self, provider: str, region: str, instance_type: str) -> Price:
+    def on_demand_price(self, provider: str, region: str, instance_type: str) -> Price:
         """The list price."""
         return self._row(provider, region, instance_type).on_demand
 
-    def spot(self, provider: str, region: str, instance_type: str, quoted: float | None = None) -> Price:
+    def spot_price(self, provider: str, region: str, instance_type: str, quoted: float | None = None) -> Price:
         """The spot price: the cloud's own quote (dollars an hour) when it is plausible, else the typical one.
 
         Plausible is a quote between `PLAUSIBLE_SHARE` of the on-demand price and the whole of it.
@@ -85,8 +85,8 @@ class PriceBook:
     ) -> float:
         """Dollars an hour for that lifecycle; `quoted` is used for spot only."""
         if lifecycle == "spot":
-            return self.spot(provider, region, instance_type, quoted).hourly
-        return self.on_demand(provider, region, instance_type).hourly
+            return self.spot_price(provider, region, instance_type, quoted).hourly
+        return self.on_demand_price(provider, region, instance_type).hourly
 
     def _row(self, provider: str, region: str, instance_type: str) -> _Row:
         try:

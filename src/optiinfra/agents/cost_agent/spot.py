@@ -58,8 +58,8 @@ def plan(
     Each interruption costs the difference between on-demand and spot for `BRIDGE_HOURS`, and the full on-demand price
     for `OVERLAP_HOURS`. Their expected number is Spot Advisor's rate times the number of instances.
     """
-    ondemand = book.on_demand(provider, region, instance_type).hourly
-    spot = book.spot(provider, region, instance_type, quoted)
+    ondemand = book.on_demand_price(provider, region, instance_type).hourly
+    spot = book.spot_price(provider, region, instance_type, quoted)
     price = spot.hourly if spot.hourly == quoted else min(spot.hourly * (1.0 + PRICE_MARGIN), ondemand)
     rate = book.interruptions_per_month(provider, region, instance_type)
     each = BRIDGE_HOURS * (ondemand - price) + OVERLAP_HOURS * ondemand

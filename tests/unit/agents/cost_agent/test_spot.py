@@ -18,9 +18,9 @@ types, counts, quotes = st.sampled_from(SOLD_ON_SPOT), st.integers(1, 100), st.n
 @given(types, quotes)
 def test_spot_price_is_between_the_plausible_share_and_the_list_price(instance_type: str, quoted: float | None) -> None:
     place = ("aws", "us-east-1", instance_type)
-    listed, found = BOOK.on_demand(*place).hourly, BOOK.spot(*place, quoted).hourly
+    listed, found = BOOK.on_demand_price(*place).hourly, BOOK.spot_price(*place, quoted).hourly
     assert PLAUSIBLE_SHARE * listed <= found <= listed
-    assert found in (quoted, BOOK.spot(*place).hourly)
+    assert found in (quoted, BOOK.spot_price(*place).hourly)
     assert BOOK.hourly(*place, "spot", quoted) == found
     assert BOOK.hourly(*place, "on-demand", quoted) == listed
 
@@ -46,7 +46,7 @@ def test_savings_are_proportional_to_the_instance_count(instance_type: str, coun
 
 @given(types, st.floats(0.1, 1), st.floats(0.1, 1))
 def test_lower_quote_never_saves_less(instance_type: str, one: float, other: float) -> None:
-    listed = BOOK.on_demand("aws", "us-east-1", instance_type).hourly
+    listed = BOOK.on_demand_price("aws", "us-east-1", instance_type).hourly
     dear, cheap = (
         spot.plan(BOOK, "aws", "us-east-1", instance_type, 1, share * listed).savings()
         for share in sorted((one, other), reverse=True)
@@ -65,14 +65,14 @@ def test_risk_grows_with_interruptions_and_falls_with_replicas(replicas: int, on
 @given(st.text(max_size=10), st.text(max_size=10), st.text(max_size=10))
 def test_unknown_price_error_names_type_provider_and_region(provider: str, region: str, instance_type: str) -> None:
     with pytest.raises(UnknownPriceError) as unknown:
-        BOOK.on_demand(provider, region, instance_type)
+        BOOK.on_demand_price(provider, region, instance_type)
     assert f"no price of {instance_type} in {provider} {region}; " in str(unknown.value)
 
 
 @pytest.mark.parametrize("quoted", [0.00001, 300.0])
 def test_implausible_quote_is_replaced_by_the_typical_price(quoted: float) -> None:
     plan = spot.plan(BOOK, "aws", "us-east-1", "p4de.24xlarge", 2, quoted)
-    typical = BOOK.spot("aws", "us-east-1", "p4de.24xlarge").hourly
+    typical = BOOK.spot_price("aws", "us-east-1", "p4de.24xlarge").hourly
     assert plan.spot_price == pytest.approx(typical * (1.0 + spot.PRICE_MARGIN))
 
 
