@@ -81,7 +81,7 @@ def test_terminate_is_idempotent(engine: Engine) -> None:
     asyncio.run(cloud.terminate(made))
     states = {instance.instance_id: instance.state for instance in asyncio.run(cloud.instances())}
     assert {states[instance_id] for instance_id in made} == {"terminated"}
-    assert asyncio.run(cloud.tagged(KEY)) == []
+    assert asyncio.run(cloud.tagged_instances(KEY)) == []
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_cancel_and_terminate_ends_untagged_instances_too(engine: Engine) -> Non
 def test_interrupted_includes_terminated_instance(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "131313131313")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
-    assert asyncio.run(cloud.interrupted(KEY)) == []
+    assert asyncio.run(cloud.interrupted_instances(KEY)) == []
     clients(engine, "131313131313")[0].terminate_instances(InstanceIds=made[:1])
-    assert asyncio.run(cloud.interrupted(KEY)) == made[:1]
+    assert asyncio.run(cloud.interrupted_instances(KEY)) == made[:1]
 
 
 def test_stop_and_start_are_idempotent(engine: Engine) -> None:
@@ -178,14 +178,14 @@ def test_instance_launched_like_another_has_its_settings_and_is_launched_once(en
     again = asyncio.run(cloud.launch_settings([made]))[made]
     assert again.pop("Tags") == {"team": "search", "Name": "again"}
     assert again == {name: value for name, value in settings[original].items() if name != "Tags"}
-    assert asyncio.run(cloud.tagged(KEY)) == [made]
+    assert asyncio.run(cloud.tagged_instances(KEY)) == [made]
 
 
 def test_spot_quote_of_the_mock_cloud_is_implausible(engine: Engine) -> None:
     quoted = asyncio.run(connect(engine, "111111111111").spot_quote(TYPE))
     assert quoted is not None
     book = PriceBook.load()
-    assert book.spot("aws", REGION, TYPE, quoted) == book.spot("aws", REGION, TYPE)
+    assert book.spot_price("aws", REGION, TYPE, quoted) == book.spot_price("aws", REGION, TYPE)
 
 
 def test_connect_aws_to_unreachable_cloud_says_so() -> None:

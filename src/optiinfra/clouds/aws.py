@@ -130,7 +130,7 @@ class AwsCloud:
         )
         return await policy(launch_missing)
 
-    async def tagged(self, key: str) -> list[str]:
+    async def tagged_instances(self, key: str) -> list[str]:
         """Ids of the pending and running instances of step `key`, sorted. Does not wait for open requests.
 
         A spot request is tagged when it is made, its instance only afterwards, by us. If we crashed in between, the
@@ -149,7 +149,7 @@ class AwsCloud:
             found.add(instance_id)
         return sorted(found)
 
-    async def interrupted(self, key: str) -> list[str]:
+    async def interrupted_instances(self, key: str) -> list[str]:
         """Ids of the spot instances of step `key` that EC2 reclaims, or that have ended; sorted.
 
         An instance that EC2 does not list has not ended: new ones appear with a delay.
@@ -168,7 +168,9 @@ class AwsCloud:
                 raise CloudUnavailable(f"CancelSpotInstanceRequests: {', '.join(still_open)} still open")
 
         await retry(cancel, self._timeouts.termination, pause=self._timeouts.poll)
-        launched = await self.tagged(key)  # includes requests that were fulfilled just before the cancellation
+        launched = await self.tagged_instances(
+            key
+        )  # includes requests that were fulfilled just before the cancellation
         await self.terminate(launched)
         return launched
 
@@ -302,7 +304,7 @@ class AwsCloud:
                 except CloudError as error:
                     reason.add_note(f"open spot requests could not be cancelled: {error}")
                 raise
-        return await self.tagged(key)
+        return await self.tagged_instances(key)
 
     async def _wait_for_fulfilment(self, request_ids: Sequence[str]) -> None:
         """Wait until each request has an instance."""

@@ -60,10 +60,10 @@ class Cloud(Protocol):
         Idempotent, even after a crash at any point. Returns their ids, sorted.
         """
 
-    async def tagged(self, key: str) -> list[str]:
+    async def tagged_instances(self, key: str) -> list[str]:
         """Ids of the pending and running instances of step `key`, sorted. Does not wait for open requests."""
 
-    async def interrupted(self, key: str) -> list[str]:
+    async def interrupted_instances(self, key: str) -> list[str]:
         """Ids of the spot instances of step `key` that the cloud reclaims, or that have ended; sorted."""
 
     async def cancel_and_terminate(self, key: str) -> list[str]:

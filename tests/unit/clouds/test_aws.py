@@ -59,7 +59,7 @@ def test_terminate_cancels_requests_and_is_idempotent(cloud: AwsCloud, ec2: Ec2)
     asyncio.run(cloud.terminate([*made, "i-long-gone"]))
     asyncio.run(cloud.terminate(made))
     assert {request["State"] for request in ec2.requests.values()} == {"cancelled"}
-    assert asyncio.run(cloud.tagged(KEY)) == []
+    assert asyncio.run(cloud.tagged_instances(KEY)) == []
     assert ec2.calls.count("terminate_instances") == 1
     assert ec2.calls.count("cancel_spot_instance_requests") == 1
 

@@ -20,7 +20,7 @@ def test_ensure_instances_fulfilled_in_part_keeps_instances_and_cancels_the_rest
     with pytest.raises(InsufficientCapacity, match="2 of 3 wait: capacity-not-available"):
         ensure(hurried_cloud, "spot", 3)
     assert (requests_in(ec2, "active"), requests_in(ec2, "cancelled")) == (1, 2)
-    assert asyncio.run(cloud.tagged(KEY)) == running(ec2)
+    assert asyncio.run(cloud.tagged_instances(KEY)) == running(ec2)
     assert len(running(ec2)) == 1
 
 
@@ -30,7 +30,7 @@ def test_tagged_finds_instance_of_cancelled_request(cloud: AwsCloud, ec2: Ec2) -
         ensure(cloud, "spot", 1)
     for request in ec2.requests.values():
         request["State"] = "cancelled"
-    assert asyncio.run(cloud.tagged(KEY)) == running(ec2) != []
+    assert asyncio.run(cloud.tagged_instances(KEY)) == running(ec2) != []
 
 
 def test_ensure_instances_waits_for_open_requests_and_tagged_does_not(
@@ -38,7 +38,7 @@ def test_ensure_instances_waits_for_open_requests_and_tagged_does_not(
 ) -> None:
     with pytest.raises(InsufficientCapacity):
         leave_requests_open(hurried_cloud, ec2)
-    assert asyncio.run(cloud.tagged(KEY)) == []
+    assert asyncio.run(cloud.tagged_instances(KEY)) == []
     ec2.fill = 1
     assert len(ensure(cloud, "spot")) == 2
     assert len(ec2.requests) == 2, "the open requests of the first call are enough"

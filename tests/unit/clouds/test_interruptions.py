@@ -9,7 +9,7 @@ from tests.unit.clouds.ec2 import KEY, Ec2, ensure
 
 
 def interrupted(cloud: AwsCloud) -> list[str]:
-    return asyncio.run(cloud.interrupted(KEY))
+    return asyncio.run(cloud.interrupted_instances(KEY))
 
 
 def request_of(ec2: Ec2, instance_id: str) -> dict[str, object]:
@@ -45,4 +45,4 @@ def test_interrupted_ignores_instance_that_is_not_listed_yet(cloud: AwsCloud, ec
 def test_interrupted_ignores_instances_of_other_steps(cloud: AwsCloud, ec2: Ec2) -> None:
     first, _ = ensure(cloud, "spot")
     request_of(ec2, first)["Status"] = {"Code": "marked-for-termination"}
-    assert asyncio.run(cloud.interrupted("opt_2:targets")) == []
+    assert asyncio.run(cloud.interrupted_instances("opt_2:targets")) == []

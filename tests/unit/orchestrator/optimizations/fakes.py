@@ -53,11 +53,11 @@ class FakeCloud:
         self._called("ensure_instances", (key, instance_type, count, lifecycle))
         return self.made.get(key, [])
 
-    async def tagged(self, key: str) -> list[str]:
-        self._called("tagged", key)
+    async def tagged_instances(self, key: str) -> list[str]:
+        self._called("tagged_instances", key)
         return self.made.get(key, [])
 
-    async def interrupted(self, key: str) -> list[str]:
+    async def interrupted_instances(self, key: str) -> list[str]:
         return self.reclaimed if key == TARGETS_KEY else []
 
     async def cancel_and_terminate(self, key: str) -> list[str]:

@@ -22,7 +22,7 @@ async def fail_on_interruption(context: StepContext[Any, Any], key: str, action:
 
 async def require_uninterrupted(context: StepContext[Any, Any], key: str) -> None:
     """Raise StepError when the cloud has reclaimed, or is about to reclaim, an instance created for `key`."""
-    if reclaimed := await context.cloud.interrupted(key):
+    if reclaimed := await context.cloud.interrupted_instances(key):
         raise _interrupted(reclaimed)
 
 

@@ -30,9 +30,8 @@ async def judge(context: RolloutContext, replica_ids: Sequence[str]) -> Detail:
         return await ask(context, "performance", _task(context, since, look, replica_ids, []))
 
     async def quality(look: int) -> JudgeAnswer:
-        target = next(
-            count for count in INTERIM_ANALYSES if count > len(answers)
-        )  # the last interim analysis is always conclusive
+        # There is a next count: the last interim analysis is always conclusive.
+        target = next(count for count in INTERIM_ANALYSES if count > len(answers))
         prompts = range(len(answers), target)
         answers.extend(await golden_prompts.ask(context.runtime, context.fresh_key(), name, replica_ids, prompts))
         return await ask(context, "application", _task(context, since, look, replica_ids, answers))

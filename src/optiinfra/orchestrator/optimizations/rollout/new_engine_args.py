@@ -85,7 +85,7 @@ class NewEngineArgs:
 
     async def measure_result(self, context: RolloutContext) -> Result:
         """Measure the result of the change."""
-        made = await context.cloud.tagged(_canary_key(context))
+        made = await context.cloud.tagged_instances(_canary_key(context))
         return await snapshot.measure_result(context, made, context.details[self.judged_in])
 
     async def is_restored(self, context: RolloutContext) -> bool:
@@ -93,7 +93,7 @@ class NewEngineArgs:
         before, deployment = context.snapshot.deployment, await context.deployment()
         serving = {engine.replica_id: engine.engine_args for engine in alive(deployment)}
         return (
-            not await context.cloud.tagged(_canary_key(context))
+            not await context.cloud.tagged_instances(_canary_key(context))
             and serving == dict.fromkeys(_originals(context), before.engine_args)
             and _carrying(deployment) == _carrying(before)
         )
@@ -164,7 +164,7 @@ class NewEngineArgs:
 
     async def _canary(self, context: RolloutContext) -> list[str]:
         """The canary's replica id in a list, which is empty where there is none."""
-        return replicas_on(await context.deployment(), await context.cloud.tagged(_canary_key(context)))
+        return replicas_on(await context.deployment(), await context.cloud.tagged_instances(_canary_key(context)))
 
     async def _while_canary_lasts(self, context: RolloutContext, action: Coroutine[Any, Any, T]) -> T:
         if context.snapshot.instances[0].lifecycle == "spot":

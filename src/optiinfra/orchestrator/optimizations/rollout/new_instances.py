@@ -119,7 +119,7 @@ class NewInstances:
 
     async def measure_result(self, context: RolloutContext) -> Result:
         """Measure the result of the change."""
-        made = await context.cloud.tagged(_targets_key(context))
+        made = await context.cloud.tagged_instances(_targets_key(context))
         return await snapshot.measure_result(context, made, context.details[self.judged_in])
 
     async def is_restored(self, context: RolloutContext) -> bool:
@@ -129,7 +129,7 @@ class NewInstances:
         originals = await _original_instances(context)
         running = [instances[i] for i in originals if i in instances and instances[i].state == "running"]
         return (
-            not await context.cloud.tagged(_targets_key(context))
+            not await context.cloud.tagged_instances(_targets_key(context))
             and _kinds(running) == _kinds(context.snapshot.instances)
             and {engine.instance_id for engine in alive(deployment)} == {instance.instance_id for instance in running}
             and _shares(deployment) == _shares(before)
@@ -151,7 +151,7 @@ class NewInstances:
         return {"instance_ids": instances}
 
     async def _shift(self, context: RolloutContext, count: int, share: float) -> Detail:
-        instances = (await context.cloud.tagged(_targets_key(context)))[:count]
+        instances = (await context.cloud.tagged_instances(_targets_key(context)))[:count]
         if len(instances) < count:
             raise StepError(f"{count} new instances are needed, the cloud runs {len(instances)}")
         replicas = await deploy(context, instances)
@@ -165,13 +165,13 @@ class NewInstances:
         return shifted | await judge(context, shifted["replica_ids"])
 
     async def _judge_targets(self, context: RolloutContext) -> Detail:
-        instances = await context.cloud.tagged(_targets_key(context))
+        instances = await context.cloud.tagged_instances(_targets_key(context))
         return await judge(context, replicas_on(await context.deployment(), instances))
 
     async def _remove_replicas(self, context: RolloutContext, first: int, last: int) -> Detail:
         """Give the traffic back, then remove the replicas on the targets of these numbers."""
         weights = await give_back_traffic(context, lambda: _original_instances(context))
-        instances = (await context.cloud.tagged(_targets_key(context)))[first:last]
+        instances = (await context.cloud.tagged_instances(_targets_key(context)))[first:last]
         # A replica that died with its instance is no longer on any target: the first rollback step removes it.
         before = {engine.replica_id for engine in context.snapshot.deployment.engines}
         replicas = sorted(
@@ -189,7 +189,7 @@ def _source_ids(context: RolloutContext) -> list[str]:
 
 async def _original_instances(context: RolloutContext) -> Collection[str]:
     """Ids of the instances that the deployment had, and of those created in their place."""
-    return [*_source_ids(context), *await context.cloud.tagged(_restored_key(context))]
+    return [*_source_ids(context), *await context.cloud.tagged_instances(_restored_key(context))]
 
 
 def _targets_key(context: RolloutContext) -> str:

@@ -160,7 +160,7 @@ async def _is_restored(context: IdleContext) -> bool:
 
 
 async def _launched(context: IdleContext, instance_id: str) -> list[str]:
-    return await context.cloud.tagged(_restored_key(context, instance_id))
+    return await context.cloud.tagged_instances(_restored_key(context, instance_id))
 
 
 async def _judge_deployment(

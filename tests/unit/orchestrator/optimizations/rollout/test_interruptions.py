@@ -22,7 +22,7 @@ class WatchedCloud(FakeCloud):
         self.looks = 0
         self.watched = asyncio.Event()
 
-    async def interrupted(self, key: str) -> list[str]:
+    async def interrupted_instances(self, key: str) -> list[str]:
         assert key == TARGETS_KEY
         self.looks += 1
         if self.looks == 6:
