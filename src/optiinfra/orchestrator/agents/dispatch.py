@@ -27,7 +27,7 @@ _TEMPORARY = frozenset({STORE_UNAVAILABLE, STARTING})
 
 
 class AgentError(Exception):
-    """No agent could do a task; the text says which were asked and what each answered."""
+    """No agent could do a task; the text names those that were tried and the error of each."""
 
 
 class _AgentUnavailable(Exception):  # noqa: N818  named after the condition
@@ -37,7 +37,7 @@ class _AgentUnavailable(Exception):  # noqa: N818  named after the condition
 async def dispatch_task(platform: Platform, agent_type: AgentType, task: Task, answer_type: type[Answer]) -> Answer:
     """Have an agent of that type do a task, and return its answer.
 
-    An agent that fails is not asked again; one that is temporarily unavailable is, when no other can do it. The task's
+    An agent that fails is not tried again; one that is temporarily unavailable is, if no other can do it. The task's
     id makes this idempotent. Raises AgentError when no agent registered before the deadline
     or none could do it.
     """

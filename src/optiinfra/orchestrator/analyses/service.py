@@ -1,4 +1,4 @@
-"""Analyses: recorded when they are asked for, and as their customer sees them."""
+"""Analyses: recorded on request, and shown to their customer."""
 
 from sqlalchemy import select
 

@@ -115,8 +115,8 @@ def dangling_presence(present: Iterable[str], known: Known) -> list[Dangling]:
 
 def step_instances(contents: AccountContents) -> dict[str, Mapping[str, str]]:
     """The tags by id of an account's instances that were created for a step and are not terminated."""
-    living = (one for one in contents.instances if one.state != "terminated")
-    return {one.instance_id: one.tags for one in living if STEP_TAG in one.tags}
+    existing = (one for one in contents.instances if one.state != "terminated")
+    return {one.instance_id: one.tags for one in existing if STEP_TAG in one.tags}
 
 
 def dangling_step_resources(contents: AccountContents, known: Known) -> list[Dangling]:

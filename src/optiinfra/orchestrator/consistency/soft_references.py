@@ -52,7 +52,7 @@ SOFT_REFERENCES = {
           FROM (SELECT workflow_uuid FROM dbos.operation_outputs UNION SELECT workflow_uuid FROM dbos.workflow_input
                 UNION SELECT workflow_uuid FROM dbos.workflow_output) AS it
           LEFT JOIN dbos.workflow_status AS w USING (workflow_uuid)""",
-    # Commands that a runtime may still execute though nobody waits for them.
+    # Commands that a runtime may still execute although their caller no longer waits.
     "commands": """
         SELECT it.id, 'optimization ' || split_part(it.idempotency_key, ':', 1) || ' in progress', o.id IS NOT NULL
           FROM commands AS it

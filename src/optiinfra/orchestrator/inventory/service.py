@@ -164,7 +164,7 @@ async def _update_idle(session: AsyncSession, customer_id: str) -> None:
 async def _list_accounts(
     platform: Platform, customer_id: str, required_accounts: Collection[str] | None = None
 ) -> Infrastructure:
-    """List every cloud account and store the result, with no transaction open while the clouds are asked.
+    """List every cloud account and store the result. No transaction is open during the listing.
 
     Of concurrent listings the one that began last counts, whichever ends last. Raises CloudError when a required
     account could not be listed, after the others are stored.

@@ -89,7 +89,7 @@ class NewEngineArgs:
         return await snapshot.measure_result(context, made, context.details[self.judged_in])
 
     async def is_restored(self, context: RolloutContext) -> bool:
-        """Whether replicas, their engine arguments and weights are as before, and the canary's instance is gone."""
+        """Whether replicas, their engine arguments and weights are as before, without the canary's instance."""
         before, deployment = context.snapshot.deployment, await context.deployment()
         serving = {engine.replica_id: engine.engine_args for engine in alive(deployment)}
         return (

@@ -56,10 +56,10 @@ async def take_snapshot(change: Change[Any]) -> DeploymentSnapshot:
 
 
 async def measure_result(context: RolloutContext, made_instance_ids: Collection[str], judged: Detail) -> Result:
-    """What the change brought: costs from the clouds' inventory as it is now, latency and quality as judged.
+    """Measure the result of the change: costs from a new inventory, latency and quality from the verdicts.
 
-    Every instance counts that the deployment had, has, or that was made for the change: one that should be gone and
-    still runs is no saving. `judged` holds the verdicts under all of the traffic.
+    The costs include every instance that the deployment had or has, or that was created for the change, so that one
+    that should have been terminated and still runs is no saving. `judged` holds the verdicts under all of the traffic.
     """
     snapshot = context.snapshot
     counters = await context.measure(snapshot.deployment.name)
