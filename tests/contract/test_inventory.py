@@ -326,7 +326,7 @@ async def test_account_of_is_the_account_that_holds_the_instances(platform: Plat
             await inventory.account_of(session, CUSTOMER, ["i-1", "i-9"])
         with pytest.raises(Conflict, match="no connected cloud account has i-1"):
             await inventory.account_of(session, "cust_other", ["i-1"])
-        with pytest.raises(Conflict, match="no instance is named"):
+        with pytest.raises(Conflict, match="no instance given"):
             await inventory.account_of(session, CUSTOMER, [])
     assert several.value.code == "instances_in_several_accounts"
     assert unknown.value.code == "instances_unknown"
