@@ -177,7 +177,7 @@ class Environment:
             # Instances are minutes old here: none would reach the platform's default of a day.
             "IDLE_GRACE_SECONDS": {"IDLE_GRACE_SECONDS": "2"},
             # Nor would a test wait for a quarter of an hour until they are terminated.
-            "IDLE_OBSERVATION_SECONDS": {"IDLE_OBSERVATION_SECONDS": "2"},
+            "IDLE_OBSERVATION_SECONDS": {"IDLE_OBSERVATION_SECONDS": "2", "IDLE_POLL_SECONDS": "0.5"},
         }
         for name in part.variables:
             common |= groups[name] if name in groups else {name: credentials[name.lower()]}

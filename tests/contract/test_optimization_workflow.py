@@ -11,9 +11,11 @@ from sqlalchemy import select
 
 from optiinfra.api.common import Wire, now
 from optiinfra.api.recommendations import Result
-from optiinfra.domain.optimization import FINAL
+from optiinfra.domain.optimization import FINAL, OptimizationStatus
 from optiinfra.kit.retries import retry_until_deadline
+from optiinfra.orchestrator.errors import Conflict
 from optiinfra.orchestrator.inventory import service as inventory
+from optiinfra.orchestrator.optimizations import service
 from optiinfra.orchestrator.optimizations.context import Change, Detail, Snapshot, StepContext, StepError
 from optiinfra.orchestrator.optimizations.executor import StepExecutor
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Step, nothing_to_roll_back
@@ -159,8 +161,8 @@ async def approved(database: Database, customer: None) -> None:
         )
 
 
-async def run(workflow: OptimizationWorkflow, database: Database, name: str, parameters: SwitchParameters) -> Any:
-    """Have an approved optimization executed; its row once it has ended."""
+async def approve(database: Database, name: str, parameters: SwitchParameters, status: str = "pending") -> None:
+    """Store an approved recommendation and its optimization."""
     change = draft("idle_shutdown", parameters, None)
     async with database.transaction() as session:
         session.add(
@@ -182,10 +184,15 @@ async def run(workflow: OptimizationWorkflow, database: Database, name: str, par
                 customer_id=CUSTOMER,
                 recommendation_id=f"rec_{name}",
                 type="switches",
-                status="pending",
+                status=status,
                 trace_id="t",
             )
         )
+
+
+async def run(workflow: OptimizationWorkflow, database: Database, name: str, parameters: SwitchParameters) -> Any:
+    """Have an approved optimization executed; its row once it has ended."""
+    await approve(database, name, parameters)
     await workflow.start(f"opt_{name}")
     return await ended(database, f"opt_{name}")
 
@@ -264,6 +271,21 @@ async def test_completed_optimization_is_rolled_back_on_request(
 
     await retry_until_deadline(rolled_back, "the rollback", 30.0)
     assert {"hall"} == ON
+
+
+async def test_rollback_request_while_another_change_uses_the_resources_is_refused(
+    workflow: OptimizationWorkflow, database: Database
+) -> None:
+    row = await run(workflow, database, "earlier", SwitchParameters(switches=["porch"]))
+    await approve(database, "later", SwitchParameters(switches=["attic"]), status="running")
+    with pytest.raises(Conflict, match="opt_later is still changing these resources"):
+        await service.request_rollback(database, CUSTOMER, row.id)
+    async with database.transaction() as session:
+        later = await session.get_one(models.Optimization, "opt_later")
+        later.status = OptimizationStatus.ROLLED_BACK
+        # The answer shows the type, and the API knows the platform's own types only.
+        (await session.get_one(models.Optimization, row.id)).type = "idle_shutdown"
+    assert (await service.request_rollback(database, CUSTOMER, row.id)).id == row.id
 
 
 async def test_durable_names_are_unchanged(workflow: OptimizationWorkflow, database: Database) -> None:

@@ -52,5 +52,7 @@ class Settings(ServiceSettings):
     """How long that check may fail before the change does: the cloud gives a notice of two minutes."""
     idle_observation_seconds: float = 900.0
     """How long stopped instances are watched before termination, so that an owner who needs one can start it again."""
+    idle_poll_seconds: float = 10.0
+    """How often they are listed meanwhile."""
     measuring_window_seconds: float = 900.0
     """How far back the figures before a change are taken from."""

@@ -118,6 +118,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
                 golden = await self._ask_golden_prompts(row, estate.deployment(draft.deployment_id))
             except KeyError:
                 log.warning("deployment removed before validation", recommendation_id=recommendation_id)
+                await self._refuse(row, "its deployment no longer exists")
                 return
         for validator in validators_of(row.agent_type):
             task = ValidateTask(
@@ -141,6 +142,13 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
                     "quality_score",
                     validation.baseline_quality,
                 )
+
+    async def _refuse(self, row: models.Recommendation, reason: str) -> None:
+        """Refuse a recommendation that no agent can validate, so that it does not stay pending."""
+        async with self._platform.database.transaction() as session:
+            for validator in validators_of(row.agent_type):
+                refusal = Validation(agent_type=validator, approved=False, reason=reason)
+                await recommendations.add_validation(session, row.id, refusal)
 
     async def _ask_golden_prompts(self, row: models.Recommendation, deployment: Deployment) -> list[GoldenAnswer]:
         """Answers of the unchanged deployment; empty if the runtime cannot get any, as the validator then reports."""

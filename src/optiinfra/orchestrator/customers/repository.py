@@ -1,13 +1,13 @@
 """SQL of customers, their cloud accounts and their deletion."""
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.customers import Onboard
 from optiinfra.domain.inventory import CloudAccountStatus
-from optiinfra.domain.optimization import FINAL, OptimizationStatus
 from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.optimizations.conflicts import unfinished
 from optiinfra.stores.postgres import models
 
 
@@ -48,12 +48,7 @@ async def lock_for_deletion(session: AsyncSession, customer_id: str) -> None:
 async def unfinished_optimization(session: AsyncSession, customer_id: str) -> str | None:
     """The id of an optimization that runs or will be rolled back; None when there is none."""
     table = models.Optimization
-    unfinished = or_(
-        table.status.not_in(FINAL),
-        # The rollback is requested, but may not have started.
-        and_(table.status == OptimizationStatus.COMPLETED, table.rollback_reason.is_not(None)),
-    )
-    return await session.scalar(select(table.id).where(table.customer_id == customer_id, unfinished).limit(1))
+    return await session.scalar(select(table.id).where(table.customer_id == customer_id, unfinished()).limit(1))
 
 
 async def delete_row(session: AsyncSession, customer_id: str) -> bool:

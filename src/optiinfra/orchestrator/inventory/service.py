@@ -173,6 +173,9 @@ async def _list_accounts(
         began: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
         clouds = await repository.accounts(session, customer_id)
     listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
+    for listing in listings:
+        if isinstance(listing, BaseException) and not isinstance(listing, CloudError):
+            raise listing  # a defect, not an account that cannot be listed
     listed = {account.id: listing for account, listing in zip(clouds, listings, strict=True)}
     async with platform.database.transaction() as session:
         # The customer before the accounts, as in a deletion: prevents a deadlock with transactions that record events.

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from optiinfra.api.agents import Draft, Validation
-from optiinfra.api.common import Wire
+from optiinfra.api.common import Wire, now
 from optiinfra.api.customers import Deployment, Infrastructure
 from optiinfra.api.runtimes import CommandKind, Measure, MeasureOutput
 from optiinfra.clouds.protocol import CUSTOMER_TAG, Cloud
+from optiinfra.domain.latency import quantile
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.platform import Platform
@@ -85,6 +87,12 @@ class StepContext(Generic[P, S]):
     async def measure(self, deployment: str) -> MeasureOutput:
         """Have a deployment scraped now; its figures so far are then in the telemetry."""
         return MeasureOutput.model_validate(await self.command("measure", Measure(deployment=deployment)))
+
+    async def recent_p95_ms(self, deployment_id: str, replica_ids: Sequence[str]) -> float | None:
+        """95th percentile of these replicas' latency in the measuring window; None without requests."""
+        since = now() - timedelta(seconds=self.platform.settings.measuring_window_seconds)
+        counts = await self.platform.telemetry.latencies(self.customer_id, deployment_id, since, replica_ids)
+        return 1000.0 * quantile(counts, 0.95) if sum(counts.values()) else None
 
     async def refresh_inventory(self) -> Infrastructure:
         """The estate with instances as the clouds list them now; raises CloudError when this account cannot be listed.

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from optiinfra.api.recommendations import Optimization, Result, Step
 from optiinfra.domain.optimization import FINAL, OptimizationStatus, is_rollback
 from optiinfra.orchestrator.errors import Conflict, NotFound
+from optiinfra.orchestrator.optimizations.conflicts import require_no_other_change
 from optiinfra.orchestrator.optimizations.journal import ON_REQUEST
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
@@ -30,11 +31,16 @@ async def get(database: Database, customer_id: str, optimization_id: str) -> Opt
 
 
 async def request_rollback(database: Database, customer_id: str, optimization_id: str) -> Optimization:
-    """Record the request of a rollback; Conflict if there is nothing left to roll back."""
+    """Record the request of a rollback.
+
+    Raises Conflict if there is nothing left to roll back, or while another optimization changes the same resources.
+    """
     async with database.transaction() as session:
         row = await _get(session, customer_id, optimization_id, lock=True)
         if row.status in FINAL and row.status != OptimizationStatus.COMPLETED:
             raise Conflict("not_executable", f"the optimization is {row.status}: there is nothing to roll back")
+        if row.status == OptimizationStatus.COMPLETED and row.rollback_reason is None:
+            await require_no_other_change(session, await session.get_one(models.Recommendation, row.recommendation_id))
         row.rollback_reason = row.rollback_reason or ON_REQUEST
         (shown,) = await _to_wire(session, [row])
     return shown

@@ -2,19 +2,19 @@
 
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Text, and_, cast, or_, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import and_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Recommendation
-from optiinfra.domain.optimization import FINAL, OptimizationStatus
+from optiinfra.domain.optimization import OptimizationStatus
 from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus, pending_validators
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.logging import trace_id
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.optimizations.conflicts import affects_any, require_no_other_change
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 
@@ -39,7 +39,7 @@ async def store(
             continue
         same_change = table.deployment_id == draft.deployment_id
         if draft.deployment_id is None:
-            same_change = and_(table.deployment_id.is_(None), _affects_any(draft.affected_resources))
+            same_change = and_(table.deployment_id.is_(None), affects_any(draft.affected_resources))
         older = (
             table.customer_id == customer_id,
             table.draft["type"].astext == draft.type,
@@ -115,7 +115,7 @@ async def approve(platform: Platform, customer_id: str, recommendation_id: str, 
             return str(existing)
         draft = Draft.model_validate(row.draft)
         require_approvable(to_wire(row))
-        await _require_no_other_change(session, row, draft)
+        await require_no_other_change(session, row)
         optimization = models.Optimization(
             id=new_id("opt"),
             customer_id=customer_id,
@@ -184,32 +184,6 @@ def require_approvable(recommendation: Recommendation) -> None:
 def _not_pending(recommendation: Recommendation) -> Conflict:
     state = f"{recommendation.id} is {recommendation.status}, not pending: have a new analysis made for a new one"
     return Conflict("not_pending", state)
-
-
-async def _require_no_other_change(session: AsyncSession, row: models.Recommendation, draft: Draft) -> None:
-    """Raise Conflict while an optimization that has not ended changes the same deployment or any of its resources."""
-    # The lock makes two approvals of one customer wait for each other.
-    await session.get_one(models.Customer, row.customer_id, with_for_update={"key_share": True})
-    table = models.Recommendation
-    same_resources = [_affects_any(draft.affected_resources)]
-    if row.deployment_id is not None:
-        same_resources.append(table.deployment_id == row.deployment_id)
-    running = (
-        select(models.Optimization.id)
-        .join(table, table.id == models.Optimization.recommendation_id)
-        .where(table.customer_id == row.customer_id, models.Optimization.status.not_in(FINAL))
-        .where(or_(*same_resources))
-    )
-    if (other := await session.scalar(running.limit(1))) is not None:
-        subject = "these resources" if row.deployment_id is None else "this deployment"
-        raise Conflict("deployment_busy", f"optimization {other} is still changing {subject}")
-
-
-def _affects_any(resources: list[str]) -> ColumnElement[bool]:
-    affected: ColumnElement[bool] = models.Recommendation.draft["affected_resources"].has_any(
-        cast(resources, ARRAY(Text))
-    )
-    return affected
 
 
 async def _lock(session: AsyncSession, customer_id: str, recommendation_id: str) -> models.Recommendation:

@@ -7,7 +7,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from optiinfra.api.common import Wire, now
@@ -41,10 +41,11 @@ async def execute_command(
     except StoreUnavailable:
         raise  # the command stays pending; a retry finds it by its key
     except asyncio.CancelledError:
-        await asyncio.shield(cancel_commands(platform, customer_id, key))
+        await asyncio.shield(_cancel(platform, customer_id, models.Command.idempotency_key == key))
         raise
     if row is None:
-        await cancel_commands(platform, customer_id, key)  # or a runtime might execute it later
+        # Or a runtime might execute it later.
+        await _cancel(platform, customer_id, models.Command.idempotency_key == key)
         last_contact = await describe_last_contact(platform, customer_id)
         raise CommandError(f"the runtime did not answer {kind} within {deadline:.0f} s ({last_contact})")
     if row.status == CommandStatus.CANCELLED:
@@ -56,12 +57,12 @@ async def execute_command(
 
 async def cancel_commands(platform: Platform, customer_id: str, key_prefix: str) -> None:
     """Cancel the pending commands whose idempotency key starts with this prefix."""
+    await _cancel(platform, customer_id, models.Command.idempotency_key.startswith(key_prefix, autoescape=True))
+
+
+async def _cancel(platform: Platform, customer_id: str, which: ColumnElement[bool]) -> None:
     table = models.Command
-    pending = (
-        table.customer_id == customer_id,
-        table.idempotency_key.startswith(key_prefix, autoescape=True),
-        table.status == CommandStatus.PENDING,
-    )
+    pending = table.customer_id == customer_id, table.status == CommandStatus.PENDING, which
     async with platform.database.transaction() as session:
         await session.execute(update(table).where(*pending).values(status=CommandStatus.CANCELLED, completed_at=now()))
 

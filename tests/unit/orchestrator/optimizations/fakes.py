@@ -149,6 +149,7 @@ def platform(**settings: float) -> Platform:
         "spot_unobserved_seconds": 1.0,
         "stage_deadline_seconds": 60.0,
         "idle_observation_seconds": 0.01,
+        "idle_poll_seconds": 0.005,
     }
     chosen = defaults | settings
     return cast("Platform", SimpleNamespace(settings=SimpleNamespace(**chosen)))

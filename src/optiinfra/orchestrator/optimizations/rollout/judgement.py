@@ -8,7 +8,7 @@ from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.domain.quality import INTERIM_ANALYSES
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.golden_prompts import service as golden_prompts
-from optiinfra.orchestrator.optimizations.context import Detail
+from optiinfra.orchestrator.optimizations.context import Detail, StepError
 from optiinfra.orchestrator.optimizations.judgement import ask, deadline_of, judge_until_conclusive
 from optiinfra.orchestrator.optimizations.rollout.snapshot import RolloutContext
 
@@ -19,6 +19,8 @@ async def judge(context: RolloutContext, replica_ids: Sequence[str]) -> Detail:
     Returns `{verdicts: {agent_type: JudgeAnswer}}`; raises StepError when an agent rejects the stage or
     reaches no verdict before the deadline.
     """
+    if not replica_ids:
+        raise StepError("no replica of this stage is alive")
     deadline = deadline_of(context)
     name = context.snapshot.deployment.name
     # Start of the measurement window, by the runtime's clock, which timestamps the telemetry.

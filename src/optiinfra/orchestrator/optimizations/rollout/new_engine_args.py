@@ -1,7 +1,8 @@
 """A rollout of new engine arguments: a canary on a new instance, then the originals are restarted one by one."""
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from optiinfra.api.customers import Deployment
@@ -13,7 +14,14 @@ from optiinfra.orchestrator.optimizations.rollout import snapshot
 from optiinfra.orchestrator.optimizations.rollout.interruptions import fail_on_interruption
 from optiinfra.orchestrator.optimizations.rollout.judgement import judge
 from optiinfra.orchestrator.optimizations.rollout.snapshot import RolloutContext
-from optiinfra.orchestrator.optimizations.rollout.traffic import alive, deploy, replicas_on, retire, set_weights
+from optiinfra.orchestrator.optimizations.rollout.traffic import (
+    alive,
+    deploy,
+    give_back_traffic,
+    replicas_on,
+    retire,
+    set_weights,
+)
 
 T = TypeVar("T")
 
@@ -32,18 +40,33 @@ class NewEngineArgs:
     judged_in: str
 
     async def snapshot_configuration(self, context: RolloutContext) -> Detail:
-        """Report the old and the new engine arguments. The executor takes the snapshot before the first step."""
-        return {"engine_args": context.snapshot.deployment.engine_args, "new_engine_args": self.engine_args(context)}
+        """Report the old and the new engine arguments. The executor takes the snapshot before the first step.
+
+        Raises StepError if the new arguments are not complete: an engine that restarts with them would use defaults for
+        the missing ones. Also if the gateway does not report each replica's arguments.
+        """
+        before, wanted = context.snapshot.deployment, self.engine_args(context)
+        if missing := sorted(before.engine_args.keys() - wanted.keys()):
+            raise StepError(f"the new engine arguments lack {', '.join(missing)}")
+        if any(engine.engine_args is None for engine in alive(before)):
+            raise StepError(f"the gateway does not report the engine arguments of each replica of {before.name}")
+        return {"engine_args": before.engine_args, "new_engine_args": wanted}
 
     async def deploy_canary(self, context: RolloutContext) -> Detail:
         """Have one more replica, with the new arguments and a small share of the traffic."""
         return await self._while_canary_lasts(context, self._deploy_canary(context))
 
     async def remove_canary(self, context: RolloutContext) -> Detail:
-        """Give the originals their traffic back, and remove the canary with its instance."""
-        canary = await self._canary(context)
-        weights = _original_weights(context)
-        await set_weights(context, weights)
+        """Give the originals their own weights, and remove the canary with its instance."""
+        weights = await give_back_traffic(context, partial(_source_instance_ids, context))
+        instances = await context.cloud.tagged_instances(_canary_key(context))
+        # A canary that died with its instance is on none any more.
+        before = {engine.replica_id for engine in context.snapshot.deployment.engines}
+        canary = [
+            engine.replica_id
+            for engine in (await context.deployment()).engines
+            if engine.instance_id in instances or (engine.state == "dead" and engine.replica_id not in before)
+        ]
         await retire(context, canary)
         return {"weights": weights, "terminated": await context.cloud.cancel_and_terminate(_canary_key(context))}
 
@@ -53,11 +76,9 @@ class NewEngineArgs:
 
     async def roll_back_half(self, context: RolloutContext) -> Detail:
         """Restart that half with the old arguments, and give the canary its small share again."""
-        first, _ = _halves(context)
+        first, second = _halves(context)
         restarted = await self._restart_with_old_args(context, first)
-        weights = shifted_weights(_originals(context), await self._canary(context), CANARY_SHARE)
-        await set_weights(context, weights)
-        return {"restarted": restarted, "weights": weights}
+        return {"restarted": restarted, "weights": await self._spread(context, [*first, *second], [], CANARY_SHARE)}
 
     async def validate(self, context: RolloutContext) -> Detail:
         """Judge the replicas that have the new arguments."""
@@ -71,13 +92,7 @@ class NewEngineArgs:
         """Restart the other half with the old arguments, and give the new ones half of the traffic."""
         first, second = _halves(context)
         restarted = await self._restart_with_old_args(context, second)
-        weights = shifted_weights(second, [*first, *await self._canary(context)], 0.5)
-        await set_weights(context, weights)
-        return {"restarted": restarted, "weights": weights}
-
-    async def retire_canary(self, context: RolloutContext) -> Detail:
-        """Give the originals their own weights, and remove the canary: all of them have the new arguments."""
-        return await self.remove_canary(context)
+        return {"restarted": restarted, "weights": await self._spread(context, second, first, 0.5)}
 
     async def restore_canary(self, context: RolloutContext) -> Detail:
         """Have a canary again, for the headroom that restarts need."""
@@ -89,40 +104,54 @@ class NewEngineArgs:
         return await snapshot.measure_result(context, made, context.details[self.judged_in])
 
     async def is_restored(self, context: RolloutContext) -> bool:
-        """Whether replicas, their engine arguments and weights are as before, without the canary's instance."""
+        """Whether replicas, their engine arguments and weights are as before, and the canary is gone."""
         before, deployment = context.snapshot.deployment, await context.deployment()
-        serving = {engine.replica_id: engine.engine_args for engine in alive(deployment)}
+        engines = {engine.replica_id: engine.engine_args for engine in deployment.engines}
         return (
             not await context.cloud.tagged_instances(_canary_key(context))
-            and serving == dict.fromkeys(_originals(context), before.engine_args)
+            and engines == {engine.replica_id: before.engine_args for engine in before.engines}
+            and _living_ids(deployment) == _living_ids(before)
             and _carrying(deployment) == _carrying(before)
         )
 
     async def _deploy_canary(self, context: RolloutContext) -> Detail:
+        replicas = await self._ensure_canary(context, self.engine_args(context))
+        return {"replica_ids": replicas, "weights": await self._spread(context, _sources(context), [], CANARY_SHARE)}
+
+    async def _ensure_canary(self, context: RolloutContext, engine_args: dict[str, Any]) -> list[str]:
+        """Have a ready replica on an instance of the canary's own; create what is missing."""
         like = context.snapshot.instances[0]
         tags = context.tags | {"Name": context.snapshot.deployment.name}
         instances = await context.cloud.ensure_instances(
             _canary_key(context), like.instance_type, 1, like.lifecycle, tags
         )
-        replicas = await deploy(context, instances, self.engine_args(context))
-        weights = shifted_weights(_originals(context), replicas, CANARY_SHARE)
-        await set_weights(context, weights)
-        return {"instance_ids": instances, "replica_ids": replicas, "weights": weights}
+        engines = alive(await context.deployment())
+        ready = [one.replica_id for one in engines if one.instance_id in instances and one.state == "ready"]
+        return ready or await deploy(context, instances, engine_args)
 
     async def _scale_to_half(self, context: RolloutContext) -> Detail:
         first, second = _halves(context)
         restarted = await self._restart(context, first, self.engine_args(context))
-        weights = shifted_weights(second, [*first, *await self._canary(context)], 0.5)
-        await set_weights(context, weights)
-        return {"restarted": restarted, "weights": weights}
+        return {"restarted": restarted, "weights": await self._spread(context, second, first, 0.5)}
 
     async def _roll_out_fully(self, context: RolloutContext) -> Detail:
         _, second = _halves(context)
         restarted = await self._restart(context, second, self.engine_args(context))
-        replicas = [*_originals(context), *await self._canary(context)]
-        weights = shifted_weights([], replicas, 1.0)
+        weights = await self._spread(context, [], _sources(context), 1.0)
+        return {"restarted": restarted, "weights": weights} | await judge(context, sorted(weights))
+
+    async def _spread(
+        self, context: RolloutContext, old: Sequence[str], new: Sequence[str], new_share: float
+    ) -> dict[str, float]:
+        """Spread the traffic over the living ones of the old replicas, and over the new ones and the canary."""
+        living, canary = set(_living_ids(await context.deployment())), await self._canary(context)
+        old = [replica for replica in old if replica in living]
+        new = [*(replica for replica in new if replica in living), *canary]
+        if not old and not new:
+            raise StepError(f"no replica of {context.snapshot.deployment.name} is left to take the traffic")
+        weights = shifted_weights(old, new, new_share if old and new else float(bool(new)))
         await set_weights(context, weights)
-        return {"restarted": restarted, "weights": weights} | await judge(context, replicas)
+        return weights
 
     async def _judge(self, context: RolloutContext) -> Detail:
         wanted = self.engine_args(context)
@@ -133,33 +162,38 @@ class NewEngineArgs:
         self,
         context: RolloutContext,
         replica_ids: Sequence[str],
-        engine_args: Mapping[str, Any],
+        engine_args: dict[str, Any],
         carrying: Callable[[Iterable[str]], list[str]] = sorted,
     ) -> list[str]:
-        """Restart those of the replicas that have other arguments, one by one; their ids.
+        """Restart those of the replicas that are not ready with these arguments, one by one; their ids.
 
-        Each is drained first: meanwhile those of the others that `carrying` chooses share the traffic evenly.
+        Each is drained first: meanwhile those of the others that `carrying` chooses share the traffic evenly. Dead
+        replicas are skipped.
         """
         name, restarted = context.snapshot.deployment.name, []
         for replica_id in replica_ids:
-            others = {one.replica_id: one.engine_args for one in alive(await context.deployment())}
-            if others.pop(replica_id, None) == engine_args:
+            others = {one.replica_id: one for one in alive(await context.deployment())}
+            found = others.pop(replica_id, None)
+            if found is None or (found.engine_args == engine_args and found.state == "ready"):
                 continue
-            if not others:
+            ready = [other.replica_id for other in others.values() if other.state == "ready"]
+            if not ready:
                 raise StepError(f"{replica_id} is the only replica of {name}: a restart would leave none to answer")
-            await set_weights(context, shifted_weights([], carrying(others), 1.0))
-            payload = RestartReplica(deployment=name, replica_id=replica_id, engine_args=dict(engine_args))
+            await set_weights(context, shifted_weights([], carrying(ready), 1.0))
+            payload = RestartReplica(deployment=name, replica_id=replica_id, engine_args=engine_args)
             await context.command_once(f"{context.step}:restart:{replica_id}", "restart_replica", payload)
             restarted.append(replica_id)
         return restarted
 
     async def _restart_with_old_args(self, context: RolloutContext, replica_ids: Sequence[str]) -> list[str]:
-        originals = set(_originals(context))
+        """Restart with the snapshot's arguments; without another replica, a canary with them gives the headroom."""
+        originals, before = set(_sources(context)), context.snapshot.deployment.engine_args
 
         def originals_first(others: Iterable[str]) -> list[str]:
             return sorted(originals.intersection(others)) or sorted(others)
 
-        before = context.snapshot.deployment.engine_args
+        if len(alive(await context.deployment())) == 1:
+            await self._ensure_canary(context, before)
         return await self._restart(context, replica_ids, before, originals_first)
 
     async def _canary(self, context: RolloutContext) -> list[str]:
@@ -172,19 +206,24 @@ class NewEngineArgs:
         return await action
 
 
-def _originals(context: RolloutContext) -> list[str]:
-    """Ids of the replicas that the deployment had, sorted."""
-    return sorted(engine.replica_id for engine in alive(context.snapshot.deployment))
+async def _source_instance_ids(context: RolloutContext) -> list[str]:
+    return [instance.instance_id for instance in context.snapshot.instances]
+
+
+def _living_ids(deployment: Deployment) -> list[str]:
+    """Ids of a deployment's living replicas, sorted."""
+    return sorted(engine.replica_id for engine in alive(deployment))
+
+
+def _sources(context: RolloutContext) -> list[str]:
+    """Ids of the replicas that the deployment had."""
+    return _living_ids(context.snapshot.deployment)
 
 
 def _halves(context: RolloutContext) -> tuple[list[str], list[str]]:
     """The originals that are restarted first, and the others; a single one is among the others."""
-    originals = _originals(context)
+    originals = _sources(context)
     return originals[: len(originals) // 2], originals[len(originals) // 2 :]
-
-
-def _original_weights(context: RolloutContext) -> dict[str, float]:
-    return {replica: weight for replica, weight in context.snapshot.deployment.weights.items() if weight > 0}
 
 
 def _carrying(deployment: Deployment) -> dict[str, float]:

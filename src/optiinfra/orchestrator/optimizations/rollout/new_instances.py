@@ -155,7 +155,10 @@ class NewInstances:
         if len(instances) < count:
             raise StepError(f"{count} new instances are needed, the cloud runs {len(instances)}")
         replicas = await deploy(context, instances)
-        originals = replicas_on(await context.deployment(), await _original_instances(context))
+        deployment = await context.deployment()
+        if dead := sorted(set(replicas) - set(replicas_on(deployment, instances))):
+            raise StepError(f"{', '.join(dead)}, which an earlier stage deployed, is dead")
+        originals = replicas_on(deployment, await _original_instances(context))
         weights = shifted_weights(originals, replicas, share)
         await set_weights(context, weights)
         return {"instance_ids": instances, "replica_ids": replicas, "weights": weights}

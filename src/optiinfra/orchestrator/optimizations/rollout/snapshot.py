@@ -1,14 +1,11 @@
 """A deployment before it is changed, and what a change brought it."""
 
 from collections.abc import Collection
-from datetime import timedelta
 from typing import Any
 
-from optiinfra.api.common import now
 from optiinfra.api.customers import Deployment, Instance
 from optiinfra.api.recommendations import Result
 from optiinfra.api.runtimes import GoldenAnswer
-from optiinfra.domain.latency import quantile
 from optiinfra.domain.savings import reduction_percent, total
 from optiinfra.orchestrator.golden_prompts.service import ask_baseline
 from optiinfra.orchestrator.optimizations.context import Change, Detail, Snapshot, StepContext, StepError, deployment_in
@@ -33,7 +30,6 @@ async def take_snapshot(change: Change[Any]) -> DeploymentSnapshot:
     Raises StepError when it no longer runs on the instances that the change was recommended for, or when no quality
     baseline was established.
     """
-    platform, customer_id = change.platform, change.customer_id
     estate = await change.refresh_inventory()
     deployment = deployment_in(estate, change.draft)
     instances = [instance for instance in estate.instances_of(deployment) if instance.state == "running"]
@@ -41,12 +37,10 @@ async def take_snapshot(change: Change[Any]) -> DeploymentSnapshot:
         raise StepError(f"{deployment.name} runs on other instances than when this was recommended: analyze again")
     answers = await ask_baseline(change.runtime, change.recommendation_id, deployment)
     measured = await change.measure(deployment.name)
-    since = now() - timedelta(seconds=platform.settings.measuring_window_seconds)
     serving = [replica for replica, weight in deployment.weights.items() if weight > 0]
-    counts = await platform.telemetry.latencies(customer_id, deployment.deployment_id, since, serving)
     return DeploymentSnapshot(
         cost=total(instance.monthly_cost for instance in instances),
-        p95_latency_ms=1000.0 * quantile(counts, 0.95) if sum(counts.values()) else None,
+        p95_latency_ms=await change.recent_p95_ms(deployment.deployment_id, serving),
         quality=_baseline_quality(change),
         deployment=deployment,
         instances=instances,
@@ -78,7 +72,7 @@ async def measure_result(context: RolloutContext, made_instance_ids: Collection[
         actual_savings=round(snapshot.cost - cost_after, 2),
         cost_before=snapshot.cost,
         cost_after=cost_after,
-        reduction_percent=round(reduction_percent(snapshot.cost, cost_after), 2),
+        reduction_percent=round(reduction_percent(snapshot.cost, cost_after), 2) if snapshot.cost else None,
         p95_before=snapshot.p95_latency_ms,
         p95_after=latency["estimate"],
         quality_before=snapshot.quality,

@@ -5,6 +5,7 @@ from typing import Any
 
 from optiinfra.api.customers import Deployment, Replica
 from optiinfra.api.runtimes import DeployReplica, RetireReplica, SetWeights
+from optiinfra.domain.optimization import is_rollback
 from optiinfra.kit.tasks import gather_to_end
 from optiinfra.orchestrator.optimizations.context import StepError
 from optiinfra.orchestrator.optimizations.rollout.snapshot import RolloutContext
@@ -15,11 +16,13 @@ async def deploy(
 ) -> list[str]:
     """Have a replica on each of these instances, with the snapshot's engine arguments or others; the replicas' ids."""
     name = context.snapshot.deployment.name
+    # A rollback deploys again what an earlier step deployed and another one removed.
+    scope = f"{context.step}:deploy" if is_rollback(context.step) else "deploy"
     wanted = context.snapshot.deployment.engine_args if engine_args is None else engine_args
 
     async def one(instance_id: str) -> str:
         payload = DeployReplica(deployment=name, instance_id=instance_id, engine_args=wanted)
-        output = await context.command_once(f"deploy:{instance_id}", "deploy_replica", payload)
+        output = await context.command_once(f"{scope}:{instance_id}", "deploy_replica", payload)
         return str(output["replica_id"])
 
     return await gather_to_end(one(instance_id) for instance_id in instance_ids)

@@ -19,7 +19,7 @@ ENGINE_TUNING = OptimizationType(
         Step("scale_to_50_percent", ROLLOUT.scale_to_half, ROLLOUT.roll_back_half),
         Step("validate_50_percent", ROLLOUT.validate, nothing_to_roll_back),
         Step("full_rollout", ROLLOUT.roll_out_fully, ROLLOUT.roll_back_rest),
-        Step("retire_previous", ROLLOUT.retire_canary, ROLLOUT.restore_canary),
+        Step("retire_previous", ROLLOUT.remove_canary, ROLLOUT.restore_canary),
     ),
     instance_ids=lambda parameters: parameters.source_instance_ids,
     take_snapshot=take_snapshot,

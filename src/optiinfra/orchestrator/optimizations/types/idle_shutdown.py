@@ -7,15 +7,14 @@ settings.
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from optiinfra.api.agents import JudgeAnswer, JudgeTask
-from optiinfra.api.common import Wire, now
+from optiinfra.api.common import Wire
 from optiinfra.api.customers import Deployment, Infrastructure
 from optiinfra.api.parameters import IdleShutdownParameters
 from optiinfra.api.recommendations import Result
 from optiinfra.clouds.protocol import LaunchSettings
-from optiinfra.domain.latency import quantile
 from optiinfra.domain.optimization import RESTORED
 from optiinfra.domain.savings import reduction_percent, total
 from optiinfra.kit.ids import new_id
@@ -26,7 +25,6 @@ from optiinfra.orchestrator.optimizations.types.base import OptimizationType, St
 
 _LATENCY_MARGIN = 1.1
 """Maximum latency increase (factor) of a deployment that already misses its objective."""
-_WATCH_SECONDS = 0.5
 
 
 class DeploymentState(Wire):
@@ -69,14 +67,12 @@ async def _take_snapshot(change: IdleChange) -> IdleSnapshot:
 async def _state_of(change: IdleChange, deployment: Deployment) -> DeploymentState:
     measured = await change.measure(deployment.name)
     serving = _serving(deployment)
-    since = now() - timedelta(seconds=change.platform.settings.measuring_window_seconds)
-    counts = await change.platform.telemetry.latencies(change.customer_id, deployment.deployment_id, since, serving)
     return DeploymentState(
         deployment_id=deployment.deployment_id,
         name=deployment.name,
         replica_ids=serving,
         requests_dropped=measured.requests_dropped,
-        p95_latency_ms=1000.0 * quantile(counts, 0.95) if sum(counts.values()) else None,
+        p95_latency_ms=await change.recent_p95_ms(deployment.deployment_id, serving),
     )
 
 
@@ -100,7 +96,7 @@ async def start_instances(context: IdleContext) -> Detail:
 async def verify_unaffected(context: IdleContext) -> Detail:
     """Judge every deployment from now on, and check that the instances are not started again for a while."""
     deadline = deadline_of(context)
-    estate = await context.discover()
+    estate = await _require_unaffected(context)
     judged = await gather_to_end(
         _judge_deployment(context, estate, before, deadline) for before in context.snapshot.deployments
     )
@@ -134,8 +130,8 @@ async def _measure_result(context: IdleContext) -> Result:
     cost_after = total(one.monthly_cost for one in estate.instances if one.instance_id in affected)
     measured = await gather_to_end(context.measure(one.name) for one in context.snapshot.deployments)
     dropped = sum(
-        now.requests_dropped - before.requests_dropped
-        for now, before in zip(measured, context.snapshot.deployments, strict=True)
+        after.requests_dropped - before.requests_dropped
+        for after, before in zip(measured, context.snapshot.deployments, strict=True)
     )
     return Result(
         success=True,
@@ -143,7 +139,7 @@ async def _measure_result(context: IdleContext) -> Result:
         actual_savings=round(cost_before - cost_after, 2),
         cost_before=cost_before,
         cost_after=cost_after,
-        reduction_percent=round(reduction_percent(cost_before, cost_after), 2),
+        reduction_percent=round(reduction_percent(cost_before, cost_after), 2) if cost_before else None,
         requests_dropped=dropped,
     )
 
@@ -199,7 +195,7 @@ async def _watch_stopped(context: IdleContext) -> None:
         await _require_stopped(context)
         if time.monotonic() >= ends:
             return
-        await asyncio.sleep(_WATCH_SECONDS)
+        await asyncio.sleep(context.platform.settings.idle_poll_seconds)
 
 
 async def _require_stopped(context: IdleContext) -> None:
@@ -209,8 +205,8 @@ async def _require_stopped(context: IdleContext) -> None:
         raise StepError(f"{', '.join(started)} was started again by its owner")
 
 
-async def _require_unaffected(context: IdleContext) -> None:
-    """Raise StepError if a deployment lost a replica or dropped requests since the snapshot."""
+async def _require_unaffected(context: IdleContext) -> Infrastructure:
+    """The estate now; raises StepError if a deployment lost a replica or dropped requests since the snapshot."""
     estate = await context.discover()
     _require_idle(estate, context.instance_ids)
     for before in context.snapshot.deployments:
@@ -224,6 +220,7 @@ async def _require_unaffected(context: IdleContext) -> None:
         dropped = (await context.measure(before.name)).requests_dropped - before.requests_dropped
         if dropped > 0:
             raise StepError(f"{before.name} dropped {dropped} requests since the instances were stopped")
+    return estate
 
 
 def _require_idle(estate: Infrastructure, instance_ids: Sequence[str]) -> None:

@@ -93,7 +93,19 @@ def test_stage_spreads_its_share_over_the_new_replicas(step: str, weights: dict[
     async def answer(key: str, *_command: Any) -> dict[str, Any]:
         return {"replica_id": key.replace("opt_1:deploy:i-", "")}
 
-    runtime = FakeRuntime([deployment(*OLD)], answer=answer)
+    new = replica("new-1", "i-new-1"), replica("new-2", "i-new-2")
+    runtime = FakeRuntime([deployment(*OLD, *new)], answer=answer)
     cloud = FakeCloud(made={TARGETS_KEY: ["i-new-1", "i-new-2"]})
     asyncio.run(execute(step, cloud, runtime))
     assert runtime.commands == [("set_weights", weights)]
+
+
+def test_stage_with_a_dead_replica_of_an_earlier_stage_fails() -> None:
+    async def answer(key: str, *_command: Any) -> dict[str, Any]:
+        return {"replica_id": key.replace("opt_1:deploy:i-", "")}
+
+    runtime = FakeRuntime([deployment(*OLD, replica("new-1", "i-new-1", "dead"))], answer=answer)
+    cloud = FakeCloud(made={TARGETS_KEY: ["i-new-1"]})
+    seen = asyncio.run(error_of(execute("scale_to_50_percent", cloud, runtime)))
+    assert str(seen) == "new-1, which an earlier stage deployed, is dead"
+    assert runtime.commands == []
