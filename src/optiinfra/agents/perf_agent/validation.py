@@ -61,8 +61,8 @@ async def _validate_idle_shutdown(task: ValidateTask, _sources: Sources) -> Vali
     parameters = IdleShutdownParameters.model_validate(task.draft.parameters)
     if refusal := why_not_idle(task.infrastructure, parameters.instance_ids):
         return _validation(approved=False, reason=refusal)
-    hosting = f"none of the {len(parameters.instance_ids)} instances hosts an engine of any deployment"
-    return _validation(approved=True, reason=f"{hosting}, so no latency depends on them")
+    reason = "no engine of any deployment runs on these instances, so no latency depends on them"
+    return _validation(approved=True, reason=reason)
 
 
 RULES: Rules = {"spot_migration": _validate_spot_migration, "idle_shutdown": _validate_idle_shutdown}
