@@ -65,7 +65,7 @@ def analyse(environment: Environment, customer: dict[str, Any], say: Callable[[s
 
 
 def _await_traffic(session: requests.Session, estate: str, deployment: dict[str, Any], began: datetime) -> None:
-    """Wait for a throughput above zero, without which agents refuse every change."""
+    """Wait for a throughput above zero, without which agents reject every recommendation."""
     figures = {
         "metric_type": "throughput",
         "resource_id": deployment["deployment_id"],

@@ -195,7 +195,7 @@ class Environment:
 def env_id(name: str) -> str:
     """``OPTIINFRA_ENV_ID`` of every process of the environment.
 
-    It depends on the checkout and the name only, so that orphaned processes are found whatever files were deleted.
+    It depends on the checkout and the name only, so that orphaned processes are found even if its files were deleted.
     """
     return f"{name}-{paths.digest(name)}"
 

@@ -27,7 +27,7 @@ def try_lock(path: Path) -> TextIO | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = stack.enter_context(path.open("a+"))
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The previous holder may have removed the file after we opened it: then our lock excludes nobody.
+        # The previous holder may have removed the file after we opened it: then our lock has no effect.
         if os.path.samestat(os.fstat(file.fileno()), path.stat()):
             stack.pop_all()
             return file
@@ -50,7 +50,7 @@ def is_held(path: Path) -> bool:
 def locked(name: str, say: Callable[[str], None] = print, *, deadline: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold an environment's lock, so that one process at a time starts, stops or removes the environment.
 
-    ``say`` is told which process holds the lock if we have to wait. BusyError after ``deadline`` seconds (stretched).
+    ``say`` is called with the lock holder if we have to wait. BusyError after ``deadline`` seconds (stretched).
     """
     path = paths.lock_file(name)
     announced = False

@@ -153,7 +153,7 @@ def changed(mutants: Sequence[Mutant], base: str, root: Path = paths.ROOT) -> li
     """The mutants whose file, test module or table entry differs between the base commit and HEAD."""
     files = set(git(root, "diff", "--name-only", "--no-renames", base, "HEAD").splitlines())
     known: list[Mutant] = []
-    with contextlib.suppress(GitError, MutantError):  # no table then, or one of another form
+    with contextlib.suppress(GitError, MutantError):  # no table in that commit, or another format
         known = parse(git(root, "show", f"{base}:{TABLE}"))
     return [each for each in mutants if each not in known or not files.isdisjoint((each.file, _module(each.test)))]
 

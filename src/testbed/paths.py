@@ -1,4 +1,4 @@
-"""Where things lie: the checkout, and an environment's folder in it."""
+"""Paths of the checkout and of environments."""
 
 import hashlib
 import re
@@ -32,5 +32,5 @@ def log_dir(name: str) -> Path:
 
 
 def digest(name: str) -> str:
-    """Ten letters that stand for this checkout and a name in it, where the machine's other checkouts see them."""
+    """Ten-letter digest of checkout and name, unique among the machine's checkouts."""
     return hashlib.sha256(f"{ROOT} {name}".encode()).hexdigest()[:10]

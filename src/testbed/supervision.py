@@ -41,7 +41,7 @@ EXIT_LINE = re.compile(r"^(?P<at>\S+ \S+),\d+ \w+ exited: (?P<program>\S+) \((?P
 
 @dataclass(frozen=True)
 class Exit:
-    """A process that exited without being told to."""
+    """A process that exited unexpectedly."""
 
     program: str
     at: datetime

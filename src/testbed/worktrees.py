@@ -15,7 +15,7 @@ from testbed.locks import try_lock
 
 
 class GitError(Exception):
-    """What git said."""
+    """Git failed; the message is its stderr."""
 
 
 @contextmanager

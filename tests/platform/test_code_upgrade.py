@@ -1,4 +1,4 @@
-"""New code under running optimizations: renamed functions strand no work, for durable names are data."""
+"""New code under running optimizations: renamed functions do not orphan running workflows."""
 
 import io
 import shutil

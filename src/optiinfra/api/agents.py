@@ -145,7 +145,7 @@ class Validation(Wire):
 
 
 class JudgeTask(Body):
-    """Judge a canary stage by measurements of `replica_ids` since `since`; `look` counts the judgements from 1.
+    """Judge a canary stage by measurements of `replica_ids` since `since`; `look` numbers the interim analyses from 1.
 
     `golden_answers` are all answers of the stage so far, `baseline_answers` those to the same prompts before it.
     """

@@ -20,7 +20,7 @@ class SpotMigrationParameters(Wire):
 
 
 class EngineTuningParameters(Wire):
-    """All engine arguments that a deployment shall have, by vLLM's names."""
+    """All engine arguments that a deployment should have, by vLLM's names."""
 
     deployment: str
     engine_args: FreeJson

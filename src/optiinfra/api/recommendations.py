@@ -10,7 +10,7 @@ from optiinfra.domain.recommendation import AgentType, RecommendationStatus, Rec
 
 
 class Analyze(Body):
-    """The agent that shall analyze."""
+    """The agent that should analyze."""
 
     agent_type: AgentType
 

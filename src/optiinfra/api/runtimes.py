@@ -37,7 +37,7 @@ class InventoryReport(Body):
 class InventoryAccepted(Wire):
     """The platform's id of each deployment by name; telemetry is sent under it.
 
-    `history_wanted` names the deployments without telemetry, whose history the runtime shall send.
+    `history_wanted` names the deployments without telemetry, whose history the runtime must send.
     """
 
     deployment_ids: dict[str, str]
@@ -99,7 +99,7 @@ class RetireReplica(Wire):
 
 
 class GoldenPrompts(Wire):
-    """Put `count` golden prompts from the `offset`-th on to the replicas in turn.
+    """Send `count` golden prompts from the `offset`-th on to the replicas round-robin.
 
     After the last prompt the first follows, with another sampling seed. Output: `{answers: [GoldenAnswer]}`.
     """

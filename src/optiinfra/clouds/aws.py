@@ -115,7 +115,8 @@ class AwsCloud:
             try:
                 request_ids = await self._launch(key, instance_type, count - len(found), lifecycle, tags)
             except CloudUnavailable as error:
-                # EC2 may have carried out a launch that it did not answer: look before launching again.
+                # EC2 may have carried out a launch that it did not answer: check existing instances before
+                # launching again.
                 await asyncio.sleep(self._timeouts.poll)
                 found = await self._fulfilled_instances(key)
                 if len(found) < count:
@@ -298,7 +299,7 @@ class AwsCloud:
             try:
                 await self._wait_for_fulfilment(waiting)
             except BaseException as reason:
-                # Nobody waits for them any more, so they must get no instance later. Instances are found by their tag.
+                # Cancel them, so that they are not fulfilled after the caller has given up.
                 try:
                     await self._cancel_open_requests(key)
                 except CloudError as error:

@@ -1,4 +1,4 @@
-"""Calls to the EC2 API in one account and region: retried where that is safe, with our errors."""
+"""Calls to the EC2 API in one account and region: retried where that is safe, errors translated to CloudError."""
 
 import asyncio
 import functools

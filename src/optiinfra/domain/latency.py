@@ -46,10 +46,10 @@ def p95_bounds(counts: Mapping[float, float], error: float = ERROR_RATE) -> tupl
 
 
 def judge(counts: Mapping[float, float], slo_p95_ms: float, look: int) -> Verdict:
-    """Judge the `look`-th look (from 1) at a stage's latency against its objective (milliseconds).
+    """Perform interim analysis number `look` (from 1) of a stage's latency against its objective (milliseconds).
 
-    Alpha spending: the looks get 1/2, 1/6, 1/12, ... of the error rate, which sum to at most the whole, however many
-    looks there are. Requests are assumed to be spread evenly within a bucket, as Prometheus does.
+    Alpha spending: the analyses get 1/2, 1/6, 1/12, ... of the error rate, which sum to at most the whole, however
+    many there are. Requests are assumed to be spread evenly within a bucket, as Prometheus does.
     """
     seen = int(sum(counts.values()))
     if seen < MIN_OBSERVATIONS:

@@ -50,7 +50,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
 """Names of the steps that each type executes, in order: the public list."""
 
 TARGETS, CANARY, RESTORED = "targets", "canary", "restored"
-"""Purposes for which an optimization makes instances: to move to, to try on, in place of originals that are gone."""
+"""Purposes for which an optimization creates instances: migration target, canary, replacement of an original."""
 
 _UNWANTED_AFTER: Mapping[str, frozenset[str]] = {
     TARGETS: frozenset({OptimizationStatus.ROLLED_BACK}),
@@ -62,9 +62,9 @@ CANARY_SHARE = 0.2
 
 
 def is_left_over(purpose: str, status: str) -> bool:
-    """Whether an instance made for that purpose should be gone, now that its optimization has ended with that status.
+    """Whether an instance created for that purpose should be gone after its optimization ended with that status.
 
-    A failed optimization leaves what it made: it says so itself.
+    A failed optimization keeps its instances, and its result says so.
     """
     return status in _UNWANTED_AFTER.get(purpose, frozenset())
 

@@ -55,7 +55,7 @@ def judge(correct: int, answered: int, lost: int, baseline: float, slo: float) -
     if high < needed:
         return Verdict("fail", seen, answered, score, low, high)
     if answered >= INTERIM_ANALYSES[-1]:
-        return Verdict("fail", f"{seen}: not shown after the last look", answered, score, low, high)
+        return Verdict("fail", f"{seen}: not proven after the last interim analysis", answered, score, low, high)
     return Verdict("continue", seen, answered, score, low, high)
 
 

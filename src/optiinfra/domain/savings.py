@@ -11,9 +11,9 @@ def monthly(hourly_price: float, count: int = 1) -> float:
 
 
 def reduction_percent(before: float, after: float) -> float:
-    """How much cheaper `after` is than `before`, in percent of `before` (negative: dearer)."""
+    """How much cheaper `after` is than `before`, in percent of `before` (negative: more expensive)."""
     if before <= 0:
-        raise ValueError(f"cost before is {before}; a reduction needs a cost above 0 to be a share of")
+        raise ValueError(f"cost before must be above 0, got {before}")
     return (before - after) / before * 100.0
 
 

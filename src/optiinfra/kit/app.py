@@ -135,7 +135,7 @@ async def _run_check(check: Check) -> str:
         running.result()
     except StoreUnavailable as error:
         return str(error)
-    except Exception as error:  # its text may hold internals, and this route is public
+    except Exception as error:  # its text may contain internals, and this route is public
         log.warning("readiness check failed", error=str(error))
         return type(error).__name__
     return "ok"
@@ -164,7 +164,7 @@ class _Observe:
             await send(message)
 
         try:
-            if "\0" in scope["path"]:  # no id holds one, and PostgreSQL cannot compare with it
+            if "\0" in scope["path"]:  # ids never contain NUL, and PostgreSQL cannot compare with it
                 await problems.problem_response(404, "not_found", "no such path")(scope, receive, observed_send)
             else:
                 await self.app(scope, receive, observed_send)

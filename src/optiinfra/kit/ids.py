@@ -13,7 +13,7 @@ def new_id(prefix: Prefix) -> str:
 
 
 def new_secret(prefix: str) -> str:
-    """A new secret with 256 random bits; the prefix tells people and secret scanners what it is for."""
+    """A new secret with 256 random bits; the prefix identifies its purpose to people and secret scanners."""
     return f"{prefix}_{secrets.token_urlsafe(32)}"
 
 

@@ -33,7 +33,7 @@ class StoreOutageMiddleware:
         except StoreUnavailable as error:
             if started:
                 raise
-            log.warning("request failed on store outage", error=str(error))
+            log.warning("request failed, store unavailable", error=str(error))
             detail = f"{error}; try again"
             response = problem_response(503, kind_of(STORE_UNAVAILABLE), detail, headers=RETRY_AFTER)
             await response(scope, receive, send)

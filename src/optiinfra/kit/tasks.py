@@ -1,4 +1,4 @@
-"""Helpers for asyncio tasks: race several, cancel one without waiting, log what nobody awaits."""
+"""Helpers for asyncio tasks: race several, cancel one without waiting, log failures of unawaited tasks."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable

@@ -79,5 +79,5 @@ def _unavailable(reason: str) -> Problem:
 def _invalid_response(call: str, cause: BaseException | None) -> Problem:
     """The log names the invalid fields, without their values; the user sees only that the response is invalid."""
     errors = cause.errors(include_url=False, include_input=False) if isinstance(cause, ValidationError) else []
-    log.error("response invalid", call=call, errors=errors)
+    log.error("orchestrator response invalid", call=call, errors=errors)
     return Problem(502, "platform_response_invalid", "The platform gave a response that cannot be read.")

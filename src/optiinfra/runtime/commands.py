@@ -95,7 +95,7 @@ class CommandExecutor:
             del self._running[command.idempotency_key]
 
     async def execute(self, command: Command) -> CommandResult:
-        """The result of a command, which also tells of failures; raises only TokenRefusedError."""
+        """The result of a command, which includes failures; raises only TokenRefusedError."""
         key = command.idempotency_key
         if (remembered := self._succeeded.get(key)) is not None:
             return remembered

@@ -29,9 +29,9 @@ async def serve(enrolment: Enrolment, settings: RuntimeSettings) -> None:
                 await _connection(enrolment, settings)
             except* TokenRefusedError as errors:
                 refused = True
-                log.warning("token refused, connection ended", error=_first(errors))
+                log.warning("runtime token rejected, connection closed", error=_first(errors))
             except* Exception:
-                log.exception("connection failed, connecting again")
+                log.exception("platform connection failed, reconnecting")
             if not refused:
                 await asyncio.sleep(LONGEST_BACKOFF)
 
@@ -57,7 +57,7 @@ async def _connection(enrolment: Enrolment, settings: RuntimeSettings) -> None:
             await scrape_once()
 
     try:
-        log.info("platform connected", runtime_id=await platform.connect())
+        log.info("platform connection established", runtime_id=await platform.connect())
         async with asyncio.TaskGroup() as group:
             group.create_task(outbox.run())
             group.create_task(executor.run())

@@ -14,7 +14,7 @@ from optiinfra.runtime.platform import Platform, RejectedError
 log = structlog.get_logger(__name__)
 
 KEPT_BATCHES = 500
-"""Batches kept while the platform is away; at one batch every 2 s about a quarter of an hour."""
+"""Batches kept while the platform is unavailable; at one batch every 2 s about a quarter of an hour."""
 BATCH_ROWS = 5_000
 """Samples, and latency counts, per batch at most; the platform accepts four times as many."""
 

@@ -1,4 +1,4 @@
-"""The platform's routes for runtimes. A platform that is away is no error: calls are retried until it answers."""
+"""The platform's routes for runtimes. While the platform is unavailable, calls are retried."""
 
 import math
 import socket

@@ -19,7 +19,7 @@ POLL_SECONDS = 0.05
 
 
 class CommandError(Exception):
-    """The command failed; the text says why, `output` what exists nevertheless."""
+    """The command failed; the text says why, `output` what was created anyway."""
 
     def __init__(self, text: str, output: dict[str, Any] | None = None) -> None:
         super().__init__(text)
@@ -45,7 +45,10 @@ class Replicas:
             await self._gateway.set_weights(wanted.deployment, wanted.weights, key)
 
     async def deploy(self, wanted: DeployReplica, key: str) -> str:
-        """Start a replica and wait until it is ready; its id. CommandError names the id of one that is not in time."""
+        """Start a replica, wait until it is ready and return its id.
+
+        CommandError has the id if it is not ready before the deadline.
+        """
         async with self._locks[wanted.deployment]:
             speed = (await self._gateway.deployment(wanted.deployment)).speed
             replica_id = await self._gateway.add_replica(wanted.deployment, wanted.instance_id, wanted.engine_args, key)

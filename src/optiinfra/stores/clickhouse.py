@@ -35,7 +35,7 @@ _TEMPORARY_CODES = {
     439: "CANNOT_SCHEDULE_TASK",
     745: "SERVER_OVERLOADED",
 }
-"""ClickHouse's codes for temporary errors. The HTTP status does not tell: a mistake in a query is a 500 as well."""
+"""ClickHouse's codes for temporary errors. The HTTP status is not sufficient: an error in a query is a 500 as well."""
 _PROXY_ERROR = re.compile(r"HTTP status (5\d\d)")
 """How the client reports an error response that a proxy gave instead of the server."""
 

@@ -1,4 +1,4 @@
-"""Agent presence and change notifications in Redis. PostgreSQL holds the truth: losing Redis only adds delay."""
+"""Agent presence and change notifications in Redis. PostgreSQL is the source of truth: losing Redis only adds delay."""
 
 import asyncio
 import contextlib

@@ -56,7 +56,7 @@ def test_judge_below_objective_fails_whatever_the_baseline() -> None:
 def test_judge_at_last_look_without_proof_fails() -> None:
     verdict = quality.judge(226, 240, lost=9, baseline=0.98, slo=0.9)
     assert verdict.decision == "fail"
-    assert "last look" in verdict.reason
+    assert "last interim analysis" in verdict.reason
 
 
 def test_judge_with_more_lost_than_wrong_raises() -> None:

@@ -28,11 +28,11 @@ def count_correct(answers: Sequence[GoldenAnswer]) -> int:
 
 
 def count_lost(before: Sequence[GoldenAnswer], after: Sequence[GoldenAnswer]) -> int:
-    """How many prompts were answered correctly before the change and are not any more.
+    """How many prompts were answered correctly before the change and incorrectly afterwards.
 
     `before` must begin with the same prompts in the same order, else ValueError.
     """
     asked = [answer.prompt_id for answer in after]
     if [answer.prompt_id for answer in before[: len(after)]] != asked:
-        raise ValueError(f"the baseline does not answer the {len(asked)} prompts that the stage was asked")
+        raise ValueError(f"the baseline does not cover the {len(asked)} prompts of the stage")
     return sum(is_correct(was) and not is_correct(now) for was, now in zip(before, after, strict=False))

@@ -25,5 +25,5 @@ class AgentKind:
 
     @property
     def capabilities(self) -> list[str]:
-        """The kinds of task that it serves."""
+        """The kinds of task that the agent handles."""
         return sorted(self.handlers)

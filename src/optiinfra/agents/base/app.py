@@ -75,7 +75,7 @@ class AgentApp:
                 options={"require": ["aud", "exp", "sub"]},
             )
         except jwt.InvalidTokenError as error:
-            log.warning("token refused", reason=str(error))
+            log.warning("orchestrator token rejected", reason=str(error))
             return None
         return Principal("orchestrator", claims["sub"]) if claims["sub"] == "orchestrator" else None
 

@@ -74,7 +74,7 @@ class Registration:
         answer.raise_for_status()
 
     async def deregister(self) -> None:
-        """Deregister; an orchestrator that does not answer finds out by the missing heartbeats."""
+        """Deregister; an unavailable orchestrator detects it from missing heartbeats."""
         if self._registered is None:
             return
         try:

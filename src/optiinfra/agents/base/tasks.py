@@ -31,7 +31,7 @@ class TaskRunner:
             return self._answers[task_id]
         if task_id not in self._running:
             self._running[task_id] = asyncio.create_task(self._run(task_id, work))
-        # When one caller disconnects, the run goes on for the others.
+        # When one caller disconnects, the run continues for the other callers.
         return await asyncio.shield(self._running[task_id])
 
     async def _run(self, task_id: str, work: Callable[[], Awaitable[TaskAnswer]]) -> TaskAnswer:

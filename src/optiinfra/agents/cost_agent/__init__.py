@@ -1,1 +1,1 @@
-"""The cost agent: finds what the same serving could cost less for."""
+"""The cost agent: finds ways to serve the same traffic at lower cost."""

@@ -40,7 +40,7 @@ class IdleGroup:
 
     @property
     def place(self) -> str:
-        """Region and, where it is known, the account."""
+        """Region and, if known, the account."""
         return f"{self.region} (account {self.account_id})" if self.account_id else self.region
 
 
@@ -94,7 +94,7 @@ def change_of(group: IdleGroup) -> Change:
 
 
 def confidence(idle_for: timedelta, grace: timedelta, outcomes: Sequence[Outcome]) -> float:
-    """How sure we are, 0..1: from 0.8 towards 0.95.
+    """Confidence 0..1: from 0.8 towards 0.95.
 
     The price is known; what is not known is whether something outside of the deployments uses the instances. That gets
     less likely with time: another grace period without use counts as much as one similar change that went well.

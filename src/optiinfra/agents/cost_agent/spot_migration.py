@@ -37,7 +37,7 @@ def consider(
     book: PriceBook,
     spot_quotes: dict[str, float],
 ) -> Candidate | str:
-    """The deployment on these running instances as a candidate for spot, or the reason why it is none."""
+    """The deployment on these running instances as a candidate for spot, or the reason why it is not eligible."""
     if reason := _ineligible(deployment, instances, preferences):
         return reason
     instance_type = instances[0].instance_type

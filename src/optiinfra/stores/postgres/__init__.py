@@ -1,1 +1,1 @@
-"""PostgreSQL: the truth. Models, migrations, sessions."""
+"""PostgreSQL: the source of truth. Models, migrations, sessions."""

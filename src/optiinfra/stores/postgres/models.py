@@ -107,7 +107,7 @@ class RefreshToken(Base):
 
 
 class CloudAccount(Base):
-    """A cloud account in one region, reached through a role. `account_id` is the cloud's own number of the account.
+    """A cloud account in one region, reached through a role. `account_id` is the cloud's own account number.
 
     `as_of` is when it was onboarded last, or when the newest stored listing of it began: older listings are dropped.
     """

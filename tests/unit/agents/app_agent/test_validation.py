@@ -74,7 +74,7 @@ async def test_stage_is_judged_by_all_its_answers(right: int, wrong: int, lost: 
 
 async def test_stage_with_a_baseline_of_other_prompts_is_an_error() -> None:
     task = stage(answers(114, 6))
-    with pytest.raises(ValueError, match="does not answer the 120 prompts"):
+    with pytest.raises(ValueError, match="does not cover the 120 prompts"):
         await judge(task.model_copy(update={"baseline_answers": task.baseline_answers[1:]}), fake_sources())
 
 
