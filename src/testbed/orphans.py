@@ -28,7 +28,7 @@ def remove_all(say: Say) -> None:
 
 
 def _orphaned_processes() -> list[psutil.Process]:
-    """What ended sessions of this checkout still run, such as pytest and the environment's verbs."""
+    """What ended sessions of this checkout still run, such as pytest and the environment's invoke tasks."""
     found = []
     for process, value in processes.with_variable(sessions.VARIABLE):
         session = Path(value)

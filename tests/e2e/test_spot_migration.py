@@ -9,7 +9,7 @@ from qdrant_client import QdrantClient, models
 from fixtures.estates import load_deployments
 from optiinfra.domain.optimization import STEPS
 from testbed.scenario import Scenario
-from tests.helpers import cloud_truth
+from tests.helpers import cloud_state
 from tests.helpers.assertions import (
     assert_cost_reduced,
     assert_multi_agent_coordination,
@@ -38,12 +38,12 @@ MIGRATED, REFUSED, SIMILAR = "vllm-prod-1", "vllm-prod-2", "vllm-batch-1"
 def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, environment: dict[str, Any]) -> None:
     """From analysis to outcome: validated, approved, and executed without a dropped request."""
     with scenario.phase("Recording initial state"):
-        initial_cost = cloud_truth.monthly_cost(acme.seeded)
+        initial_cost = cloud_state.monthly_cost(acme.seeded)
         estate = acme.infrastructure()
         assert sum(i.monthly_cost for i in estate.instances) == pytest.approx(initial_cost, rel=1e-6)
         assert initial_cost == pytest.approx(120_000, rel=0.01)
-        assert cloud_truth.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "on-demand")] * 2
-        deployment_cost = cloud_truth.monthly_cost(acme.seeded, MIGRATED)
+        assert cloud_state.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "on-demand")] * 2
+        deployment_cost = cloud_state.monthly_cost(acme.seeded, MIGRATED)
         slo = estate.deployment(acme.deployment_id(MIGRATED)).slo
         scenario.say(f"Initial monthly cost: ${initial_cost:,.0f}")
         scenario.say(f"{MIGRATED}: ${deployment_cost:,.0f} of it, on 2 on-demand p4de.24xlarge")
@@ -98,7 +98,7 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
             assert started == STEPS["spot_migration"], f"steps in the live events: {started}"
             gateway = acme.fleet(MIGRATED)
             assert gateway["requests_dropped"] == result.requests_dropped == 0
-            assert cloud_truth.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "spot")] * 2
+            assert cloud_state.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "spot")] * 2
             scenario.say(f"Requests served {gateway['requests_served']:,}, dropped {gateway['requests_dropped']}")
 
     with scenario.phase("Checking quality"):
@@ -112,7 +112,7 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
         )
 
     with scenario.phase("Checking savings"):
-        cost_after, deployment_after = (cloud_truth.monthly_cost(acme.seeded, name) for name in (None, MIGRATED))
+        cost_after, deployment_after = (cloud_state.monthly_cost(acme.seeded, name) for name in (None, MIGRATED))
         assert_cost_reduced(
             deployment_cost,
             deployment_after,

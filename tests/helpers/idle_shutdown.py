@@ -7,13 +7,13 @@ from fixtures.aws import Accounts
 from optiinfra.api.recommendations import Optimization, Recommendation
 from optiinfra.domain.optimization import STEPS, rollback_step
 from testbed.waiting import wait_until
-from tests.helpers import cloud_truth
+from tests.helpers import cloud_state
 from tests.helpers.customer import Customer
 from tests.helpers.migration import UNAVAILABLE, retry
 
 SHUTDOWN = STEPS["idle_shutdown"]
 IDLE_TYPE = "g5.12xlarge"
-MONTHLY_COST = cloud_truth.HOURLY[IDLE_TYPE, "on-demand"] * cloud_truth.HOURS_PER_MONTH
+MONTHLY_COST = cloud_state.HOURLY[IDLE_TYPE, "on-demand"] * cloud_state.HOURS_PER_MONTH
 
 
 def recommend(customer: Customer) -> Recommendation:

@@ -8,7 +8,7 @@ import httpx
 from optiinfra.api.recommendations import Analysis, Optimization
 from optiinfra.domain.optimization import FINAL
 from testbed.waiting import wait_until
-from tests.helpers import cloud_truth
+from tests.helpers import cloud_state
 from tests.helpers.customer import Customer, Unavailable
 from tests.helpers.migration_checks import FinishedMigration, ObservedEstate, Violations, find_violations
 
@@ -27,7 +27,7 @@ def retry(call: Callable[[], T]) -> T:
 
 def observe(customer: Customer) -> ObservedEstate:
     """The customer's present state, read from the cloud and the gateway directly."""
-    return ObservedEstate(cloud_truth.running(customer.seeded), customer.fleet(MIGRATED))
+    return ObservedEstate(cloud_state.running(customer.seeded), customer.fleet(MIGRATED))
 
 
 def start_migration(customer: Customer) -> str:
@@ -90,7 +90,7 @@ def check_migration(
             optimization=optimization,
             optimizations=[one["id"] for one in retry(lambda: customer.get(f"{path}/optimizations"))],
             events=retry(lambda: customer.get(f"{path}/events", limit=1000)),
-            spot_requests=cloud_truth.spot_requests(customer.seeded),
+            spot_requests=cloud_state.spot_requests(customer.seeded),
             instance_count=before.running.count(SOURCE),
             before=before,
             after=observe(customer),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from optiinfra.api.recommendations import Optimization
 from optiinfra.domain.optimization import STEPS, StepStatus, rollback_step
-from tests.helpers.cloud_truth import InstanceKind
+from tests.helpers.cloud_state import InstanceKind
 
 
 @dataclass(frozen=True)

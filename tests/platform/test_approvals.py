@@ -92,7 +92,7 @@ def test_approvals_at_the_same_time_start_one_optimization(acme: Customer) -> No
     assert types.count("recommendation_approved") == types.count("optimization_started") == 1
 
 
-def test_approval_and_rejection_at_the_same_time_have_one_winner(acme: Customer) -> None:
+def test_approval_and_rejection_at_the_same_time_only_one_takes_effect(acme: Customer) -> None:
     recommendation = acme.analyze("cost")[APPROVABLE].id
     path = f"/recommendations/{recommendation}"
 

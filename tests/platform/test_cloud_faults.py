@@ -16,7 +16,7 @@ from optiinfra.clouds.aws import connect_aws
 from optiinfra.clouds.protocol import RoleDenied
 from optiinfra.domain.optimization import STEPS
 from testbed.waiting import wait_until
-from tests.helpers import cloud_truth
+from tests.helpers import cloud_state
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
 from tests.helpers.migration import (
@@ -137,14 +137,14 @@ def test_migration_with_a_revoked_role_fails_and_its_rollback_waits_for_the_role
 
 
 def test_rollback_without_on_demand_capacity_retries_until_there_is_some(acme: Customer) -> None:
-    running = cloud_truth.running(acme.seeded)
+    running = cloud_state.running(acme.seeded)
     optimization_id = start_migration(acme)
     assert acme.wait_for_optimization(optimization_id).status == "completed"
     acme.inject_fault({"kind": "insufficient_capacity", "lifecycle": "on-demand"})
     acme.post(f"/optimizations/{optimization_id}/rollback")
     wait_out(rollback_step_started_at(acme, optimization_id))
     assert [step.status for step in acme.optimization(optimization_id).rollback_steps] == ["running"]
-    assert ("p4de.24xlarge", "spot") in cloud_truth.running(acme.seeded), (
+    assert ("p4de.24xlarge", "spot") in cloud_state.running(acme.seeded), (
         "no instance is terminated before its replacement runs"
     )
     acme.clear_faults()
@@ -155,7 +155,7 @@ def test_rollback_without_on_demand_capacity_retries_until_there_is_some(acme: C
     assert len(optimization.rollback_steps) == len(STEPS["spot_migration"])
     assert optimization.result is not None
     assert optimization.result.original_state_restored
-    assert cloud_truth.running(acme.seeded) == running
+    assert cloud_state.running(acme.seeded) == running
     assert acme.fleet(MIGRATED)["requests_dropped"] == 0
 
 
@@ -212,7 +212,7 @@ def test_migration_with_a_crashed_source_replica_replaces_it_like_the_others(acm
     assert optimization.status == "completed", optimization.result
     fleet = acme.fleet(MIGRATED)
     assert [replica["state"] for replica in fleet["replicas"]] == ["ready"] * 2, "no dead replica is left"
-    assert cloud_truth.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "spot")] * 2
+    assert cloud_state.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "spot")] * 2
     assert optimization.result is not None
     assert 0 < (optimization.result.requests_dropped or 0) <= fleet["requests_dropped"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from optiinfra.domain.optimization import STEPS, rollback_step
-from tests.helpers import cloud_truth
+from tests.helpers import cloud_state
 from tests.helpers.customer import Customer
 from tests.helpers.database import update_one
 from tests.helpers.migration import MIGRATED, wait_for_step
@@ -38,7 +38,7 @@ def engine_args(customer: Customer) -> list[dict[str, Any]]:
 
 
 def test_engine_tuning_restarts_every_engine_and_drops_no_request(acme: Customer) -> None:
-    before, running = acme.fleet(MIGRATED), cloud_truth.running(acme.seeded)
+    before, running = acme.fleet(MIGRATED), cloud_state.running(acme.seeded)
     optimization = acme.wait_for_optimization(start_tuning(acme, enable_prefix_caching=True))
 
     assert optimization.status == "completed", optimization.result
@@ -48,7 +48,7 @@ def test_engine_tuning_restarts_every_engine_and_drops_no_request(acme: Customer
     assert [replica["replica_id"] for replica in after["replicas"]] == [one["replica_id"] for one in before["replicas"]]
     assert after["weights"] == before["weights"]
     assert after["requests_dropped"] == 0
-    assert cloud_truth.running(acme.seeded) == running
+    assert cloud_state.running(acme.seeded) == running
     assert optimization.result is not None
     assert optimization.result.requests_dropped == 0
     assert optimization.result.cost_after == optimization.result.cost_before
@@ -57,7 +57,7 @@ def test_engine_tuning_restarts_every_engine_and_drops_no_request(acme: Customer
 
 @pytest.mark.parametrize("step", ["deploy_canary", "full_rollout"])
 def test_engine_tuning_with_slow_canary_restores_the_old_arguments(acme: Customer, step: str) -> None:
-    before, running = acme.fleet(MIGRATED), cloud_truth.running(acme.seeded)
+    before, running = acme.fleet(MIGRATED), cloud_state.running(acme.seeded)
     optimization_id = start_tuning(acme, enable_prefix_caching=True)
     wait_for_step(acme, optimization_id, step)
     acme.inject_fault({"kind": "canary_latency", "factor": 6.0, "deployment": MIGRATED})
@@ -73,11 +73,11 @@ def test_engine_tuning_with_slow_canary_restores_the_old_arguments(acme: Custome
     assert engine_args(acme) == [before["engine_args"]] * 2
     assert acme.fleet(MIGRATED)["weights"] == before["weights"]
     assert acme.fleet(MIGRATED)["requests_dropped"] == 0
-    assert cloud_truth.running(acme.seeded) == running
+    assert cloud_state.running(acme.seeded) == running
 
 
 def test_completed_engine_tuning_is_rolled_back_on_request(acme: Customer) -> None:
-    before, running = acme.fleet(MIGRATED), cloud_truth.running(acme.seeded)
+    before, running = acme.fleet(MIGRATED), cloud_state.running(acme.seeded)
     optimization_id = start_tuning(acme, enable_prefix_caching=True)
     assert acme.wait_for_optimization(optimization_id).status == "completed"
 
@@ -90,4 +90,4 @@ def test_completed_engine_tuning_is_rolled_back_on_request(acme: Customer) -> No
     assert optimization.result.original_state_restored
     assert engine_args(acme) == [before["engine_args"]] * 2
     assert acme.fleet(MIGRATED)["weights"] == before["weights"]
-    assert cloud_truth.running(acme.seeded) == running
+    assert cloud_state.running(acme.seeded) == running

@@ -3,14 +3,14 @@
 import pytest
 
 from fixtures import estates
-from tests.helpers import cloud_truth
+from tests.helpers import cloud_state
 from tests.helpers.customers import ESTATES, NewCustomer
 
 
 def test_estate_of_other_models_and_types_is_priced_per_deployment(new_customer: NewCustomer) -> None:
     customer = new_customer(estates.load(ESTATES / "startup.yaml"))
     estate = customer.infrastructure()
-    assert sum(i.monthly_cost for i in estate.instances) == pytest.approx(cloud_truth.monthly_cost(customer.seeded))
+    assert sum(i.monthly_cost for i in estate.instances) == pytest.approx(cloud_state.monthly_cost(customer.seeded))
 
     found = customer.analyze("cost")
 
@@ -19,8 +19,8 @@ def test_estate_of_other_models_and_types_is_priced_per_deployment(new_customer:
     assert set(found) == {"chat", "summaries"}
     assert {recommendation.type for recommendation in found.values()} == {"spot_migration"}
     for name, recommendation in found.items():
-        cost = cloud_truth.monthly_cost(customer.seeded, name)
-        spot = cloud_truth.monthly_cost_as_spot(customer.seeded, name)
+        cost = cloud_state.monthly_cost(customer.seeded, name)
+        spot = cloud_state.monthly_cost_as_spot(customer.seeded, name)
         # At most the price difference, and less than it, because interruptions have a cost.
         assert 0.85 * (cost - spot) < recommendation.estimated_savings <= cost - spot
         assert recommendation.predicted.monthly_cost == pytest.approx(cost - recommendation.estimated_savings, abs=0.01)

@@ -7,7 +7,7 @@ import pytest
 from fixtures import estates
 from fixtures.aws import Accounts
 from optiinfra.domain.optimization import rollback_step
-from tests.helpers import cloud_truth
+from tests.helpers import cloud_state
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, NewCustomer, provisioned
 from tests.helpers.idle_shutdown import (
@@ -41,7 +41,7 @@ def private_birch(private_platform: PrivatePlatform) -> Iterator[Customer]:
 
 def test_idle_shutdown_terminates_the_instance_and_saves_its_cost(birch: Customer) -> None:
     recommendation = recommend(birch)
-    running = cloud_truth.running(birch.seeded)
+    running = cloud_state.running(birch.seeded)
     assert recommendation.estimated_savings == pytest.approx(MONTHLY_COST, abs=0.01)
     assert {validation.agent_type for validation in recommendation.validations} == {"performance", "application"}
     approval = birch.post(f"/recommendations/{recommendation.id}/approve")
@@ -57,20 +57,20 @@ def test_idle_shutdown_terminates_the_instance_and_saves_its_cost(birch: Custome
     assert optimization.result.requests_dropped == 0
     assert states(birch) == ["terminated"]
     running.remove((IDLE_TYPE, "on-demand"))
-    assert cloud_truth.running(birch.seeded) == running
+    assert cloud_state.running(birch.seeded) == running
     events = birch.get(f"/customers/{birch.id}/events", limit=1000)
     assert "outcome_stored" in {event["event_type"] for event in events}
 
 
 def test_idle_shutdown_rolled_back_after_completion_launches_an_equal_instance(birch: Customer) -> None:
-    running, (before,) = cloud_truth.running(birch.seeded), idle_instances(birch)
+    running, (before,) = cloud_state.running(birch.seeded), idle_instances(birch)
     optimization_id = start_shutdown(birch)
     assert birch.wait_for_optimization(optimization_id).status == "completed"
 
     birch.post(f"/optimizations/{optimization_id}/rollback")
 
     assert_rolled_back(birch.wait_for_rollback(optimization_id), SHUTDOWN)
-    assert cloud_truth.running(birch.seeded) == running
+    assert cloud_state.running(birch.seeded) == running
     (after,) = [one for one in idle_instances(birch) if one["State"]["Name"] == "running"]
     for name in ("ImageId", "InstanceType", "SubnetId", "SecurityGroups", "Placement"):
         assert after[name] == before[name], name
@@ -132,7 +132,7 @@ def test_crash_at_a_step_of_an_idle_shutdown_loses_and_duplicates_nothing(
 def test_crash_at_a_rollback_step_of_an_idle_shutdown_restores_everything(
     private_platform: PrivatePlatform, private_birch: Customer, step: str
 ) -> None:
-    running = cloud_truth.running(private_birch.seeded)
+    running = cloud_state.running(private_birch.seeded)
     optimization_id = start_shutdown(private_birch)
     assert private_birch.wait_for_optimization(optimization_id).status == "completed"
     private_birch.post(f"/optimizations/{optimization_id}/rollback")
@@ -144,5 +144,5 @@ def test_crash_at_a_rollback_step_of_an_idle_shutdown_restores_everything(
     optimization = wait_for_state(private_birch, optimization_id, lambda seen: seen.status in ("rolled_back", "failed"))
 
     assert_rolled_back(optimization, SHUTDOWN)
-    assert cloud_truth.running(private_birch.seeded) == running
+    assert cloud_state.running(private_birch.seeded) == running
     assert_events_recorded_once(private_birch, optimization)

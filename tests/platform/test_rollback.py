@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from optiinfra.domain.optimization import STEPS
-from tests.helpers import cloud_truth
+from tests.helpers import cloud_state
 from tests.helpers.customer import Customer
 
 MIGRATED = "vllm-prod-1"
@@ -21,7 +21,7 @@ MIGRATED = "vllm-prod-1"
 )
 def test_migration_with_a_failing_canary_is_rolled_back(acme: Customer, fault: dict[str, Any], error: str) -> None:
     weights = acme.fleet(MIGRATED)["weights"]
-    running = cloud_truth.running(acme.seeded)
+    running = cloud_state.running(acme.seeded)
     recommendation = acme.analyze("cost")[MIGRATED]
     acme.inject_fault({"deployment": MIGRATED, **fault})
     approval = acme.post(f"/recommendations/{recommendation.id}/approve")
@@ -41,11 +41,11 @@ def test_migration_with_a_failing_canary_is_rolled_back(acme: Customer, fault: d
     assert optimization.result.original_state_restored
     assert acme.fleet(MIGRATED)["weights"] == weights
     assert acme.fleet(MIGRATED)["requests_dropped"] == 0
-    assert cloud_truth.running(acme.seeded) == running
+    assert cloud_state.running(acme.seeded) == running
 
 
 def test_completed_migration_can_be_rolled_back(acme: Customer) -> None:
-    running, before = cloud_truth.running(acme.seeded), acme.fleet(MIGRATED)
+    running, before = cloud_state.running(acme.seeded), acme.fleet(MIGRATED)
     approval = acme.post(f"/recommendations/{acme.analyze('cost')[MIGRATED].id}/approve")
     optimization = acme.wait_for_optimization(approval["optimization_id"])
     assert optimization.status == "completed", optimization.result
@@ -59,7 +59,7 @@ def test_completed_migration_can_be_rolled_back(acme: Customer) -> None:
     ]
     assert rolled_back.result is not None
     assert rolled_back.result.original_state_restored
-    assert cloud_truth.running(acme.seeded) == running
+    assert cloud_state.running(acme.seeded) == running
     shown = [instance for instance in acme.infrastructure().instances if instance.state == "running"]
     assert sorted((instance.instance_type, instance.lifecycle) for instance in shown) == running
     after = acme.fleet(MIGRATED)

@@ -4,7 +4,7 @@ import pytest
 
 from fixtures import estates
 from optiinfra.domain.optimization import STEPS
-from tests.helpers import cloud_truth
+from tests.helpers import cloud_state
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, NewCustomer
 from tests.helpers.idle_shutdown import IDLE_TYPE, start_shutdown
@@ -27,24 +27,24 @@ def approve(customer: Customer, deployment: str) -> str:
     return str(customer.post(f"/recommendations/{recommendation.id}/approve")["optimization_id"])
 
 
-def test_migration_in_the_second_account_buys_and_terminates_there(elm: Customer) -> None:
+def test_migration_in_the_second_account_launches_and_terminates_there(elm: Customer) -> None:
     first, second = elm.seeded.clouds
-    untouched = cloud_truth.running_in(first)
-    sources = cloud_truth.running_in(second, SECOND_ACCOUNT_DEPLOYMENT)
+    untouched = cloud_state.running_in(first)
+    sources = cloud_state.running_in(second, SECOND_ACCOUNT_DEPLOYMENT)
     assert sorted(sources.values()) == [ON_DEMAND] * 2
-    cost_before = cloud_truth.monthly_cost(elm.seeded)
+    cost_before = cloud_state.monthly_cost(elm.seeded)
 
     optimization = elm.wait_for_optimization(approve(elm, SECOND_ACCOUNT_DEPLOYMENT))
 
     assert optimization.status == "completed", optimization.result
-    assert cloud_truth.running_in(first) == untouched
-    assert cloud_truth.spot_requests_in(first) == []
-    now_running = cloud_truth.running_in(second)
+    assert cloud_state.running_in(first) == untouched
+    assert cloud_state.spot_requests_in(first) == []
+    now_running = cloud_state.running_in(second)
     assert sorted(now_running.values()) == sorted([SPOT, SPOT, IDLE])
     assert not sources.keys() & now_running.keys()
     assert optimization.result is not None
     assert optimization.result.success
-    saved = cost_before - cloud_truth.monthly_cost(elm.seeded)
+    saved = cost_before - cloud_state.monthly_cost(elm.seeded)
     assert saved > 0
     assert optimization.result.actual_savings == pytest.approx(saved, abs=0.05)
     shown = {one.instance_id: one.account_id for one in elm.infrastructure().instances if one.state == "running"}
@@ -53,7 +53,7 @@ def test_migration_in_the_second_account_buys_and_terminates_there(elm: Customer
 
 def test_rollback_of_a_migration_in_the_second_account_restores_it_there(elm: Customer) -> None:
     first, second = elm.seeded.clouds
-    untouched, before = cloud_truth.running_in(first), cloud_truth.running_in(second)
+    untouched, before = cloud_state.running_in(first), cloud_state.running_in(second)
     optimization_id = approve(elm, SECOND_ACCOUNT_DEPLOYMENT)
     assert elm.wait_for_optimization(optimization_id).status == "completed"
 
@@ -61,20 +61,20 @@ def test_rollback_of_a_migration_in_the_second_account_restores_it_there(elm: Cu
     optimization = elm.wait_for_rollback(optimization_id)
 
     assert optimization.status == "rolled_back", optimization.result
-    assert cloud_truth.running_in(first) == untouched
-    assert sorted(cloud_truth.running_in(second).values()) == sorted(before.values())
+    assert cloud_state.running_in(first) == untouched
+    assert sorted(cloud_state.running_in(second).values()) == sorted(before.values())
     assert optimization.result is not None
     assert optimization.result.original_state_restored
 
 
 def test_idle_shutdown_in_the_second_account_terminates_there(elm: Customer) -> None:
     first, second = elm.seeded.clouds
-    untouched, before = cloud_truth.running_in(first), cloud_truth.running_in(second)
+    untouched, before = cloud_state.running_in(first), cloud_state.running_in(second)
     idle = {instance_id for instance_id, kind in before.items() if kind == IDLE}
 
     optimization = elm.wait_for_optimization(start_shutdown(elm))
 
     assert optimization.status == "completed", optimization.result
     assert tuple(step.name for step in optimization.execution_steps) == STEPS["idle_shutdown"]
-    assert cloud_truth.running_in(first) == untouched
-    assert cloud_truth.running_in(second).keys() == before.keys() - idle
+    assert cloud_state.running_in(first) == untouched
+    assert cloud_state.running_in(second).keys() == before.keys() - idle

@@ -93,7 +93,7 @@ def test_quantile_of_two_replicas_together_lies_between_theirs(
 ) -> None:
     both = latency.quantile({edge: one[edge] + other[edge] for edge in EDGES}, q)
     apart = sorted((latency.quantile(one, q), latency.quantile(other, q)))
-    # Where one has an empty stretch at that rank, either end of it is its quantile.
+    # If empty buckets follow that rank, both ends of the gap are valid quantiles.
     assert _floor(apart[0]) <= both + 1e-9
     assert both <= _ceiling(apart[1]) + 1e-9
 

@@ -27,7 +27,7 @@ def test_features_have_the_declared_dimensions() -> None:
     assert len(features(MIGRATION)) == DIMENSIONS
 
 
-def test_similarity_needs_the_same_type_and_a_like_size() -> None:
+def test_similarity_needs_the_same_type_and_a_similar_size() -> None:
     assert similarity(MIGRATION, replace(MIGRATION, replicas=3, requests_per_second=1.5)) > MIN_SIMILARITY
     assert similarity(MIGRATION, replace(MIGRATION, type="quantization")) < MIN_SIMILARITY
 

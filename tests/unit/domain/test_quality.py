@@ -72,7 +72,7 @@ def test_judge_of_quality_just_below_required_keeps_the_error_rate() -> None:
 
 
 def test_judge_with_two_bounds_and_two_looks_keeps_the_error_rate() -> None:
-    # With a baseline of 0.8 the bounds go up and down apart from each other: four chances of being lucky.
+    # With a baseline of 0.8 the two bounds vary independently: four chances of a false pass.
     rng, baseline = random.Random(9), 0.8
     spoilt = 1 - (quality.required(baseline, slo=0.5) - 1e-6) / baseline
     passed = sum(_run_from(rng, baseline, spoilt) for _ in range(1000))
@@ -92,7 +92,7 @@ def _run(rng: random.Random, kept: float) -> bool:
         verdict = quality.judge(correct, answered, answered - correct, baseline=1.0, slo=0.9)
         if verdict.decision != "continue":
             return verdict.decision == "pass"
-    raise AssertionError("the last look decides")
+    raise AssertionError("the last interim analysis is conclusive")
 
 
 def _run_from(rng: random.Random, baseline: float, spoilt: float) -> bool:
@@ -106,7 +106,7 @@ def _run_from(rng: random.Random, baseline: float, spoilt: float) -> bool:
         verdict = quality.judge(correct, answered, lost, baseline=baseline, slo=0.5)
         if verdict.decision != "continue":
             return verdict.decision == "pass"
-    raise AssertionError("the last look decides")
+    raise AssertionError("the last interim analysis is conclusive")
 
 
 answers = st.integers(1, 400).flatmap(lambda answered: st.tuples(st.integers(0, answered), st.just(answered)))

@@ -96,7 +96,7 @@ def test_optimization_successful_passes() -> None:
         {"result": result(success=False)},
     ],
 )
-def test_optimization_successful_with_anything_amiss_fails(changes: dict[str, Any]) -> None:
+def test_optimization_successful_with_any_violation_fails(changes: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
         assert_optimization_successful(optimization(**changes))
 

@@ -1,4 +1,4 @@
-"""An environment of a test's own, whose verbs answer what the test says."""
+"""An environment of a test's own, with a fake for its invoke tasks."""
 
 import subprocess
 
@@ -8,8 +8,8 @@ from tests.helpers.own_environment import OwnEnvironment, own_environment
 
 
 def test_a_clean_that_fails_fails_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    def invoke(_self: OwnEnvironment, verb: str, *_words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess([verb], verb == "clean", "{}", f"{verb} could not")
+    def invoke(_self: OwnEnvironment, task: str, *_words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([task], task == "clean", "{}", f"{task} could not")
 
     monkeypatch.setattr(OwnEnvironment, "invoke", invoke)
     with pytest.raises(AssertionError, match="clean could not"), own_environment("mine"):

@@ -170,7 +170,7 @@ async def test_restart_replica_without_an_argument_that_it_has_restarts_it(
     assert (result.ok, fake_gateway.engine_args) == (True, {"r2": {}})
 
 
-async def test_restart_replica_that_was_restarted_before_the_runtime_is_only_waited_for(
+async def test_restart_replica_that_restarts_already_waits_until_ready(
     connect: Connect, fake_gateway: FakeGateway
 ) -> None:
     fake_gateway.engine_args, fake_gateway.starting = {"r2": ARGS}, {"r2": 3}

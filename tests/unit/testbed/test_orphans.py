@@ -214,7 +214,7 @@ def test_worktrees_of_an_ended_session_are_removed_and_those_of_another_are_not(
         assert sessions.all_folders() == {folder.parent}
 
 
-def test_two_that_clean_at_once_remove_a_worktree_once(
+def test_concurrent_cleans_remove_a_worktree_once(
     repository: Path, ended_session: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = add_worktree(ended_session, "tree")
@@ -233,7 +233,7 @@ def test_two_that_clean_at_once_remove_a_worktree_once(
     assert not tree.exists()
 
 
-def test_a_worktree_that_git_does_not_remove_is_named_and_hinders_no_other(
+def test_a_worktree_that_git_does_not_remove_is_named_and_does_not_block_others(
     repository: Path, ended_session: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trees = [add_worktree(ended_session, name) for name in ("first", "second")]

@@ -52,7 +52,7 @@ def supervise(host: Environment, sleeper: Sleeper) -> None:
     (host.state_dir / "supervisord.pid").write_text(str(process.pid))
 
 
-def test_private_platform_runs_services_and_borrows_the_other_parts(host: Environment) -> None:
+def test_private_platform_runs_services_and_shares_the_other_parts(host: Environment) -> None:
     mine = private.describe("mine-1", host, {"postgresql": 20001})
     assert {part.kind for part in mine.parts} == {"service", "agent", "runtime"}
     borrowed = {part.name for part in PARTS} - {part.name for part in mine.parts} - {"postgresql"}

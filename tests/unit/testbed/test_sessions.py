@@ -1,4 +1,4 @@
-"""A session is alive as long as its process is, and everything that the process starts is told of it."""
+"""A session is alive as long as its process is, and everything that the process starts inherits it."""
 
 import os
 import subprocess
