@@ -278,13 +278,14 @@ async def test_rollback_request_while_another_change_uses_the_resources_is_refus
 ) -> None:
     row = await run(workflow, database, "earlier", SwitchParameters(switches=["porch"]))
     await approve(database, "later", SwitchParameters(switches=["attic"]), status="running")
+    async with database.transaction() as session:
+        # The answer shows the type, and the API knows the platform's own types only.
+        (await session.get_one(models.Optimization, row.id)).type = "idle_shutdown"
     with pytest.raises(Conflict, match="opt_later is still changing these resources"):
         await service.request_rollback(database, CUSTOMER, row.id)
     async with database.transaction() as session:
         later = await session.get_one(models.Optimization, "opt_later")
         later.status = OptimizationStatus.ROLLED_BACK
-        # The answer shows the type, and the API knows the platform's own types only.
-        (await session.get_one(models.Optimization, row.id)).type = "idle_shutdown"
     assert (await service.request_rollback(database, CUSTOMER, row.id)).id == row.id
 
 
