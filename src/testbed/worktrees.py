@@ -38,7 +38,7 @@ def worktree(root: Path, commit: str, tree: Path) -> Iterator[Path]:
 def all_of(root: Path) -> list[Path]:
     """All worktrees of a repository, the main one included; none where there is no git."""
     with contextlib.suppress(GitError, FileNotFoundError):
-        lines = git(root, "worktree", "list", "--porcelain", "-z").split("\0")
+        lines = git(root, "worktree", "list", "--porcelain").splitlines()
         return [Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")]
     return []
 
