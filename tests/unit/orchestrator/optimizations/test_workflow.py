@@ -69,7 +69,14 @@ def no_dbos(monkeypatch: pytest.MonkeyPatch) -> None:
 def roll_back(executor: FakeExecutor) -> None:
     """Roll a completed optimization back."""
     workflow = OptimizationWorkflow(platform(), cast("StepExecutor", executor))
-    asyncio.run(inspect.unwrap(OptimizationWorkflow.roll_back)(workflow, "opt_1"))
+
+    async def outcome() -> object:
+        running = inspect.unwrap(OptimizationWorkflow.roll_back)(workflow, "opt_1")
+        seen: object
+        (seen,) = await asyncio.gather(running, return_exceptions=True)
+        return seen
+
+    assert asyncio.run(outcome()) is None, "the workflow must note an end, not raise"
 
 
 @pytest.mark.parametrize(("restored", "status"), [(True, "rolled_back"), (None, "rolled_back"), (False, "failed")])
