@@ -16,7 +16,7 @@ from optiinfra.kit.retries import retry_until_deadline
 from optiinfra.orchestrator.errors import Conflict
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations import service
-from optiinfra.orchestrator.optimizations.context import Change, Detail, Snapshot, StepContext, StepError
+from optiinfra.orchestrator.optimizations.context import Detail, InitialContext, Snapshot, StepContext, StepError
 from optiinfra.orchestrator.optimizations.executor import StepExecutor
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Step, nothing_to_roll_back
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
@@ -49,7 +49,7 @@ ON: set[str] = set()
 """Switches that the example type changes."""
 
 
-async def take_snapshot(change: Change[SwitchParameters]) -> SwitchSnapshot:
+async def take_snapshot(change: InitialContext[SwitchParameters]) -> SwitchSnapshot:
     return SwitchSnapshot(cost=100.0, on=sorted(ON))
 
 

@@ -110,7 +110,7 @@ class StepContext(Generic[P, S]):
         return deployment_in(await self.discover(), self.draft)
 
 
-Change = StepContext[P, None]
+InitialContext = StepContext[P, None]
 """A change before its snapshot is taken."""
 
 

@@ -174,7 +174,7 @@ def require_approvable(recommendation: Recommendation) -> None:
             raise Conflict("refused_by_validator", refusal)
     answered = {validation.agent_type for validation in recommendation.validations}
     if missing := pending_validators(recommendation.agent_type, answered):
-        raise Conflict("not_validated", f"not yet judged by: {', '.join(missing)}")
+        raise Conflict("not_validated", f"not yet validated by: {', '.join(missing)}")
     if recommendation.type in ADVICE_ONLY:
         raise Conflict("not_executable", "this is advice for you to follow; the platform cannot carry it out")
     if recommendation.status != RecommendationStatus.PENDING:

@@ -6,17 +6,23 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from optiinfra.clouds.protocol import CloudUnavailable
+from optiinfra.domain.recommendation import Lifecycle
 from optiinfra.kit.tasks import first_completed
 from optiinfra.orchestrator.optimizations.context import StepContext, StepError
 
 T = TypeVar("T")
 
 
-async def fail_on_interruption(context: StepContext[Any, Any], key: str, action: Coroutine[Any, Any, T]) -> T:
+async def fail_on_interruption(
+    context: StepContext[Any, Any], key: str, lifecycle: Lifecycle, action: Coroutine[Any, Any, T]
+) -> T:
     """What `action` returns; raises StepError as soon as the cloud reclaims an instance created for `key`.
 
-    The action is then cancelled, and has ended when this raises, so that a rollback runs alone.
+    The action is then cancelled, and has ended when this raises, so that a rollback runs alone. Only spot instances
+    are watched.
     """
+    if lifecycle != "spot":
+        return await action
     return await first_completed(action, _watch(context, key))
 
 

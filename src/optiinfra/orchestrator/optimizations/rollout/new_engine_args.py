@@ -54,7 +54,7 @@ class NewEngineArgs:
 
     async def deploy_canary(self, context: RolloutContext) -> Detail:
         """Have one more replica, with the new arguments and a small share of the traffic."""
-        return await self._while_canary_lasts(context, self._deploy_canary(context))
+        return await _uninterrupted(context, self._deploy_canary(context))
 
     async def remove_canary(self, context: RolloutContext) -> Detail:
         """Give the originals their own weights, and remove the canary with its instance."""
@@ -72,7 +72,7 @@ class NewEngineArgs:
 
     async def scale_to_half(self, context: RolloutContext) -> Detail:
         """Restart half of the originals with the new arguments, and give what has them half of the traffic."""
-        return await self._while_canary_lasts(context, self._scale_to_half(context))
+        return await _uninterrupted(context, self._scale_to_half(context))
 
     async def roll_back_half(self, context: RolloutContext) -> Detail:
         """Restart that half with the old arguments, and give the canary its small share again."""
@@ -82,11 +82,11 @@ class NewEngineArgs:
 
     async def validate(self, context: RolloutContext) -> Detail:
         """Judge the replicas that have the new arguments."""
-        return await self._while_canary_lasts(context, self._judge(context))
+        return await _uninterrupted(context, self._judge(context))
 
     async def roll_out_fully(self, context: RolloutContext) -> Detail:
         """Restart the other half, and judge all replicas while the canary is still there."""
-        return await self._while_canary_lasts(context, self._roll_out_fully(context))
+        return await _uninterrupted(context, self._roll_out_fully(context))
 
     async def roll_back_rest(self, context: RolloutContext) -> Detail:
         """Restart the other half with the old arguments, and give the new ones half of the traffic."""
@@ -200,10 +200,9 @@ class NewEngineArgs:
         """The canary's replica id in a list, which is empty where there is none."""
         return replicas_on(await context.deployment(), await context.cloud.tagged_instances(_canary_key(context)))
 
-    async def _while_canary_lasts(self, context: RolloutContext, action: Coroutine[Any, Any, T]) -> T:
-        if context.snapshot.instances[0].lifecycle == "spot":
-            return await fail_on_interruption(context, _canary_key(context), action)
-        return await action
+
+async def _uninterrupted(context: RolloutContext, action: Coroutine[Any, Any, T]) -> T:
+    return await fail_on_interruption(context, _canary_key(context), context.snapshot.instances[0].lifecycle, action)
 
 
 async def _source_instance_ids(context: RolloutContext) -> list[str]:

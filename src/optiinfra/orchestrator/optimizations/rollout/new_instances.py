@@ -54,7 +54,7 @@ class NewInstances:
 
     async def create_targets(self, context: RolloutContext) -> Detail:
         """Have the new instances, with no replica on them yet."""
-        return await self._while_targets_last(context, self._create(context))
+        return await self._uninterrupted(context, self._create(context))
 
     async def remove_targets(self, context: RolloutContext) -> Detail:
         """Terminate the new instances, and cancel unfulfilled spot requests."""
@@ -62,7 +62,7 @@ class NewInstances:
 
     async def deploy_canary(self, context: RolloutContext) -> Detail:
         """Start one replica on a new instance and give it a small share of the traffic."""
-        return await self._while_targets_last(context, self._shift(context, 1, CANARY_SHARE))
+        return await self._uninterrupted(context, self._shift(context, 1, CANARY_SHARE))
 
     async def remove_canary(self, context: RolloutContext) -> Detail:
         """Give the traffic back and remove the canary."""
@@ -70,7 +70,7 @@ class NewInstances:
 
     async def scale_to_half(self, context: RolloutContext) -> Detail:
         """Have half the replicas on new instances, with half the traffic."""
-        return await self._while_targets_last(context, self._shift(context, self.targets(context).half, 0.5))
+        return await self._uninterrupted(context, self._shift(context, self.targets(context).half, 0.5))
 
     async def remove_half(self, context: RolloutContext) -> Detail:
         """Give the traffic back and remove the replicas that made up the half."""
@@ -78,11 +78,11 @@ class NewInstances:
 
     async def validate(self, context: RolloutContext) -> Detail:
         """Judge the replicas on new instances."""
-        return await self._while_targets_last(context, self._judge_targets(context))
+        return await self._uninterrupted(context, self._judge_targets(context))
 
     async def shift_fully(self, context: RolloutContext) -> Detail:
         """Have all replicas on new instances with all the traffic, and judge them before old replicas are removed."""
-        return await self._while_targets_last(context, self._shift_fully(context))
+        return await self._uninterrupted(context, self._shift_fully(context))
 
     async def remove_rest(self, context: RolloutContext) -> Detail:
         """Give the traffic back and remove the last of the new replicas."""
@@ -136,10 +136,8 @@ class NewInstances:
             and deployment.engine_args == before.engine_args
         )
 
-    async def _while_targets_last(self, context: RolloutContext, action: Coroutine[Any, Any, T]) -> T:
-        if self.targets(context).lifecycle == "spot":
-            return await fail_on_interruption(context, _targets_key(context), action)
-        return await action
+    async def _uninterrupted(self, context: RolloutContext, action: Coroutine[Any, Any, T]) -> T:
+        return await fail_on_interruption(context, _targets_key(context), self.targets(context).lifecycle, action)
 
     async def _create(self, context: RolloutContext) -> Detail:
         wanted = self.targets(context)

@@ -8,7 +8,14 @@ from optiinfra.api.recommendations import Result
 from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.domain.savings import reduction_percent, total
 from optiinfra.orchestrator.golden_prompts.service import ask_baseline
-from optiinfra.orchestrator.optimizations.context import Change, Detail, Snapshot, StepContext, StepError, deployment_in
+from optiinfra.orchestrator.optimizations.context import (
+    Detail,
+    InitialContext,
+    Snapshot,
+    StepContext,
+    StepError,
+    deployment_in,
+)
 from optiinfra.orchestrator.telemetry.service import store_figure
 
 
@@ -24,7 +31,7 @@ class DeploymentSnapshot(Snapshot):
 RolloutContext = StepContext[Any, DeploymentSnapshot]
 
 
-async def take_snapshot(change: Change[Any]) -> DeploymentSnapshot:
+async def take_snapshot(change: InitialContext[Any]) -> DeploymentSnapshot:
     """Read and measure the deployment as it is.
 
     Raises StepError when it no longer runs on the instances that the change was recommended for, or when no quality
@@ -82,7 +89,7 @@ async def measure_result(context: RolloutContext, made_instance_ids: Collection[
     )
 
 
-def _baseline_quality(change: Change[Any]) -> float:
+def _baseline_quality(change: InitialContext[Any]) -> float:
     baselines = [given.baseline_quality for given in change.validations if given.baseline_quality]
     if not baselines:
         raise StepError("no quality baseline was established, so the change could not be compared with it")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from optiinfra.api.recommendations import Result
-from optiinfra.orchestrator.optimizations.context import Change, Detail, P, Snapshot, StepContext
+from optiinfra.orchestrator.optimizations.context import Detail, InitialContext, P, Snapshot, StepContext
 
 S = TypeVar("S", bound=Snapshot)
 
@@ -39,7 +39,7 @@ class OptimizationType(Generic[P, S]):
     snapshot: type[S]
     steps: Sequence[Step[P, S]]
     instance_ids: Callable[[P], Sequence[str]]
-    take_snapshot: Callable[[Change[P]], Awaitable[S]]
+    take_snapshot: Callable[[InitialContext[P]], Awaitable[S]]
     measure_result: Callable[[StepContext[P, S]], Awaitable[Result]]
     is_restored: Callable[[StepContext[P, S]], Awaitable[bool]]
 

@@ -19,7 +19,7 @@ from optiinfra.domain.optimization import RESTORED
 from optiinfra.domain.savings import reduction_percent, total
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.tasks import gather_to_end
-from optiinfra.orchestrator.optimizations.context import Change, Detail, Snapshot, StepContext, StepError
+from optiinfra.orchestrator.optimizations.context import Detail, InitialContext, Snapshot, StepContext, StepError
 from optiinfra.orchestrator.optimizations.judgement import ask, deadline_of, judge_until_conclusive
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Step, nothing_to_roll_back
 
@@ -44,11 +44,11 @@ class IdleSnapshot(Snapshot):
     deployments: list[DeploymentState]
 
 
-IdleChange = Change[IdleShutdownParameters]
+InitialIdleContext = InitialContext[IdleShutdownParameters]
 IdleContext = StepContext[IdleShutdownParameters, IdleSnapshot]
 
 
-async def _take_snapshot(change: IdleChange) -> IdleSnapshot:
+async def _take_snapshot(change: InitialIdleContext) -> IdleSnapshot:
     wanted = change.instance_ids
     estate = await change.refresh_inventory()
     _require_idle(await change.discover(), wanted)
@@ -64,7 +64,7 @@ async def _take_snapshot(change: IdleChange) -> IdleSnapshot:
     )
 
 
-async def _state_of(change: IdleChange, deployment: Deployment) -> DeploymentState:
+async def _state_of(change: InitialIdleContext, deployment: Deployment) -> DeploymentState:
     measured = await change.measure(deployment.name)
     serving = _serving(deployment)
     return DeploymentState(

@@ -60,7 +60,7 @@ class Watch:
 
 async def watched(cloud: FakeCloud, action: Any, blind_seconds: float = LONG) -> Any:
     context = cast("StepContext[Any, Any]", Watch(cloud, blind_seconds))
-    return await fail_on_interruption(context, TARGETS_KEY, action)
+    return await fail_on_interruption(context, TARGETS_KEY, "spot", action)
 
 
 async def error_of(cloud: FakeCloud, work: Work, blind_seconds: float = LONG) -> str:
