@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "test-results.xml"
 SYSTEM_FOLDERS = ("tests/e2e", "tests/integration", "tests/performance", "tests/security")
 SYSTEM_TESTS = 43
+PARALLEL = ("-n", "auto")
+"""One pytest worker per core. A later `-n` among the positional arguments takes precedence."""
 
 
 @functools.cache
@@ -125,6 +127,18 @@ def chosen(session: nox.Session, *defaults: str) -> list[str]:
 def e2e(session: nox.Session) -> None:
     """The end-to-end scenarios, one after the other, with their output."""
     suite(session, "-s", "-v", "-p", "no:randomly", *chosen(session, "tests/e2e"), coverage=True)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """The integration tests, in parallel."""
+    suite(session, *PARALLEL, *chosen(session, "tests/integration"), coverage=True)
+
+
+@nox.session
+def performance(session: nox.Session) -> None:
+    """The performance tests, one after the other, on services without coverage, with their figures."""
+    suite(session, "-s", "-v", *chosen(session, "tests/performance"))
 
 
 @nox.session

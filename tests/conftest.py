@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["pytester", "tests.helpers.customers", "tests.helpers.private_platform"]
+pytest_plugins = ["pytester", "tests.helpers.callers", "tests.helpers.customers", "tests.helpers.private_platform"]
 
 
 @pytest.fixture(scope="session")

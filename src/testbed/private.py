@@ -26,14 +26,25 @@ NOT_STARTED = ""
 
 
 def describe(
-    name: str, over: Environment, through: Mapping[str, int] | None = None, changed: Mapping[str, str] | None = None
+    name: str,
+    over: Environment,
+    through: Mapping[str, int] | None = None,
+    changed: Mapping[str, str] | None = None,
+    *,
+    coverage: bool | None = None,
 ) -> Environment:
     """The description of a private platform on the host ``over``, to be saved and then started by its name.
 
     ``through`` maps parts of the host to other ports, such as those of proxies. ``changed`` are settings of services,
-    such as ``{"OPTIMIZATION_DEADLINE_SECONDS": "5"}``.
+    such as ``{"OPTIMIZATION_DEADLINE_SECONDS": "5"}``. Coverage of its services counts for the host, and is measured if
+    the host's is (None).
     """
-    made = environments.create(name, replace(over.settings, coverage=False), None, NOT_STARTED)
+    made = environments.create(
+        name,
+        replace(over.settings, coverage=over.settings.coverage if coverage is None else coverage),
+        None,
+        NOT_STARTED,
+    )
     private = replace(
         made,
         over=over.name,

@@ -94,7 +94,8 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 def _program(environment: Environment, part: Part) -> str:
     variables = environment.variables(part)
     if environment.settings.coverage and part.is_platform:
-        variables["COVERAGE_FILE"] = str(environment.state_dir / "coverage" / ".coverage")
+        folder = paths.state_dir(environment.over or environment.name) / "coverage"
+        variables["COVERAGE_FILE"] = str(folder / ".coverage")
         variables["COVERAGE_RCFILE"] = str(paths.ROOT / ".coveragerc")
     group = str(part.stop_group).lower()
     words = " ".join(shlex.quote(word) for word in command(part, coverage=environment.settings.coverage))

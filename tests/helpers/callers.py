@@ -1,4 +1,4 @@
-"""One caller of every kind, each with its own credential, to call routes with."""
+"""One caller of every kind, each with its own credential, to call routes with; and fixtures of them."""
 
 import uuid
 from collections.abc import Iterator
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import pytest
+
+from testbed.waiting import stretched
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,20 @@ def all_callers(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
             "admin": secrets["admin_token"],
         }
         yield {kind: Caller(kind, token, ids) for kind, token in tokens.items()}
+
+
+@pytest.fixture(scope="module")
+def callers(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
+    with all_callers(environment) as callers:
+        yield callers
+
+
+@pytest.fixture(scope="module")
+def http(environment: dict[str, Any]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=stretched(15)) as client:
+        yield client
+
+
+@pytest.fixture
+def user(callers: dict[str, Caller]) -> Caller:
+    return callers["user"]

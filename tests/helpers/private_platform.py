@@ -1,7 +1,7 @@
 """A private platform for fault injection, with a proxy before each store and the cloud."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -61,20 +61,30 @@ class PrivatePlatform(OwnEnvironment):
 
 @contextmanager
 def private_platform_over(
-    environment: Mapping[str, Any], name: str, changed: Mapping[str, str] | None = None
+    environment: Mapping[str, Any],
+    name: str,
+    changed: Mapping[str, str] | None = None,
+    *,
+    proxied: Sequence[str] = PROXIED,
+    coverage: bool | None = None,
 ) -> Iterator[PrivatePlatform]:
-    """Start services over that environment's engines, with changed settings; remove everything of them afterwards."""
+    """Start services over that environment's engines, with changed settings; remove everything of them afterwards.
+
+    Without proxies (`proxied=()`) and coverage, they are as fast as those of an environment.
+    """
     host = environments.load(environment["name"])
     assert host is not None, f"environment {environment['name']} is gone"
     with ExitStack() as stack:
         ports: set[int] = set()
         proxies: dict[str, Proxy] = {}
-        for part in PROXIED:
+        for part in proxied:
             port = free_port(ports)
             ports.add(port)
             proxies[part] = stack.enter_context(proxy_to(host.ports[part], port))
         platform = PrivatePlatform(name, proxies)
-        described = private.describe(name, host, {part: proxy.port for part, proxy in proxies.items()}, changed)
+        described = private.describe(
+            name, host, {part: proxy.port for part, proxy in proxies.items()}, changed, coverage=coverage
+        )
         stack.callback(_clean, name)
         with locked(name):
             described.save()

@@ -1,0 +1,1 @@
+"""The integration tests: one promise each, against the running services."""

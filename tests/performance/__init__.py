@@ -1,0 +1,1 @@
+"""The performance tests, which run alone."""
