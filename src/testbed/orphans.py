@@ -1,4 +1,4 @@
-"""Finding and removing what sessions that have ended left behind: processes, environments and worktrees.
+"""Remove orphaned processes, environments and worktrees: those of sessions that have ended.
 
 Never touched: what a session that is alive has, what a person started, this process, and its ancestors.
 """
@@ -21,7 +21,7 @@ def remove_all(say: Say) -> None:
     """End and remove all that is orphaned in this checkout, and say what that was."""
     # Processes first: they could start more, and some hold sessions of their own.
     for description in processes.end(_orphaned_processes):
-        say(f"ended orphaned {description}")
+        say(f"terminated orphaned {description}")
     for name in sorted(_environment_names()):
         _remove_environment(name, say)
     worktrees.remove_orphaned(say)

@@ -1,8 +1,9 @@
 """Sessions: a run of nox, pytest, the mutants or a bench. Each holds the lock of a file for its whole life.
 
-The kernel releases the lock however the session ends, so a session is alive exactly as long as its lock is held. What
-a session starts names the session's folder, processes by ``OPTIINFRA_SESSION``; whatever names a session that is not
-alive is orphaned (``testbed.orphans``). What a person starts names no session and is never orphaned.
+The kernel releases the lock however the session ends, so a session is alive exactly as long as its lock is held.
+Processes that a session starts carry its folder in ``OPTIINFRA_SESSION``, and its environments and worktrees refer to
+it. They are orphaned once the session is no longer alive (``testbed.orphans``). What a person starts carries no session
+and is never orphaned.
 
 The noxfile, which cannot import this module, makes folder and lock in the same way.
 """

@@ -179,12 +179,12 @@ def _stop(name: str, say: Say) -> bool:
             supervisor.stop()
         except CALL_ERRORS as error:
             say(f"the supervisor of {name!r} does not answer ({error!r}) and is ended by force")
-    unsupervised = processes.end(lambda: processes_of(name))
-    if unsupervised:
-        say(f"stopped orphaned processes: {', '.join(unsupervised)}")
+    orphaned_processes = processes.end(lambda: processes_of(name))
+    if orphaned_processes:
+        say(f"stopped orphaned processes: {', '.join(orphaned_processes)}")
     for folder in {*private_folders("run", environments.env_id(name)), *_socket_folder(found)}:
         shutil.rmtree(folder, ignore_errors=True)
-    return ran or bool(unsupervised)
+    return ran or bool(orphaned_processes)
 
 
 def _socket_folder(environment: Environment | None) -> list[Path]:

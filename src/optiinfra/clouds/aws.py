@@ -104,7 +104,7 @@ class AwsCloud:
     async def ensure_instances(
         self, key: str, instance_type: str, count: int, lifecycle: Lifecycle, tags: Mapping[str, str]
     ) -> list[str]:
-        """Have `count` pending or running instances of step `key`; launch only those that are missing.
+        """Ensure `count` pending or running instances of step `key`; launch only those that are missing.
 
         Raises InsufficientCapacity if a spot request gets no instance in time; it is cancelled then.
         """
@@ -236,7 +236,7 @@ class AwsCloud:
         return found
 
     async def launch_like(self, key: str, settings: LaunchSettings, tags: Mapping[str, str]) -> str:
-        """Have one running on-demand instance with these settings, tagged for step `key`."""
+        """Ensure one running on-demand instance with these settings, tagged for step `key`."""
 
         async def launch() -> str:
             if not await self._api.instances(step_filter(key), state_filter(_NOT_TERMINATED)):

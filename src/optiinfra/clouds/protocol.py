@@ -55,7 +55,7 @@ class Cloud(Protocol):
     async def ensure_instances(
         self, key: str, instance_type: str, count: int, lifecycle: Lifecycle, tags: Mapping[str, str]
     ) -> list[str]:
-        """Have `count` pending or running instances of step `key`; launch only those that are missing.
+        """Ensure `count` pending or running instances of step `key`; launch only those that are missing.
 
         Idempotent, even after a crash at any point. Returns their ids, sorted.
         """
@@ -88,7 +88,7 @@ class Cloud(Protocol):
         """Launch settings of each of these instances by its id, without terminated ones."""
 
     async def launch_like(self, key: str, settings: LaunchSettings, tags: Mapping[str, str]) -> str:
-        """Have one on-demand instance of step `key` with these settings; its id once it runs.
+        """Ensure one on-demand instance of step `key` with these settings; its id once it runs.
 
         Idempotent, even after a crash at any point.
         """

@@ -1,4 +1,8 @@
-"""Retry policy for cloud calls: a fixed pause, a deadline, and the last error when it has passed."""
+"""Retry policy for cloud calls: a fixed pause, a deadline, and the last error when it has passed.
+
+botocore itself retries throttled calls a few times (`aws_clients.py`). This policy is around whole operations, which
+poll a state until it is reached (`aws.py`), and around the rollback of a step.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -40,4 +44,4 @@ async def retry(
 
 def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.debug("cloud call failed, retrying", error=str(error), attempt=state.attempt_number)
+    log.debug("attempt failed, retrying", error=str(error), attempt=state.attempt_number)

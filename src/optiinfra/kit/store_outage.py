@@ -11,7 +11,10 @@ log = structlog.get_logger(__name__)
 
 
 class StoreOutageMiddleware:
-    """Answers 503 with the store's name when a handler raises StoreUnavailable before its response has started."""
+    """Answers 503 with the store's name when a handler raises StoreUnavailable before its response has started.
+
+    A WebSocket handler closes its connection itself.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -44,7 +44,7 @@ class Settings(ServiceSettings):
     rollback_retry_seconds: float = 900.0
     """How long the rollback of a step is retried while the cloud refuses it, for whatever reason.
 
-    Each rollback step may take this and the optimization's deadline together.
+    A rollback step may take up to the sum of `optimization_deadline_seconds` and this.
     """
     spot_watch_seconds: float = 1.0
     """How often a change that relies on spot instances checks for interruptions."""

@@ -34,7 +34,7 @@ from optiinfra.runtime.replicas import POLL_SECONDS, CommandError, Replicas
 
 log = structlog.get_logger(__name__)
 
-REMEMBERED_RESULTS = 256
+RESULT_CACHE_SIZE = 256
 FLUSH_SECONDS = 60.0
 """How long the platform may take to accept the telemetry that a measurement refers to."""
 
@@ -67,7 +67,7 @@ class CommandExecutor:
             "measure": self._measure,
         }
         self._loaded_prompts: list[GoldenPrompt] | None = None
-        self._succeeded: LRUCache[str, CommandResult] = LRUCache(REMEMBERED_RESULTS)
+        self._succeeded: LRUCache[str, CommandResult] = LRUCache(RESULT_CACHE_SIZE)
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:

@@ -21,7 +21,7 @@ class Enrolment(Wire):
 
 
 class Enrolments:
-    """The enrolments of a folder. A file that cannot be read keeps its last content; one that is missing ends."""
+    """The enrolments of a folder. An unreadable file keeps its last enrolment; a deleted one removes it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -25,7 +25,7 @@ _COMMANDS = TypeAdapter(list[Command])
 
 
 class TokenRefusedError(Exception):
-    """The customer's token is not valid, or no longer."""
+    """The customer's token is unknown, expired or revoked."""
 
 
 class RejectedError(Exception):

@@ -133,7 +133,7 @@ class Replicas:
 
     async def _check_health(self, replica_id: str) -> None:
         if (status := await self._gateway.health(replica_id)) != 200:
-            raise GatewayError(f"its health answers {status}")
+            raise GatewayError(f"its health check answered {status}")
 
 
 def _real_seconds(simulated: float, speed: float) -> float:

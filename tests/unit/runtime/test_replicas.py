@@ -28,7 +28,7 @@ async def test_deploy_replica_that_is_not_ready_in_time_fails_with_its_id(
     fake_gateway.health = [503]
     result = await (await connect()).execute(command("deploy_replica", instance_id="i-3"))
     assert (result.ok, result.output) == (False, {"replica_id": "r3"})
-    assert "its health answers 503" in (result.error or "")
+    assert "its health check answered 503" in (result.error or "")
 
 
 async def test_deploy_replica_refused_by_the_gateway_fails_with_its_reason(connect: Connect) -> None:

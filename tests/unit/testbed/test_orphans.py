@@ -91,7 +91,7 @@ def test_only_processes_of_ended_sessions_of_this_checkout_are_ended(
         sleeper(**{sessions.VARIABLE: str(folder)})
         for folder in (alive_session, tmp_path / "another-checkout" / ".testenv" / "1-a.session", "")
     ]
-    expected = [f"ended orphaned {processes.describe(process.pid)}" for process in (orphaned, removed)]
+    expected = [f"terminated orphaned {processes.describe(process.pid)}" for process in (orphaned, removed)]
     assert sorted(remove_all().splitlines()) == sorted(expected)
     assert not processes.is_alive(orphaned)
     assert not processes.is_alive(removed)
@@ -120,7 +120,7 @@ def test_environment_of_a_session_held_by_an_orphaned_process_is_removed_too(
     process = sleeper(code, **{sessions.VARIABLE: str(ended_session)})
     (held,) = wait_until(lambda: list(filter(sessions.is_alive, sessions.all_folders())), "its session", 20)
     describe("own", held)
-    ended = f"ended orphaned {processes.describe(process.pid)}"
+    ended = f"terminated orphaned {processes.describe(process.pid)}"
     said = remove_all()
     assert ended in said
     assert "removed orphaned environment 'own'" in said

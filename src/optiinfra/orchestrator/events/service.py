@@ -1,4 +1,4 @@
-"""Events. Event numbering is serialized by the customer's row lock, in the transaction of the change."""
+"""Events. The customer's row lock serializes their sequence numbers (`seq`), in the transaction of the change."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ async def record(
     status: str | None = None,
     progress: float | None = None,
 ) -> None:
-    """Record an event with the customer's next number; readers wake when the transaction commits."""
+    """Record an event with the customer's next sequence number; readers wake when the transaction commits."""
     numbered = (
         update(models.Customer)
         .where(models.Customer.id == customer_id)

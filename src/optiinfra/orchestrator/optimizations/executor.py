@@ -1,4 +1,7 @@
-"""Executes and rolls back steps, each at most once, and measures the result."""
+"""Executes and rolls back steps, and measures the result.
+
+A step may run again after a crash, so the types' steps are idempotent; one that has ended is not repeated.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-REFUSALS = (StepError, CommandError, AgentError, CloudError, Conflict)
+EXPECTED_ERRORS = (StepError, CommandError, AgentError, CloudError, Conflict)
 """Expected failures of runtime, cloud, agents or rules; shown to the customer."""
 
 AnyType = OptimizationType[Any, Any]
@@ -90,8 +93,8 @@ class StepExecutor:
         kind = self.type_of(record)
         try:
             result = await kind.measure_result(await self._context(record, "measure_result"))
-        except REFUSALS as refusal:
-            return unmeasured(record, str(refusal))
+        except EXPECTED_ERRORS as failure:
+            return unmeasured(record, str(failure))
         if result.actual_savings is not None and result.actual_savings <= 0 < result.predicted_savings:
             return result.model_copy(update={"success": False, "error": "the inventory shows no savings"})
         return result
@@ -111,8 +114,8 @@ class StepExecutor:
 
         try:
             restored = await self._retry(attempt)
-        except REFUSALS as refusal:
-            return None, str(refusal)
+        except EXPECTED_ERRORS as failure:
+            return None, str(failure)
         customer_id = record.optimization.customer_id
         try:
             await inventory.refresh(self._platform, customer_id)
@@ -135,8 +138,8 @@ class StepExecutor:
         try:
             async with asyncio.timeout(seconds) as deadline:
                 detail = await attempt()
-        except REFUSALS as refusal:
-            error = str(refusal)
+        except EXPECTED_ERRORS as failure:
+            error = str(failure)
         except TimeoutError:
             if not deadline.expired():
                 raise

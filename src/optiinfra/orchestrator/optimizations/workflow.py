@@ -1,4 +1,4 @@
-"""Runs an optimization durably: each step once; on failure, rolls back all started steps."""
+"""Runs an optimization durably: its steps in order; on failure, rolls back all started steps in reverse order."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -96,7 +96,9 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
             restored, unknown = None, f"internal error: {error}"
         if unknown is not None:
             await self._finish(
-                optimization_id, OptimizationStatus.FAILED, f"{failure}; whether all is as before is unknown: {unknown}"
+                optimization_id,
+                OptimizationStatus.FAILED,
+                f"{failure}; could not verify that the original state was restored: {unknown}",
             )
             return
         status = OptimizationStatus.FAILED if restored is False else OptimizationStatus.ROLLED_BACK

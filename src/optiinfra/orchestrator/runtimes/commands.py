@@ -30,9 +30,9 @@ async def execute_command(
 ) -> dict[str, Any]:
     """Issue a command to the customer's runtime and wait for its result.
 
-    `key` is its idempotency key: issued again, the command is not executed again, but a cancelled one is, with the new
-    payload. Returns the command's output. Raises CommandError when it failed, or when no runtime acknowledged it before
-    the deadline. It is then cancelled, and so it is when the caller is.
+    `key` is its idempotency key: issuing it again does not execute the command again. A cancelled one is executed, with
+    the new payload. Returns the command's output. Raises CommandError when it failed, or when no runtime
+    acknowledged it before the deadline. The command is cancelled on timeout and when the caller is cancelled.
     """
     deadline = platform.settings.command_seconds
     try:
@@ -44,7 +44,7 @@ async def execute_command(
         await asyncio.shield(_cancel(platform, customer_id, models.Command.idempotency_key == key))
         raise
     if row is None:
-        # Or a runtime might execute it later.
+        # Otherwise a runtime might execute it later.
         await _cancel(platform, customer_id, models.Command.idempotency_key == key)
         last_contact = await describe_last_contact(platform, customer_id)
         raise CommandError(f"the runtime did not answer {kind} within {deadline:.0f} s ({last_contact})")

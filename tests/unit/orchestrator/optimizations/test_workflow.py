@@ -94,4 +94,6 @@ def test_rollback_reports_restored_state(restored: bool | None, status: str) -> 
 def test_rollback_ends_when_restored_state_cannot_be_checked(trouble: tuple[None, str] | Exception, said: str) -> None:
     executor = FakeExecutor(trouble)
     roll_back(executor)
-    assert executor.journal.ends == [("failed", f"{ON_REQUEST}; whether all is as before is unknown: {said}", None)]
+    assert executor.journal.ends == [
+        ("failed", f"{ON_REQUEST}; could not verify that the original state was restored: {said}", None)
+    ]

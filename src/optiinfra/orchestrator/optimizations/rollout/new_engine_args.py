@@ -17,8 +17,8 @@ from optiinfra.orchestrator.optimizations.rollout.snapshot import RolloutContext
 from optiinfra.orchestrator.optimizations.rollout.traffic import (
     alive,
     deploy,
-    give_back_traffic,
     replicas_on,
+    restore_weights,
     retire,
     set_weights,
 )
@@ -53,12 +53,12 @@ class NewEngineArgs:
         return {"engine_args": before.engine_args, "new_engine_args": wanted}
 
     async def deploy_canary(self, context: RolloutContext) -> Detail:
-        """Have one more replica, with the new arguments and a small share of the traffic."""
+        """Add one replica, with the new arguments and a small share of the traffic."""
         return await _uninterrupted(context, self._deploy_canary(context))
 
     async def remove_canary(self, context: RolloutContext) -> Detail:
         """Give the originals their own weights, and remove the canary with its instance."""
-        weights = await give_back_traffic(context, partial(_source_instance_ids, context))
+        weights = await restore_weights(context, partial(_source_instance_ids, context))
         instances = await context.cloud.tagged_instances(_canary_key(context))
         # A canary that died with its instance is on none any more.
         before = {engine.replica_id for engine in context.snapshot.deployment.engines}
@@ -95,7 +95,7 @@ class NewEngineArgs:
         return {"restarted": restarted, "weights": await self._spread(context, second, first, 0.5)}
 
     async def restore_canary(self, context: RolloutContext) -> Detail:
-        """Have a canary again, for the headroom that restarts need."""
+        """Recreate the canary, for the headroom that restarts need."""
         return await self._deploy_canary(context)
 
     async def measure_result(self, context: RolloutContext) -> Result:
@@ -119,7 +119,7 @@ class NewEngineArgs:
         return {"replica_ids": replicas, "weights": await self._spread(context, _sources(context), [], CANARY_SHARE)}
 
     async def _ensure_canary(self, context: RolloutContext, engine_args: dict[str, Any]) -> list[str]:
-        """Have a ready replica on an instance of the canary's own; create what is missing."""
+        """Ensure a ready replica on an instance of the canary's own; create what is missing."""
         like = context.snapshot.instances[0]
         tags = context.tags | {"Name": context.snapshot.deployment.name}
         instances = await context.cloud.ensure_instances(

@@ -18,8 +18,8 @@ from optiinfra.orchestrator.optimizations.rollout.snapshot import RolloutContext
 from optiinfra.orchestrator.optimizations.rollout.traffic import (
     alive,
     deploy,
-    give_back_traffic,
     replicas_on,
+    restore_weights,
     retire,
     set_weights,
 )
@@ -53,7 +53,7 @@ class NewInstances:
     judged_in: str
 
     async def create_targets(self, context: RolloutContext) -> Detail:
-        """Have the new instances, with no replica on them yet."""
+        """Create the new instances, with no replica on them yet."""
         return await self._uninterrupted(context, self._create(context))
 
     async def remove_targets(self, context: RolloutContext) -> Detail:
@@ -69,7 +69,7 @@ class NewInstances:
         return await self._remove_replicas(context, 0, 1)
 
     async def scale_to_half(self, context: RolloutContext) -> Detail:
-        """Have half the replicas on new instances, with half the traffic."""
+        """Deploy half the replicas on new instances, and send them half the traffic."""
         return await self._uninterrupted(context, self._shift(context, self.targets(context).half, 0.5))
 
     async def remove_half(self, context: RolloutContext) -> Detail:
@@ -81,7 +81,7 @@ class NewInstances:
         return await self._uninterrupted(context, self._judge_targets(context))
 
     async def shift_fully(self, context: RolloutContext) -> Detail:
-        """Have all replicas on new instances with all the traffic, and judge them before old replicas are removed."""
+        """Move all replicas and all traffic to new instances, and judge them before old replicas are removed."""
         return await self._uninterrupted(context, self._shift_fully(context))
 
     async def remove_rest(self, context: RolloutContext) -> Detail:
@@ -100,7 +100,7 @@ class NewInstances:
         return {"retired": replicas, "terminated": sources}
 
     async def restore_sources(self, context: RolloutContext) -> Detail:
-        """Have a replica on each original instance that runs, and on a new one like it for each that does not.
+        """Ensure a replica on each original instance that runs, and on a new one like it for each that does not.
 
         Then give the traffic back.
         """
@@ -114,7 +114,7 @@ class NewInstances:
         # Those that were made are deployed again after a crash: the command waits until they are ready.
         without_replica = [instance for instance in running if instance not in serving]
         await deploy(context, [*without_replica, *made])
-        weights = await give_back_traffic(context, lambda: _original_instances(context))
+        weights = await restore_weights(context, lambda: _original_instances(context))
         return {"instance_ids": [*running, *made], "weights": weights}
 
     async def measure_result(self, context: RolloutContext) -> Result:
@@ -171,7 +171,7 @@ class NewInstances:
 
     async def _remove_replicas(self, context: RolloutContext, first: int, last: int) -> Detail:
         """Give the traffic back, then remove the replicas on the targets of these numbers."""
-        weights = await give_back_traffic(context, lambda: _original_instances(context))
+        weights = await restore_weights(context, lambda: _original_instances(context))
         instances = (await context.cloud.tagged_instances(_targets_key(context)))[first:last]
         # A replica that died with its instance is no longer on any target: the first rollback step removes it.
         before = {engine.replica_id for engine in context.snapshot.deployment.engines}

@@ -14,7 +14,7 @@ from optiinfra.orchestrator.optimizations.rollout.snapshot import RolloutContext
 async def deploy(
     context: RolloutContext, instance_ids: Iterable[str], engine_args: dict[str, Any] | None = None
 ) -> list[str]:
-    """Have a replica on each of these instances, with the snapshot's engine arguments or others; the replicas' ids."""
+    """Ensure a replica on each of these instances, with the snapshot's engine arguments or others; return their ids."""
     name = context.snapshot.deployment.name
     # A rollback deploys again what an earlier step deployed and another one removed.
     scope = f"{context.step}:deploy" if is_rollback(context.step) else "deploy"
@@ -42,7 +42,7 @@ async def retire(context: RolloutContext, replica_ids: Iterable[str]) -> None:
     )
 
 
-async def give_back_traffic(
+async def restore_weights(
     context: RolloutContext, original_instance_ids: Callable[[], Awaitable[Collection[str]]]
 ) -> dict[str, float]:
     """Set the snapshot's weights; a recreated replica gets the weight of the one it replaces.
