@@ -1,8 +1,8 @@
 """``python -m testbed.mutants [-k WORD] [--changed [BASE]]``: mutation testing with a fixed table of mutants.
 
-`tests/mutants.toml` lists small defects (mutants) of the platform, each with the test that must detect it. Every mutant
-gets a git worktree of the checked-out commit. There its test must pass on the original source, and must fail by an
-assertion of its own once the defect is in place: then the mutant is killed. Other tests may fail as well.
+`tests/mutants.toml` lists small defects (mutants) of the platform, each with the test that must detect it. Every test
+gets a git worktree of the checked-out commit. There it must pass on the original source, and must fail by an assertion
+of its own once a defect is in place: then the mutant is killed. Other tests may fail as well.
 """
 
 import argparse
@@ -63,15 +63,17 @@ class Mutant(BaseModel):
     new: str
     test: str = Field(pattern=r"^tests/.+\.py::.+$")
 
-    def apply(self, root: Path) -> None:
-        """Put the defect into `file` below `root`. MutantError unless `old` occurs exactly once."""
+    def apply(self, root: Path) -> str:
+        """Put the defect into `file` below `root`; return the original source.
+
+        MutantError unless `old` occurs exactly once.
+        """
         path = root / self.file
         source = path.read_text(encoding="utf-8") if path.is_file() else ""
         if (count := source.count(self.old)) != 1:
             raise MutantError(f"the old text must occur once in {self.file}, but occurs {count} times")
-        path.write_text(source.replace(self.old, self.new), encoding="utf-8")
-        # Python compares bytecode with its source by size and second, which a quick, small edit may leave unchanged.
-        Path(cache_from_source(str(path))).unlink(missing_ok=True)
+        _write_source(path, source.replace(self.old, self.new))
+        return source
 
 
 class Status(StrEnum):
@@ -179,37 +181,74 @@ def judge(run: PytestRun) -> tuple[Status, str]:
 
 
 async def try_all(mutants: Sequence[Mutant], report: Callable[[Result], None], root: Path = paths.ROOT) -> list[Result]:
-    """Try mutants on the commit checked out in `root`, `CONCURRENCY` at a time; `report` gets each result at once."""
+    """Try mutants on the commit checked out in `root`, `CONCURRENCY` tests at a time; `report` gets each at once.
+
+    The mutants of one test share a worktree, where the test runs once on the original source.
+    """
     commit = git(root, "rev-parse", "HEAD")
+    by_test: dict[str, list[Mutant]] = {}
+    for mutant in mutants:
+        by_test.setdefault(mutant.test, []).append(mutant)
     semaphore = asyncio.Semaphore(CONCURRENCY)
     with temporary_folder() as folder:
 
-        async def attempt(mutant: Mutant) -> Result:
+        async def attempt(group: Sequence[Mutant]) -> list[Result]:
+            results: list[Result] = []
             async with semaphore:
                 started = time.monotonic()
+
+                def add(mutant: Mutant, status: Status, reason: str) -> None:
+                    nonlocal started
+                    results.append(Result(mutant, status, reason, time.monotonic() - started))
+                    report(results[-1])
+                    started = time.monotonic()
+
                 try:
-                    with worktree(root, commit, folder / mutant.name) as tree:
-                        status, reason = await _try(mutant, tree)
+                    with worktree(root, commit, folder / group[0].name) as tree:
+                        await _require_passing(group[0].test, tree)
+                        for mutant in group:
+                            add(mutant, *await _try(mutant, tree))
                 except (MutantError, GitError) as error:
-                    status, reason = Status.ERROR, str(error)
-                result = Result(mutant, status, reason, time.monotonic() - started)
-            report(result)
-            return result
+                    for mutant in group[len(results) :]:
+                        add(mutant, Status.ERROR, str(error))
+            return results
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(attempt(mutant)) for mutant in mutants]
-    return [task.result() for task in tasks]
+        async with asyncio.TaskGroup() as tasks:
+            # The longest groups first, so that none of them is left over at the end.
+            running = [tasks.create_task(attempt(group)) for group in sorted(by_test.values(), key=len, reverse=True)]
+    return [result for task in running for result in task.result()]
 
 
-async def _try(mutant: Mutant, tree: Path) -> tuple[Status, str]:
-    """Run the mutant's test in the worktree, first on the original source and then on the mutant."""
+async def _require_passing(test: str, tree: Path) -> None:
+    """MutantError unless the test passes on the original source."""
     await check_sources(tree)
-    original = await _run(mutant.test, tree)
+    original = await _run(test, tree)
     if original.code != PASSED:
         code, output = original.code, original.output
         raise MutantError(f"the test does not pass on the original (pytest's exit code {code}):\n{output}")
-    mutant.apply(tree)
-    return judge(await _run(mutant.test, tree))
+
+
+async def _try(mutant: Mutant, tree: Path) -> tuple[Status, str]:
+    """Run the mutant's test in the worktree with the defect in place, which is removed afterwards."""
+    try:
+        original = mutant.apply(tree)
+    except MutantError as error:
+        return Status.ERROR, str(error)
+    try:
+        return judge(await _run(mutant.test, tree))
+    except MutantError as error:
+        return Status.ERROR, str(error)
+    finally:
+        _write_source(tree / mutant.file, original)
+
+
+def _write_source(path: Path, source: str) -> None:
+    """Write a Python file, and remove its bytecode.
+
+    Python compares bytecode with its source by size and second, which a quick, small edit may leave unchanged.
+    """
+    path.write_text(source, encoding="utf-8")
+    Path(cache_from_source(str(path))).unlink(missing_ok=True)
 
 
 async def check_sources(tree: Path) -> None:
