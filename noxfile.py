@@ -98,7 +98,8 @@ def suite(
         environment(session, coverage=coverage, reuse=reuse, extra=extra) as name,
         consistent_afterwards(session, name),
     ):
-        session.run("pytest", f"--junitxml={RESULTS}", *pytest_arguments, env={"OPTIINFRA_TESTENV": name})
+        variables = {"OPTIINFRA_TESTENV": name, "OPTIINFRA_EVIDENCE": session.name}
+        session.run("pytest", f"--junitxml={RESULTS}", *pytest_arguments, env=variables)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -14,6 +15,12 @@ from testbed import paths
 from testbed.fingerprint import source_files, version
 
 SCHEMA = 1
+SESSION = "OPTIINFRA_EVIDENCE"  # name of the session that the evidence of a pytest run belongs to
+
+
+def session_name() -> str:
+    """The name of the present session: what nox says, or `pytest` for a run without nox."""
+    return os.environ.get(SESSION) or "pytest"
 
 
 def folder_of(session: str) -> Path:
@@ -72,9 +79,9 @@ def manifest(session: str, started: datetime, backend: str) -> dict[str, Any]:
 def collect(session: str, name: str, started: datetime) -> Path:
     """Collect a session's evidence from its environment and the latest reports, and return its folder."""
     folder = folder_of(session)
-    consistency = folder / "consistency.json"
-    if consistency.exists() and consistency.stat().st_mtime < started.timestamp():
-        consistency.unlink()  # from an earlier session
+    for file in (folder / "consistency.json", *folder.glob("performance/*.json")):
+        if file.exists() and file.stat().st_mtime < started.timestamp():
+            file.unlink()  # from an earlier session
     keep_logs(name, folder / "logs")
     results = paths.ROOT / "test-results.xml"
     if results.exists():

@@ -1,4 +1,4 @@
-"""Exclusive locks on files. The kernel releases them when the process that holds them ends, however it ends.
+"""Locks on files. The kernel releases them when the process that holds them ends, however it ends.
 
 A lock is not inherited: Python opens files close-on-exec, so a child that outlives its parent does not keep the lock.
 """
@@ -21,12 +21,15 @@ class BusyError(WaitTimeoutError):
     """Another process starts, stops or removes the environment, and did not end in time; the message names it."""
 
 
-def try_lock(path: Path) -> TextIO | None:
-    """The file, created if missing and locked until it is closed; None while another process holds or removes it."""
+def try_lock(path: Path, *, shared: bool = False) -> TextIO | None:
+    """The file, created if missing and locked until it is closed; None while another process holds or removes it.
+
+    Shared locks exclude only exclusive ones.
+    """
     with contextlib.suppress(FileNotFoundError, BlockingIOError), contextlib.ExitStack() as stack:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = stack.enter_context(path.open("a+"))
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         # The previous holder may have removed the file after we opened it: then our lock has no effect.
         if os.path.samestat(os.fstat(file.fileno()), path.stat()):
             stack.pop_all()

@@ -14,6 +14,8 @@ import pytest
 from testbed import guard, paths, sessions, waiting
 from testbed.scenario import Scenario
 
+pytest_plugins = ["testbed.exclusive", "testbed.figures"]
+
 # Timeouts of the contract: minutes for each scenario, seconds for the other kinds.
 SCENARIO_MINUTES = {
     "test_spot_migration": 8,
@@ -164,15 +166,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Name the environment that was used, and show scenario output that was not shown live."""
+    """Name the environment that was used, and show output of scenarios and figures that were not shown live."""
     reports = [report for group in ("passed", "failed", "error") for report in terminalreporter.stats.get(group, [])]
     # Reports of collection errors have no properties.
     properties = [entry for report in reports for entry in getattr(report, "user_properties", ())]
     for used in sorted({value for key, value in properties if key == "environment"}):
         terminalreporter.write_line(f"environment: {used}")
     live = config.getoption("capture") == "no" and not config.getoption("numprocesses", None)
-    shown = [value for key, value in properties if key == "scenario"]
-    if shown and not live:
-        terminalreporter.section("scenarios")
-        for text in shown:
-            terminalreporter.write_line(text)
+    for kind, title in (("scenario", "scenarios"), ("figures", "figures")):
+        shown = [value for key, value in properties if key == kind]
+        if shown and not live:
+            terminalreporter.section(title)
+            for text in shown:
+                terminalreporter.write_line(text)

@@ -10,15 +10,18 @@ from testbed import evidence, paths
 
 
 @pytest.mark.parametrize(("age_seconds", "kept"), [(-60, False), (60, True)])
-def test_collect_keeps_only_a_consistency_report_of_this_session(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_seconds: int, kept: bool
+@pytest.mark.parametrize("name", ["consistency.json", "performance/test_speed.json"])
+def test_collect_keeps_only_reports_of_this_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_seconds: int, kept: bool, name: str
 ) -> None:
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     started = datetime.now(UTC)
-    report = evidence.folder_of("e2e") / "consistency.json"
+    folder = evidence.folder_of("e2e")
+    report = folder / name
+    report.parent.mkdir(exist_ok=True)
     report.write_text("{}")
     os.utime(report, times=(started.timestamp() + age_seconds,) * 2)
-    assert evidence.collect("e2e", "x", started) == report.parent
+    assert evidence.collect("e2e", "x", started) == folder
     assert report.exists() is kept
 
 
