@@ -1,5 +1,6 @@
-"""Sign-up against PostgreSQL's own unique constraint."""
+"""Sign-up and sessions against PostgreSQL's own constraints and locks."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import cast
 
@@ -7,15 +8,18 @@ import pytest
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
-from optiinfra.api.accounts import Signup
-from optiinfra.orchestrator.accounts import repository, service
+from optiinfra.api.accounts import Signup, Tokens
+from optiinfra.orchestrator.accounts import repository, service, tokens
 from optiinfra.orchestrator.errors import Conflict
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 from tests.contract.conftest import CUSTOMER
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("customer")]
+
+SETTINGS = Settings.model_construct(token_signing_key="a signing key that is long enough" * 2)
 
 
 def user(user_id: str, email: str) -> models.User:
@@ -45,3 +49,43 @@ async def test_another_unique_violation_is_raised_as_it_is(database: Database) -
             await repository.add_customer(session, company("cust_2"), user("user_1", "two@acme.example"))
     async with database.transaction() as session:
         await session.execute(delete(models.User))
+
+
+async def signed_in(database: Database) -> tuple[str, Tokens]:
+    """A user with a new session: its id and its tokens."""
+    async with database.transaction() as session:
+        session.add(user("user_1", "one@acme.example"))
+        await session.flush()
+        issued = await tokens.issue(session, SETTINGS, await session.get_one(models.User, "user_1"))
+    principal = tokens.read_access_token(SETTINGS, issued.access_token)
+    assert principal is not None
+    assert principal.session_id is not None
+    return principal.session_id, issued
+
+
+async def rotated(database: Database, refresh_token: str) -> Tokens | None:
+    async with database.transaction() as session:
+        return await tokens.rotate(session, SETTINGS, refresh_token)
+
+
+async def test_session_ends_when_a_refresh_token_is_used_again(database: Database) -> None:
+    session_id, first = await signed_in(database)
+    second = await rotated(database, first.refresh_token)
+    assert second is not None
+    async with database.transaction() as session:
+        assert await tokens.is_active(session, session_id)
+    assert await rotated(database, first.refresh_token) is None
+    async with database.transaction() as session:
+        assert not await tokens.is_active(session, session_id)
+    assert await rotated(database, second.refresh_token) is None
+
+
+async def test_session_that_ends_while_a_token_is_rotated_leaves_no_valid_token(database: Database) -> None:
+    session_id, first = await signed_in(database)
+    rotation = asyncio.create_task(rotated(database, first.refresh_token))
+    async with database.transaction() as session:
+        await tokens.end_session(session, "user_1", session_id)
+        await asyncio.sleep(0.05)  # the rotation begins, and waits for the lock or has already ended
+    await rotation
+    async with database.transaction() as session:
+        assert not await tokens.is_active(session, session_id)

@@ -62,7 +62,7 @@ def refresh(refresh_token: str) -> Call[Tokens]:
 
 
 def logout() -> Call[None]:
-    """End the user's sessions."""
+    """End the session that the token belongs to."""
     return Call("POST", "/auth/logout", _NO_CONTENT)
 
 

@@ -4,7 +4,9 @@ import hashlib
 import secrets
 from typing import Literal
 
-Prefix = Literal["cust", "user", "rec", "opt", "anal", "task", "agent", "evt", "acct", "dep", "runtime", "cmd", "token"]
+Prefix = Literal[
+    "cust", "user", "session", "rec", "opt", "anal", "task", "agent", "evt", "acct", "dep", "runtime", "cmd", "token"
+]
 
 
 def new_id(prefix: Prefix) -> str:

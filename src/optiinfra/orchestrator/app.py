@@ -16,7 +16,7 @@ from optiinfra.kit.http import client
 from optiinfra.kit.retries import retry_until_deadline
 from optiinfra.orchestrator import errors
 from optiinfra.orchestrator.accounts import endpoints as accounts
-from optiinfra.orchestrator.accounts.tokens import read_access_token
+from optiinfra.orchestrator.accounts import service as account_service
 from optiinfra.orchestrator.agents import endpoints as agents
 from optiinfra.orchestrator.agents import service as agent_registry
 from optiinfra.orchestrator.analyses import endpoints as analyses
@@ -160,7 +160,7 @@ async def _authenticate(connection: HTTPConnection) -> Principal | None:
         return await agent_registry.authenticate(platform, token)
     if token.startswith("agtok_"):
         return await runtime_service.authenticate(platform, token)
-    return read_access_token(platform.settings, token)
+    return await account_service.authenticate(platform, token)
 
 
 def _dbos_config(settings: Settings) -> DBOSConfig:

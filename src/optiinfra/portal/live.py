@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import StreamingResponse
 
+from optiinfra.api import calls
 from optiinfra.kit.problems import Problem
 from optiinfra.portal.platform import Platform
 from optiinfra.portal.sessions import Access
@@ -25,12 +26,14 @@ async def events(
 ) -> StreamingResponse:
     """The customer's events after number `after` (from the page), or after the last one that the browser received."""
     platform: Platform = request.app.state.platform
-    stream = relay(platform, request.state.access, after if last_event_id is None else last_event_id)
+    access: Access = request.state.access
+    await platform.send(calls.identity(), access.token)  # 401 for a session that has ended: a stream could not say so
+    stream = relay(platform, access, after if last_event_id is None else last_event_id)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
 async def relay(platform: Platform, access: Access, after: int) -> AsyncIterator[str]:
-    """Ends when the access token expires; the browser then reconnects with a renewed one."""
+    """Ends with the session, and when the access token expires; the browser then reconnects with a renewed one."""
     yield f"retry: {_RECONNECT_MILLISECONDS}\n\n"
     try:
         async for event in platform.events(access.token, access.identity.customer_id, after, _IDLE_SECONDS):

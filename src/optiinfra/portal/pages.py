@@ -80,13 +80,13 @@ async def login(
 
 @router.post("/logout")
 async def logout(platform: CurrentPlatform, access: CurrentAccess) -> Response:
-    """Delete the cookie in any case, and end the sessions at the orchestrator."""
+    """Delete the cookie in any case, and end the session at the orchestrator."""
     response: Response = RedirectResponse("/login", 303)
     try:
         await platform.send(calls.logout(), access.token)
     except Problem as problem:
         if problem.status != 401:  # 401: the session has ended already
-            error = f"You are signed out of this browser, but perhaps not of others. {problem.detail}"
+            error = f"This browser is signed out, but the session may not have ended. {problem.detail}"
             response = _page("login.html", problem.status, next="/", email="", error=error)
     response.delete_cookie(COOKIE)
     return response

@@ -91,8 +91,8 @@ class WakeUp:
             log.warning("notification failed", channel=channel, error=str(error))
 
     @asynccontextmanager
-    async def subscribe(self, channel: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
-        """Subscribe, and yield a function that waits for a notification, for at most the given seconds.
+    async def subscribe(self, *channels: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
+        """Subscribe, and yield a function that waits for a notification of any channel, for at most the given seconds.
 
         A notification between two waits is kept: the next wait returns at once. While Redis is unavailable, a wait
         ends after `_POLL_SECONDS`, so that the reader polls.
@@ -103,18 +103,18 @@ class WakeUp:
                 ends = time.monotonic() + seconds
                 try:
                     if not subscription.subscribed:
-                        await subscription.subscribe(name)
+                        await subscription.subscribe(*names)
                     while (left := ends - time.monotonic()) > 0:
                         message = await subscription.get_message(timeout=left)
                         if message is not None and message["type"] == "message":
                             return
                 except RedisError as error:
-                    log.warning("subscription failed, polling instead", channel=channel, error=str(error))
+                    log.warning("subscription failed, polling instead", channels=channels, error=str(error))
                     await asyncio.sleep(min(max(0.0, ends - time.monotonic()), _POLL_SECONDS))
 
-            name = f"{self._prefix}:wake:{channel}"
+            names = [f"{self._prefix}:wake:{channel}" for channel in channels]
             with contextlib.suppress(RedisError):  # the first wait tries again, and logs
-                await subscription.subscribe(name)
+                await subscription.subscribe(*names)
             yield wait
 
     async def wait_for(self, channel: str, fetch: Callable[[], Awaitable[T | None]], seconds: float) -> T | None:

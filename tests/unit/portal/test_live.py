@@ -74,6 +74,11 @@ def test_events_without_a_valid_start_are_refused(owner: TestClient, query: str)
     assert owner.get(f"/events{query}", headers={"accept": "text/event-stream"}).status_code == 422
 
 
+def test_events_of_an_ended_session_are_refused(owner: TestClient, orchestrator: fake.Orchestrator) -> None:
+    orchestrator.logins += 1
+    assert owner.get("/events?after=0", headers={"accept": "text/event-stream"}).status_code == 401
+
+
 def test_relay_sends_keep_alives_and_ends_when_the_platform_is_unavailable() -> None:
     text = streamed(Stream(None))
     assert text.startswith("retry: 2000")

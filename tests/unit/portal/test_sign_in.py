@@ -147,7 +147,7 @@ def test_logout_while_the_platform_is_unavailable_deletes_the_cookie(
     orchestrator.unavailable = True
     answer = owner.post("/logout")
     assert answer.status_code == 503
-    assert "You are signed out of this browser, but perhaps not of others" in answer.text
+    assert "This browser is signed out, but the session may not have ended" in answer.text
     assert COOKIE not in owner.cookies
 
 

@@ -34,9 +34,9 @@ async def refresh(body: Refresh, platform: CurrentPlatform) -> Tokens:
 
 @router.post("/logout", status_code=204)
 async def logout(principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
-    """Sign the user out everywhere: all of their refresh tokens are revoked."""
+    """End the session of the access token: its tokens are refused from now on, and its event streams are closed."""
     require_user(principal)
-    await service.sign_out(platform, principal.subject)
+    await service.sign_out(platform, principal)
 
 
 @router.get("/me")

@@ -2,6 +2,7 @@
 
 from optiinfra.api.accounts import Identity, Login, Signup, Tokens
 from optiinfra.api.customers import Preferences
+from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.accounts import passwords, repository, tokens
 from optiinfra.orchestrator.errors import Conflict, Unauthenticated
@@ -55,10 +56,25 @@ async def refresh(platform: Platform, refresh_token: str) -> Tokens:
     return renewed
 
 
-async def sign_out(platform: Platform, user_id: str) -> None:
-    """Revoke every refresh token of the user."""
+async def authenticate(platform: Platform, access_token: str) -> Principal | None:
+    """The user of a valid access token whose session has not ended; None for any other text."""
+    principal = tokens.read_access_token(platform.settings, access_token)
+    if principal is None or not await is_session_active(platform, principal):
+        return None
+    return principal
+
+
+async def is_session_active(platform: Platform, user: Principal) -> bool:
+    """Whether the session of a user's access token has not ended."""
     async with platform.database.transaction() as session:
-        await tokens.revoke_all(session, user_id)
+        return user.session_id is not None and await tokens.is_active(session, user.session_id)
+
+
+async def sign_out(platform: Platform, user: Principal) -> None:
+    """End the session that the user's access token belongs to."""
+    if user.session_id is not None:
+        async with platform.database.transaction() as session:
+            await tokens.end_session(session, user.subject, user.session_id)
 
 
 async def identify(platform: Platform, user_id: str) -> Identity:

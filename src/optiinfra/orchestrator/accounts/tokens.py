@@ -1,10 +1,14 @@
-"""Access tokens (JWT, minutes) and refresh tokens (random, single use; reuse causes revocation of the family)."""
+"""Access tokens (JWT, minutes) and refresh tokens (random, single use).
+
+Both name the session that their sign-in began: the family of its refresh tokens. It ends when that family is revoked:
+at sign-out, or when a refresh token is used a second time.
+"""
 
 import time
 from datetime import timedelta
 
 import jwt
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.accounts import Tokens
@@ -13,39 +17,41 @@ from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.database import notify_after_commit
 
 _ALGORITHM = "HS256"
 _AUDIENCE = "optiinfra"
 
 
 def read_access_token(settings: Settings, token: str) -> Principal | None:
-    """The user that a valid access token belongs to; None for any other text."""
+    """The user that a valid access token was issued to; None for any other text. The session may have ended since."""
     try:
         claims = jwt.decode(
             token,
             settings.token_signing_key,
             algorithms=[_ALGORITHM],
             audience=_AUDIENCE,
-            options={"require": ["exp", "sub", "aud"]},
+            options={"require": ["exp", "sub", "aud", "sid"]},
         )
     except jwt.InvalidTokenError:
         return None
-    return Principal("user", claims["sub"], claims["customer_id"], claims["role"])
+    return Principal("user", claims["sub"], claims["customer_id"], claims["role"], claims["sid"])
 
 
-async def issue(session: AsyncSession, settings: Settings, user: models.User, family: str | None = None) -> Tokens:
-    """New tokens for a user; `family` continues a sign-in, None begins one."""
-    refresh = new_secret("refresh")
+async def issue(session: AsyncSession, settings: Settings, user: models.User, session_id: str | None = None) -> Tokens:
+    """New tokens for a user; `session_id` continues a session, None begins one."""
+    refresh, session_id = new_secret("refresh"), session_id or new_id("session")
     session.add(
         models.RefreshToken(
             token_hash=secret_hash(refresh),
             user_id=user.id,
-            family=family or new_id("token"),
+            family=session_id,
             expires_at=now() + timedelta(seconds=settings.refresh_token_seconds),
         )
     )
     claims = {
         "sub": user.id,
+        "sid": session_id,
         "aud": _AUDIENCE,
         "customer_id": user.customer_id,
         "role": user.role,
@@ -56,26 +62,44 @@ async def issue(session: AsyncSession, settings: Settings, user: models.User, fa
 
 
 async def rotate(session: AsyncSession, settings: Settings, refresh: str) -> Tokens | None:
-    """New tokens for an unused refresh token; None for any other, and the family of a used one is revoked."""
-    query = select(models.RefreshToken).where(models.RefreshToken.token_hash == secret_hash(refresh)).with_for_update()
-    found = await session.scalar(query)
-    if found is None or found.revoked_at is not None or found.expires_at <= now():
+    """New tokens for an unused refresh token; None for any other, and the session of a used one is ended."""
+    presented = models.RefreshToken.token_hash == secret_hash(refresh)
+    user_id = await session.scalar(select(models.RefreshToken.user_id).where(presented))
+    user = await _lock_user(session, user_id) if user_id is not None else None
+    found = await session.scalar(select(models.RefreshToken).where(presented))
+    if user is None or found is None or found.revoked_at is not None or found.expires_at <= now():
         return None
     if found.used_at is not None:
-        await revoke_family(session, found.family)
+        await _revoke(session, found.family)
         return None
     found.used_at = now()
-    user = await session.get_one(models.User, found.user_id)
     return await issue(session, settings, user, found.family)
 
 
-async def revoke_family(session: AsyncSession, family: str) -> None:
-    """Revoke all refresh tokens of one sign-in."""
-    table = models.RefreshToken
-    await session.execute(update(table).where(table.family == family).values(revoked_at=now()))
+async def end_session(session: AsyncSession, user_id: str, session_id: str) -> None:
+    """End a session: none of its tokens is valid any more."""
+    await _lock_user(session, user_id)
+    await _revoke(session, session_id)
 
 
-async def revoke_all(session: AsyncSession, user_id: str) -> None:
-    """Revoke all refresh tokens of a user."""
+async def is_active(session: AsyncSession, session_id: str) -> bool:
+    """Whether the session has not ended. One look into an index: every request of a user asks."""
     table = models.RefreshToken
-    await session.execute(update(table).where(table.user_id == user_id).values(revoked_at=now()))
+    return bool(await session.scalar(select(exists().where(table.family == session_id, table.revoked_at.is_(None)))))
+
+
+def channel(session_id: str) -> str:
+    """The channel that is notified when a session ends."""
+    return f"session:{session_id}"
+
+
+async def _lock_user(session: AsyncSession, user_id: str) -> models.User | None:
+    """Make rotations and sign-outs of one user wait for each other: no new token can appear beside a revocation."""
+    return await session.get(models.User, user_id, with_for_update={"key_share": True})
+
+
+async def _revoke(session: AsyncSession, session_id: str) -> None:
+    table = models.RefreshToken
+    valid = table.family == session_id, table.revoked_at.is_(None)
+    await session.execute(update(table).where(*valid).values(revoked_at=now()))
+    notify_after_commit(session, channel(session_id))

@@ -7,9 +7,11 @@ import structlog
 from fastapi import APIRouter, Query, WebSocket
 
 from optiinfra.api.events import SUBPROTOCOL, Event, LatestEvent
-from optiinfra.kit.auth import CurrentPrincipal, current_principal
+from optiinfra.kit.auth import CurrentPrincipal, Principal, current_principal
 from optiinfra.kit.tasks import first_completed
 from optiinfra.orchestrator.access import require_tenant
+from optiinfra.orchestrator.accounts import service as accounts
+from optiinfra.orchestrator.accounts import tokens
 from optiinfra.orchestrator.events import service
 from optiinfra.orchestrator.platform import CurrentPlatform, Platform, of_connection
 
@@ -44,13 +46,13 @@ async def latest(customer_id: str, principal: CurrentPrincipal, platform: Curren
 
 @router.websocket("/ws/customers/{customer_id}")
 async def live(websocket: WebSocket, customer_id: str, after: Annotated[int, Query(ge=0, le=_MAX_SEQ)] = 0) -> None:
-    """Send each event after number `after` once, in order, as it happens."""
+    """Send each event after number `after` once, in order, as it happens, until the user's session ends."""
     principal = current_principal(websocket)
     if principal.kind != "user" or principal.customer_id != customer_id:
         await websocket.close(4404, "no such customer")
         return
     await websocket.accept(subprotocol=SUBPROTOCOL)
-    sending = _send_forever(websocket, of_connection(websocket), customer_id, after)
+    sending = _send_until_signed_out(websocket, of_connection(websocket), principal, after)
     try:
         await first_completed(_wait_until_closed(websocket), sending)
     except Exception as error:
@@ -64,12 +66,15 @@ async def _wait_until_closed(websocket: WebSocket) -> None:
         pass  # messages from the customer are ignored
 
 
-async def _send_forever(websocket: WebSocket, platform: Platform, customer_id: str, seq: int) -> None:
-    async with platform.wake.subscribe(service.channel(customer_id)) as wait:
-        while True:
+async def _send_until_signed_out(websocket: WebSocket, platform: Platform, user: Principal, seq: int) -> None:
+    customer_id, session_id = user.customer_id or "", user.session_id or ""
+    channels = service.channel(customer_id), tokens.channel(session_id)
+    async with platform.wake.subscribe(*channels) as wait:
+        while await accounts.is_session_active(platform, user):
             page = await service.after(platform.database, customer_id, seq, _PAGE)
             for event in page:
                 await websocket.send_text(event.model_dump_json())
                 seq = event.seq
             if len(page) < _PAGE:
                 await wait(_IDLE_SECONDS)
+    await websocket.close(4401, "the session has ended")

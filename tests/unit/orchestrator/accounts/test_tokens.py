@@ -16,13 +16,14 @@ SETTINGS = Settings.model_construct(token_signing_key=KEY)
 
 def token(key: str = KEY, algorithm: str = "HS256", **changes: Any) -> str:
     """A token as issued, with claims changed, or left out where the change is None."""
-    issued = {"sub": "user_1", "aud": "optiinfra", "customer_id": "cust_1", "role": "owner", "exp": time.time() + 60}
+    issued: dict[str, Any] = {"sub": "user_1", "aud": "optiinfra", "sid": "session_1", "customer_id": "cust_1"}
+    issued |= {"role": "owner", "exp": time.time() + 60}
     claims = {name: value for name, value in (issued | changes).items() if value is not None}
     return jwt.encode(claims, key, algorithm=algorithm)
 
 
 def test_read_access_token_returns_the_user() -> None:
-    assert read_access_token(SETTINGS, token()) == Principal("user", "user_1", "cust_1", "owner")
+    assert read_access_token(SETTINGS, token()) == Principal("user", "user_1", "cust_1", "owner", "session_1")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,7 @@ def test_read_access_token_returns_the_user() -> None:
         token(exp=time.time() - 1),
         token(exp=None),
         token(sub=None),
+        token(sid=None),
         token(key="another key that is as long as our own one" * 2),
         token(key="", algorithm="none"),
         token(algorithm="HS512"),
