@@ -8,8 +8,6 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import httpx
-from websockets.sync.client import connect
-from websockets.typing import Subprotocol
 
 from fixtures.estates import DeploymentPart
 from fixtures.provision import SeededEstate, add_deployments
@@ -17,11 +15,12 @@ from optiinfra.api import calls
 from optiinfra.api.calls import Call
 from optiinfra.api.client import ApiClient, ApiError
 from optiinfra.api.customers import Infrastructure
-from optiinfra.api.events import SUBPROTOCOL, Event, bearer_subprotocol
+from optiinfra.api.events import Event
 from optiinfra.api.recommendations import Analysis, Optimization, Recommendation
 from optiinfra.domain.optimization import FINAL
 from optiinfra.domain.recommendation import AgentType
 from testbed.waiting import wait_until
+from tests.helpers.live import connect_live
 
 ANALYSIS_SECONDS = 60.0
 OPTIMIZATION_SECONDS = 240.0
@@ -151,9 +150,7 @@ class Customer:
         """Collect the customer's events from now on, from the WebSocket."""
         after = self.send(calls.latest_event(self.id)).seq
         token = self.http.headers["Authorization"].removeprefix("Bearer ")
-        address = f"{self.seeded.orchestrator_url.replace('http', 'ws', 1)}/ws/customers/{self.id}?after={after}"
-        subprotocols = [Subprotocol(SUBPROTOCOL), Subprotocol(bearer_subprotocol(token))]
-        with connect(address, subprotocols=subprotocols) as socket:
+        with connect_live(self.seeded.orchestrator_url, f"{self.id}?after={after}", token) as socket:
             events = LiveEvents(after)
             reader = Thread(target=events.collect, args=(socket,))
             reader.start()

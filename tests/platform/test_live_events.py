@@ -5,38 +5,32 @@ import json
 import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 from testbed.waiting import stretched
 from tests.helpers.callers import Caller
-
-
-def connect_live(http: httpx.Client, rest: str, *tokens: str | None) -> ClientConnection:
-    """A connection to a customer's live events that offers these tokens."""
-    address = f"{str(http.base_url).replace('http', 'ws', 1).rstrip('/')}/ws/customers/{rest}"
-    return connect(address, subprotocols=["optiinfra.v1", *(f"bearer.{token}" for token in tokens)])  # type: ignore[list-item]
+from tests.helpers.live import connect_live
 
 
 @pytest.mark.parametrize("tokens", [[], ["garbage"], ["a.b.c"], [""]])
 def test_live_events_without_a_valid_token_are_refused(http: httpx.Client, user: Caller, tokens: list[str]) -> None:
     with pytest.raises(InvalidStatus, match="403"):
-        connect_live(http, user.ids["customer_id"], *tokens)
+        connect_live(http.base_url, user.ids["customer_id"], *tokens)
 
 
 @pytest.mark.parametrize("after", ["-1", "x", "9" * 30])
 def test_live_events_after_an_invalid_number_are_refused(http: httpx.Client, user: Caller, after: str) -> None:
     with pytest.raises(InvalidStatus, match="403"):
-        connect_live(http, f"{user.ids['customer_id']}?after={after}", user.token)
+        connect_live(http.base_url, f"{user.ids['customer_id']}?after={after}", user.token)
 
 
 def test_live_events_of_another_customer_are_refused(http: httpx.Client, user: Caller) -> None:
     with pytest.raises(InvalidStatus, match="403"):
-        connect_live(http, "cust_000000000000000000000000", user.token)
+        connect_live(http.base_url, "cust_000000000000000000000000", user.token)
 
 
 def test_live_events_continue_when_the_client_sends_data(http: httpx.Client, user: Caller) -> None:
     mine = user.ids["customer_id"]
-    with connect_live(http, mine, user.token) as stream:
+    with connect_live(http.base_url, mine, user.token) as stream:
         assert stream.subprotocol == "optiinfra.v1"
         stream.send("{")
         stream.send(b"\x00" * 100_000)
