@@ -67,4 +67,8 @@ def current_principal(connection: HTTPConnection) -> Principal:
     return principal
 
 
-CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
+async def _current_principal(connection: HTTPConnection) -> Principal:
+    return current_principal(connection)  # FastAPI would run a synchronous dependency in a thread
+
+
+CurrentPrincipal = Annotated[Principal, Depends(_current_principal)]

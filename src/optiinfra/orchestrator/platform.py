@@ -35,8 +35,8 @@ def of_connection(connection: HTTPConnection) -> Platform:
     return platform
 
 
-def _of_request(request: Request) -> Platform:
-    return of_connection(request)
+async def _of_request(request: Request) -> Platform:
+    return of_connection(request)  # FastAPI would run a synchronous dependency in a thread
 
 
 CurrentPlatform = Annotated[Platform, Depends(_of_request)]

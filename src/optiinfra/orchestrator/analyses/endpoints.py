@@ -14,7 +14,7 @@ from optiinfra.orchestrator.platform import CurrentPlatform
 router = APIRouter()
 
 
-def _workflow(request: Request) -> AnalysisWorkflow:
+async def _workflow(request: Request) -> AnalysisWorkflow:
     workflow: AnalysisWorkflow = request.app.state.analyses
     return workflow
 

@@ -149,7 +149,7 @@ class OptimizationWorkflow(DBOSConfiguredInstance):
         await self._journal.finish_rollback(optimization_id, status, result)
 
 
-def _workflow(request: Request) -> OptimizationWorkflow:
+async def _workflow(request: Request) -> OptimizationWorkflow:
     workflow: OptimizationWorkflow = request.app.state.optimizations
     return workflow
 
