@@ -8,7 +8,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from optiinfra.kit.problems import RETRY_AFTER, problem_response
-from optiinfra.kit.tasks import cancel_in_background
+from optiinfra.kit.tasks import log_error
 
 log = structlog.get_logger(__name__)
 
@@ -31,30 +31,42 @@ class DeadlineMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, expired = asyncio.Event(), False
-
-        async def observed_send(message: Message) -> None:
-            if not expired:
-                started.set()
-                await send(message)
-
-        # Not `first_completed`: the handler goes on once its response has started.
-        handler = asyncio.ensure_future(self.app(scope, receive, observed_send))
-        response_start = asyncio.ensure_future(started.wait())
         takes_long = self._long.fullmatch(f"{scope['method']} {scope['path']}") is not None
         allowed = self.seconds + (LONG_CALL_SECONDS if takes_long else 0.0)
+        task = asyncio.current_task()
+        assert task is not None
+        started = False
+        refusal: asyncio.Future[None] | None = None
+
+        async def observed_send(message: Message) -> None:
+            nonlocal started
+            if refusal is None:
+                started = True
+                await send(message)
+
+        def expire() -> None:
+            nonlocal refusal
+            if not started:
+                refusal = asyncio.ensure_future(_refuse(allowed, scope, receive, send))
+                task.cancel()
+
+        # The handler runs in this task: one of its own would take longer than many a handler does.
+        timer = asyncio.get_running_loop().call_later(allowed, expire)
         try:
-            await asyncio.wait((handler, response_start), timeout=allowed, return_when=asyncio.FIRST_COMPLETED)
-            if handler.done() or started.is_set():
-                await handler
-                return
-        except asyncio.CancelledError:  # the server shuts down
-            handler.cancel()
-            raise
+            await self.app(scope, receive, observed_send)
+        except (Exception, asyncio.CancelledError) as error:
+            if refusal is None or task.cancelling() > 1:  # the second to cancel is the server, as it shuts down
+                raise
+            log_error(error)
         finally:
-            response_start.cancel()
-        expired = True
-        cancel_in_background(handler)
-        log.warning("request deadline exceeded", seconds=allowed)
-        detail = f"no answer within {allowed:.0f} s; the request may have been carried out: check before you repeat it"
-        await problem_response(503, "deadline", detail, headers=RETRY_AFTER)(scope, receive, send)
+            timer.cancel()
+        if refusal is not None:
+            task.uncancel()
+            await refusal
+
+
+async def _refuse(seconds: float, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer at once: the handler takes a while to end if it waits for the client of a store that hangs."""
+    log.warning("request deadline exceeded", seconds=seconds)
+    detail = f"no answer within {seconds:.0f} s; the request may have been carried out: check before you repeat it"
+    await problem_response(503, "deadline", detail, headers=RETRY_AFTER)(scope, receive, send)

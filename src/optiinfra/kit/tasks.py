@@ -53,6 +53,11 @@ def cancel_in_background(task: "asyncio.Future[Any]") -> None:
 
 def log_failure(task: "asyncio.Future[Any]") -> None:
     """Done callback: log the exception of a task that nobody waits for, unless a store was unavailable."""
-    if task.cancelled() or (error := task.exception()) is None or isinstance(error, StoreUnavailable):
-        return
-    log.error("background task failed", exc_info=error)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log_error(error)
+
+
+def log_error(error: BaseException) -> None:
+    """Log an exception that nobody waits for, unless a store was unavailable or it is a cancellation."""
+    if not isinstance(error, StoreUnavailable | asyncio.CancelledError):
+        log.error("background task failed", exc_info=error)

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from optiinfra.kit.deadline import DeadlineMiddleware
 
@@ -14,6 +15,28 @@ pytestmark = pytest.mark.anyio
 
 
 LONG, SHORT = 30.0, 0.05
+
+
+def start_request_that_ends_slowly() -> tuple["asyncio.Task[None]", list[Message], asyncio.Event]:
+    """A request past its deadline, the messages that answer it, and the event that lets its handler end."""
+    sent: list[Message] = []
+    release = asyncio.Event()
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await release.wait()  # like a client that first ends its query on the server
+            raise
+
+    async def receive() -> Message:
+        raise NotImplementedError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
+    return asyncio.create_task(DeadlineMiddleware(app, SHORT)(scope, receive, send)), sent, release
 
 
 async def call(handler: Callable[[], Awaitable[object]], path: str = "/x", seconds: float = LONG) -> httpx.Response:
@@ -60,6 +83,36 @@ async def test_deadline_does_not_end_started_response() -> None:
         return StreamingResponse(pieces())
 
     assert (await call(handler, seconds=0.6)).text == "piece " * 4
+
+
+async def test_deadline_exceeded_answers_before_the_handler_has_ended() -> None:
+    request, sent, release = start_request_that_ends_slowly()
+    await asyncio.wait((request,), timeout=4 * SHORT)
+    assert not request.done()
+    assert [message.get("status") for message in sent] == [503, None]
+    release.set()
+    await request
+    assert len(sent) == 2
+
+
+async def test_request_cancelled_after_its_deadline_ends_cancelled() -> None:
+    request, sent, _release = start_request_that_ends_slowly()
+    await asyncio.wait((request,), timeout=4 * SHORT)
+    assert sent
+    request.cancel()
+    await asyncio.wait((request,), timeout=5)
+    assert request.cancelled()
+
+
+async def test_deadline_exceeded_logs_a_defect_that_ends_the_handler(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RuntimeError("ours") from None
+
+    assert (await call(handler, seconds=SHORT)).status_code == 503
+    assert "ours" in caplog.text
 
 
 async def test_handler_exception_is_raised() -> None:
