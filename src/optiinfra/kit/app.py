@@ -1,6 +1,7 @@
 """Application factory of every service: health, readiness, metrics, traces, authentication, problem details."""
 
 import asyncio
+import gc
 import secrets
 import socket
 import time
@@ -116,6 +117,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, shutdown: asyncio.Event) -> None:
         super().__init__(config)
         self._shutdown = shutdown
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What is loaded by now stays. A full collection would visit all of it, and stop every request meanwhile.
+        gc.collect()
+        gc.freeze()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._shutdown.set()

@@ -1,6 +1,8 @@
 """Readiness, redirects and shutdown of a service."""
 
 import asyncio
+import gc
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,6 +16,7 @@ from optiinfra.kit import app as kit
 from optiinfra.kit.app import cancel_on_shutdown
 from optiinfra.kit.auth import Principal
 from optiinfra.stores.errors import StoreUnavailable
+from testbed.waiting import wait_until
 from tests.unit.kit.service import problem_detail
 
 
@@ -90,6 +93,30 @@ async def test_ready_with_all_dependencies_answers_200() -> None:
 
     answer = await get_ready(ok=ok)
     assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+
+
+def test_served_application_freezes_what_it_has_loaded() -> None:
+    frozen: list[int] = []
+
+    async def interrupt_when_frozen() -> None:
+        try:
+            frozen.append(await asyncio.to_thread(wait_until, gc.get_freeze_count, "frozen objects", 10))
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        interrupting = asyncio.create_task(interrupt_when_frozen())
+        yield
+        await interrupting
+
+    assert gc.get_freeze_count() == 0
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            kit.serve(kit.create_app("test", "1", lifespan=lifespan, authenticate=authenticate), "127.0.0.1", 0)
+    finally:
+        gc.unfreeze()
+    assert frozen
 
 
 @pytest.fixture
