@@ -184,10 +184,24 @@ async def test_series_are_oldest_first_in_utc(telemetry: Telemetry) -> None:
         [("cust_1", "dep_1", "", "throughput", later, 2.0), ("cust_1", "dep_1", "", "throughput", BEGAN, 1.0)]
     )
     assert await telemetry.series("cust_1", "throughput", BEGAN, later, "dep_1", 10) == [
-        (BEGAN, "dep_1", 1.0),
-        (later, "dep_1", 2.0),
+        (BEGAN, 1.0),
+        (later, 2.0),
     ]
-    assert await telemetry.series("cust_1", "throughput", later, later, None, 10) == [(later, "dep_1", 2.0)]
+    assert await telemetry.series("cust_1", "throughput", later, later, None, 10) == [(later, 2.0)]
+
+
+async def test_series_of_all_deployments_counts_each_point_as_one_towards_the_limit(telemetry: Telemetry) -> None:
+    await telemetry.insert_samples(
+        [
+            ("cust_two", deployment, replica, "throughput", BEGAN + timedelta(hours=hour), value + hour)
+            for hour in range(3)
+            for deployment, replica, value in (("dep_1", "rep_1", 1.0), ("dep_1", "rep_2", 3.0), ("dep_2", "", 4.0))
+        ]
+    )
+    later, latest = BEGAN + timedelta(hours=1), BEGAN + timedelta(hours=2)
+    arguments = "cust_two", "throughput", BEGAN, latest, None, 2
+    assert await telemetry.series(*arguments, summed=True) == [(later, 8.0), (latest, 10.0)]
+    assert await telemetry.series(*arguments) == [(later, 4.0), (latest, 5.0)]
 
 
 async def test_reader_account_cannot_write_telemetry(clickhouse: Engine, telemetry: Telemetry) -> None:

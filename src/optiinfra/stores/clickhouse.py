@@ -166,15 +166,29 @@ class Telemetry:
         return float(busiest) if hours else None
 
     async def series(
-        self, customer_id: str, metric: str, start: datetime, end: datetime, deployment_id: str | None, limit: int
-    ) -> list[tuple[datetime, str, float]]:
-        """The newest `limit` points (timestamp, deployment, value) of a metric, oldest first; None means all."""
+        self,
+        customer_id: str,
+        metric: str,
+        start: datetime,
+        end: datetime,
+        deployment_id: str | None,
+        limit: int,
+        *,
+        summed: bool = False,
+    ) -> list[tuple[datetime, float]]:
+        """The newest `limit` points (timestamp, value) of a metric, oldest first; both ends of the time are included.
+
+        The values of a deployment's replicas are averaged; without a deployment (None), the values of all deployments
+        at a time are averaged or `summed`.
+        """
         rows = await self._query(
-            """SELECT timestamp, deployment_id, avg(value) FROM samples
+            """SELECT timestamp, if(%(summed)s, sum(of_deployment), avg(of_deployment)) FROM (
+                SELECT timestamp, avg(value) AS of_deployment FROM samples
                 WHERE customer_id = %(customer)s AND metric = %(metric)s
                   AND timestamp BETWEEN toDateTime64(%(start)s, 3, 'UTC') AND toDateTime64(%(end)s, 3, 'UTC')
                   AND (%(every)s OR deployment_id = %(deployment)s)
-                GROUP BY timestamp, deployment_id ORDER BY timestamp DESC, deployment_id DESC LIMIT %(limit)s""",
+                GROUP BY timestamp, deployment_id)
+                GROUP BY timestamp ORDER BY timestamp DESC LIMIT %(limit)s""",
             customer=customer_id,
             metric=metric,
             start=_milliseconds(start),
@@ -182,8 +196,9 @@ class Telemetry:
             every=deployment_id is None,
             deployment=deployment_id or "",
             limit=limit,
+            summed=summed,
         )
-        return [(timestamp, deployment, value) for timestamp, deployment, value in reversed(rows)]
+        return [(timestamp, value) for timestamp, value in reversed(rows)]
 
     async def owners(self, table: TableName) -> set[tuple[str, str]]:
         """Distinct (customer, deployment or '') of a table's rows."""

@@ -93,21 +93,14 @@ async def series(
 ) -> list[MetricPoint]:
     """Points of a deployment, oldest first, or of the whole estate: costs as stored, rates summed, others averaged."""
     wanted = "" if resource_id is None and metric == "monthly_cost" else resource_id
-    rows = await platform.telemetry.series(customer_id, metric, start, end, wanted, limit)
-    if wanted is None:
-        moments: dict[datetime, list[float]] = {}
-        for moment, _deployment, value in rows:
-            moments.setdefault(moment, []).append(value)
-        rows = [
-            (moment, "", sum(values) / len(values) if metric in _AVERAGED else sum(values))
-            for moment, values in moments.items()
-        ]
+    summed = metric not in _AVERAGED
+    rows = await platform.telemetry.series(customer_id, metric, start, end, wanted, limit, summed=summed)
     return [
         MetricPoint(
             timestamp=moment,
             value=value,
             score=value if metric == "quality_score" else None,
-            resource_id=deployment_id or customer_id,
+            resource_id=resource_id or customer_id,
         )
-        for moment, deployment_id, value in rows
+        for moment, value in rows
     ]
