@@ -42,7 +42,13 @@ class Stores:
     def __init__(self, database: Database) -> None:
         self.telemetry, self.memory = Copies(), Copies()
         self.platform = cast(
-            "Platform", SimpleNamespace(database=database, telemetry=self.telemetry, memory=self.memory)
+            "Platform",
+            SimpleNamespace(
+                database=database,
+                telemetry=self.telemetry,
+                memory=self.memory,
+                settings=SimpleNamespace(inventory_seconds=300.0),
+            ),
         )
 
     async def in_deletion(self) -> list[str]:

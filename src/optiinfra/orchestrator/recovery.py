@@ -1,7 +1,7 @@
-"""Restarts work recorded in PostgreSQL that no process executes, after a crash or an outage.
+"""Starts work recorded in PostgreSQL that no process executes, after a crash, an outage, or when it is due.
 
 That is: analyses and optimizations without a workflow, rollbacks that were requested,
-accounts to discover, customers to delete.
+accounts to discover or to list again, customers to delete.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from optiinfra.api.common import now
 from optiinfra.domain.analysis import AnalysisStatus
@@ -36,7 +36,7 @@ class _Unfinished:
     optimizations: list[str]
     rollbacks: list[str]
     discoveries: set[str]
-    """Customers with an account that is to be discovered."""
+    """Customers with an account that is to be discovered, or whose listing is old."""
     deletions: set[str]
     """Customers whose deletion has not ended."""
 
@@ -82,7 +82,8 @@ async def _find_unfinished(platform: Platform, before: datetime) -> _Unfinished:
     started = analysis.status == AnalysisStatus.STARTED, analysis.created_at <= before
     pending = optimization.status == OptimizationStatus.PENDING, optimization.created_at <= before
     to_roll_back = optimization.status == OptimizationStatus.COMPLETED, optimization.rollback_reason.is_not(None)
-    to_discover = account.status == CloudAccountStatus.DISCOVERING
+    old = account.as_of <= now() - timedelta(seconds=platform.settings.inventory_seconds)
+    to_discover = or_(account.status == CloudAccountStatus.DISCOVERING, old)
     async with platform.database.transaction() as session:
         return _Unfinished(
             analyses=list(await session.scalars(select(analysis.id).where(*started))),

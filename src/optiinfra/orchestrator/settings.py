@@ -36,6 +36,8 @@ class Settings(ServiceSettings):
     """Tasks go to agents that registered with this pool."""
     recovery_seconds: float = 5.0
     """How often unfinished work is recovered."""
+    inventory_seconds: float = 300.0
+    """How old the stored listing of a cloud account gets before it is listed again."""
     command_seconds: float = 300.0
     """How long a runtime may take for a command: a large model loads for minutes, golden prompts run as long."""
     command_redelivery_seconds: float = 30.0

@@ -44,7 +44,8 @@ class Unfinished:
     async def recover(self) -> None:
         analyses = cast("AnalysisWorkflow", SimpleNamespace(start=self.start))
         optimizations = cast("OptimizationWorkflow", SimpleNamespace(start=self.start, start_rollback=self.start))
-        await recovery.recover(cast("Platform", SimpleNamespace(database=self)), analyses, optimizations, timedelta())
+        platform = SimpleNamespace(database=self, settings=SimpleNamespace(inventory_seconds=300.0))
+        await recovery.recover(cast("Platform", platform), analyses, optimizations, timedelta())
 
 
 async def test_recover_starts_the_others_when_one_cannot_be_started() -> None:
