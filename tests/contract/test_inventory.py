@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +14,9 @@ from optiinfra.api.customers import DiscoveredDeployment, Infrastructure, Onboar
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.clouds.protocol import CloudError, CloudInstance
 from optiinfra.domain.recommendation import InstanceState
+from optiinfra.kit.retries import retry_until_deadline
+from optiinfra.orchestrator import recovery
+from optiinfra.orchestrator.background import is_in_progress
 from optiinfra.orchestrator.customers.service import add_cloud_account
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.inventory import repository
@@ -71,7 +75,8 @@ def telemetry() -> Telemetry:
 
 @pytest.fixture
 def platform(database: Database, telemetry: Telemetry) -> Platform:
-    platform = SimpleNamespace(database=database, telemetry=telemetry, prices=PriceBook.load(), settings=None)
+    settings = SimpleNamespace(inventory_seconds=300.0)
+    platform = SimpleNamespace(database=database, telemetry=telemetry, prices=PriceBook.load(), settings=settings)
     return cast("Platform", platform)
 
 
@@ -189,6 +194,41 @@ async def test_refresh_with_an_unreadable_account_fails_only_if_that_is_required
         clouds.answers = [showing("i-1"), showing()]
         with pytest.raises(CloudError, match="AccessDenied"):
             await inventory.refresh(platform, CUSTOMER, required)
+
+
+@pytest.mark.parametrize(("seconds", "listed"), [(290, ["i-1"]), (310, ["i-2"])], ids=["recent", "old"])
+async def test_recover_lists_an_account_again_whose_listing_is_old(
+    platform: Platform, clouds: Clouds, seconds: int, listed: list[str]
+) -> None:
+    clouds.answers = [showing("i-1"), showing("i-2")]
+    await add_cloud_account(platform, CUSTOMER, onboarding())
+    await inventory.discover(platform, CUSTOMER)
+    async with platform.database.transaction() as session:
+        (account,) = await repository.accounts(session, CUSTOMER)
+        account.as_of -= timedelta(seconds=seconds)
+
+    async def ended() -> None:
+        assert not is_in_progress(inventory.discovery_of(CUSTOMER))
+
+    nothing: Any = SimpleNamespace(start=None, start_rollback=None)  # there is neither analysis nor optimization
+    await recovery.recover(platform, nothing, nothing, timedelta())
+    await asyncio.sleep(0)  # lets the started task take its first step
+    await retry_until_deadline(ended, "the discovery to end", 5.0, interval=0.01)
+    assert (await seen(platform))[1] == listed
+
+
+async def test_instance_without_a_known_price_has_no_cost(platform: Platform, clouds: Clouds) -> None:
+    async def answer(_account: models.CloudAccount) -> list[CloudInstance]:
+        return [
+            replace(instance("i-1"), instance_type="t2.micro"),
+            replace(instance("i-2", "stopped"), instance_type="t2.micro"),
+        ]
+
+    clouds.answers = [answer]
+    await add_cloud_account(platform, CUSTOMER, onboarding())
+    estate = await inventory.refresh(platform, CUSTOMER)
+    assert {one.instance_id: one.monthly_cost for one in estate.instances} == {"i-1": None, "i-2": 0.0}
+    assert estate.unpriced_instances == 1
 
 
 async def test_add_cloud_account_of_a_deleted_customer_is_not_found(platform: Platform) -> None:

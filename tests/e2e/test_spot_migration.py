@@ -40,7 +40,7 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
     with scenario.phase("Recording initial state"):
         initial_cost = cloud_state.monthly_cost(acme.seeded)
         estate = acme.infrastructure()
-        assert sum(i.monthly_cost for i in estate.instances) == pytest.approx(initial_cost, rel=1e-6)
+        assert sum(i.monthly_cost or 0.0 for i in estate.instances) == pytest.approx(initial_cost, rel=1e-6)
         assert initial_cost == pytest.approx(120_000, rel=0.01)
         assert cloud_state.running(acme.seeded, MIGRATED) == [("p4de.24xlarge", "on-demand")] * 2
         deployment_cost = cloud_state.monthly_cost(acme.seeded, MIGRATED)

@@ -1,12 +1,14 @@
 """Customers, their preferences, cloud instances and deployments."""
 
+from collections.abc import Collection
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from optiinfra.api.common import Body, FreeJson, Moment, Text, Wire
 from optiinfra.domain.inventory import InventoryStatus
 from optiinfra.domain.recommendation import InstanceState, Lifecycle, RiskLevel
+from optiinfra.domain.savings import total
 
 Provider = Literal["aws", "gcp"]
 
@@ -60,7 +62,7 @@ class InstallCommand(Wire):
 
 
 class Instance(Wire):
-    """One cloud instance. `monthly_cost` is 0 unless it runs.
+    """One cloud instance. `monthly_cost` is 0 unless it runs, and None while it runs without a known price.
 
     `idle_since` is when it was first seen running without a deployment; None while it serves one or does not run.
     """
@@ -72,7 +74,7 @@ class Instance(Wire):
     lifecycle: Lifecycle
     gpu_type: str | None
     gpu_count: int
-    monthly_cost: float
+    monthly_cost: float | None
     state: InstanceState
     account_id: str | None = None
     idle_since: Moment | None = None
@@ -110,7 +112,7 @@ class DiscoveredDeployment(Wire):
 
 
 class Deployment(Wire):
-    """A deployment as the platform shows it; `replicas` counts those with weight."""
+    """A deployment as the platform shows it; `replicas` counts those with weight that are not dead."""
 
     deployment_id: str
     name: str
@@ -126,12 +128,23 @@ class Deployment(Wire):
 
 
 class Infrastructure(Wire):
-    """Everything known of a customer's infrastructure."""
+    """Everything known of a customer's infrastructure. Totals leave out the `unpriced_instances`."""
 
     status: InventoryStatus
     error: str | None = None
     instances: list[Instance]
     vllm_deployments: list[Deployment]
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy does not know decorators of properties
+    @property
+    def unpriced_instances(self) -> int:
+        """Number of instances whose cost is unknown."""
+        return sum(instance.monthly_cost is None for instance in self.instances)
+
+    def cost_of(self, instance_ids: Collection[str]) -> float | None:
+        """Dollars a month of these instances; None if the cost of one is unknown."""
+        costs = [instance.monthly_cost for instance in self.instances if instance.instance_id in instance_ids]
+        return None if None in costs else total(costs)
 
     def deployment(self, deployment_id: str | None) -> Deployment:
         """The deployment with this id; KeyError if there is none."""

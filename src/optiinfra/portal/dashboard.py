@@ -24,9 +24,13 @@ class Series(Wire):
 
 
 class Figures(Wire):
-    """Dollars per month: spend, savings of what can be approved now, measured savings of completed optimizations."""
+    """Dollars per month: spend, savings of what can be approved now, measured savings of completed optimizations.
+
+    The spend leaves out the `unpriced_instances`.
+    """
 
     current_spend: float
+    unpriced_instances: int
     potential_savings: float
     realized_savings: float
     active_optimizations: list[Optimization]
@@ -77,6 +81,7 @@ async def overview(platform: Platform, token: str, customer_id: str) -> Overview
     )
     figures = Figures(
         current_spend=savings.total(instance.monthly_cost for instance in infrastructure.instances),
+        unpriced_instances=infrastructure.unpriced_instances,
         potential_savings=savings.total(one.estimated_savings for one in recommendations if approvable(one)),
         realized_savings=savings.total(
             one.result.actual_savings or 0.0 for one in optimizations if one.result and one.result.success

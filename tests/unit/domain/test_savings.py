@@ -18,8 +18,16 @@ def test_reduction_is_in_percent_of_the_cost_before() -> None:
         savings.reduction_percent(0.0, 10.0)
 
 
-def test_total_is_rounded_to_cents() -> None:
-    assert savings.total([0.1, 0.2]) == 0.3
+def test_total_is_rounded_to_cents_and_leaves_out_unknown_costs() -> None:
+    assert savings.total([0.1, None, 0.2]) == 0.3
+
+
+def test_compare_with_an_unknown_cost_afterwards_claims_no_savings() -> None:
+    known = {"cost_before": 30.0, "cost_after": 20.0, "actual_savings": 10.0, "reduction_percent": 33.33}
+    unknown = {"cost_before": 30.0, "cost_after": None, "actual_savings": None, "reduction_percent": None}
+    assert savings.compare(30.0, 20.0) == known
+    assert savings.compare(30.0, None) == unknown
+    assert savings.compare(0.0, 20.0)["reduction_percent"] is None
 
 
 @given(st.floats(0.01, 1e4), st.integers(0, 1000), st.integers(0, 1000))

@@ -36,7 +36,7 @@ class IdleGroup:
     @property
     def monthly_cost(self) -> float:
         """What all of them cost, in dollars per month."""
-        return sum(instance.monthly_cost for instance in self.instances)
+        return sum(instance.monthly_cost or 0.0 for instance in self.instances)
 
     @property
     def place(self) -> str:
@@ -57,7 +57,7 @@ def not_recommended(instance: Instance, preferences: Preferences, at: datetime, 
         return reason
     if instance.lifecycle == "spot":
         return "it is a spot instance, which cannot be stopped and started again if something needs it after all"
-    if not instance.monthly_cost > 0:
+    if not instance.monthly_cost:
         return "its price is not known"
     if instance.idle_since is None:
         # Also before a runtime has connected: until then it is unknown what an instance hosts.

@@ -249,7 +249,8 @@ async def _store_instances(
     await repository.store_instances(session, account, rows)
 
 
-def _monthly_cost(platform: Platform, seen: CloudInstance, quoted: float | None) -> float:
+def _monthly_cost(platform: Platform, seen: CloudInstance, quoted: float | None) -> float | None:
+    """Dollars a month: 0 unless it runs, None if its price is unknown."""
     if seen.state != "running":
         return 0.0
     try:
@@ -258,7 +259,7 @@ def _monthly_cost(platform: Platform, seen: CloudInstance, quoted: float | None)
     except UnknownPriceError as error:
         # Shown, but without a cost: a guess would end up in the savings.
         log.warning("instance price unknown", instance_id=seen.instance_id, error=str(error))
-        return 0.0
+        return None
 
 
 def _costs(customer_id: str, infrastructure: Infrastructure) -> telemetry.Samples:
@@ -297,7 +298,9 @@ def _deployment(row: models.Deployment) -> Deployment:
         model=seen.model,
         provider=seen.provider,
         region=seen.region,
-        replicas=sum(1 for replica in seen.replicas if seen.weights.get(replica.replica_id, 0) > 0),
+        replicas=sum(
+            replica.state != "dead" and seen.weights.get(replica.replica_id, 0) > 0 for replica in seen.replicas
+        ),
         engine_args=seen.engine_args,
         weights=seen.weights,
         slo=seen.slo,

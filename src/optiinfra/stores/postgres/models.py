@@ -129,7 +129,10 @@ class CloudAccount(Base):
 
 
 class Instance(Base):
-    """A cloud instance as last seen; `idle_since` follows `orchestrator.inventory.idle`."""
+    """A cloud instance as last seen; `idle_since` follows `orchestrator.inventory.idle`.
+
+    `monthly_cost` is None while the instance runs without a known price.
+    """
 
     __tablename__ = "instances"
 
@@ -141,7 +144,7 @@ class Instance(Base):
     instance_type: Mapped[str]
     lifecycle: Mapped[Lifecycle]
     state: Mapped[InstanceState]
-    monthly_cost: Mapped[float]
+    monthly_cost: Mapped[float | None]
     seen_at: Mapped[datetime]
     idle_since: Mapped[datetime | None]
 

@@ -100,7 +100,7 @@ async def test_instance_that_hosts_an_engine_is_not_idle(state: str) -> None:
         ({"idle_since": NOW - timedelta(minutes=3)}, "idle for 3 min, recommended after 24 h"),
         ({"idle_since": NOW - timedelta(hours=23, minutes=59)}, "idle for 23 h, recommended after 24 h"),
         ({"idle_since": None}, "not reported idle yet, recommended after 24 h"),
-        ({"monthly_cost": 0.0}, "its price is not known"),
+        ({"monthly_cost": None}, "its price is not known"),
         ({"lifecycle": "spot"}, "it is a spot instance, which cannot be stopped and started again"),
         ({"provider": "gcp"}, "your preferences do not list gcp among the providers"),
     ],

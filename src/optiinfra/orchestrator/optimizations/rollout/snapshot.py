@@ -6,7 +6,7 @@ from typing import Any
 from optiinfra.api.customers import Deployment, Instance
 from optiinfra.api.recommendations import Result
 from optiinfra.api.runtimes import GoldenAnswer
-from optiinfra.domain.savings import reduction_percent, total
+from optiinfra.domain.savings import compare, total
 from optiinfra.orchestrator.golden_prompts.service import ask_baseline
 from optiinfra.orchestrator.optimizations.context import (
     Detail,
@@ -68,7 +68,7 @@ async def measure_result(context: RolloutContext, made_instance_ids: Collection[
     deployment = deployment_in(estate, context.draft)
     affected = {one.instance_id for one in (*snapshot.instances, *estate.instances_of(deployment))}
     affected |= set(made_instance_ids)
-    cost_after = total(one.monthly_cost for one in estate.instances if one.instance_id in affected)
+    cost_after = estate.cost_of(affected)
     latency, quality = judged["verdicts"]["performance"], judged["verdicts"]["application"]
     await store_figure(
         context.platform, context.customer_id, deployment.deployment_id, "quality_score", quality["estimate"]
@@ -76,10 +76,7 @@ async def measure_result(context: RolloutContext, made_instance_ids: Collection[
     return Result(
         success=True,
         predicted_savings=context.draft.estimated_savings,
-        actual_savings=round(snapshot.cost - cost_after, 2),
-        cost_before=snapshot.cost,
-        cost_after=cost_after,
-        reduction_percent=round(reduction_percent(snapshot.cost, cost_after), 2) if snapshot.cost else None,
+        **compare(snapshot.cost, cost_after),
         p95_before=snapshot.p95_latency_ms,
         p95_after=latency["estimate"],
         quality_before=snapshot.quality,

@@ -16,7 +16,7 @@ from optiinfra.api.parameters import IdleShutdownParameters
 from optiinfra.api.recommendations import Result
 from optiinfra.clouds.protocol import LaunchSettings
 from optiinfra.domain.optimization import RESTORED
-from optiinfra.domain.savings import reduction_percent, total
+from optiinfra.domain.savings import compare, total
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.tasks import gather_to_end
 from optiinfra.orchestrator.optimizations.context import Detail, InitialContext, Snapshot, StepContext, StepError
@@ -127,7 +127,7 @@ async def launch_again(context: IdleContext) -> Detail:
 async def _measure_result(context: IdleContext) -> Result:
     estate = await context.refresh_inventory()
     cost_before, affected = context.snapshot.cost, set(context.instance_ids)
-    cost_after = total(one.monthly_cost for one in estate.instances if one.instance_id in affected)
+    cost_after = estate.cost_of(affected)
     measured = await gather_to_end(context.measure(one.name) for one in context.snapshot.deployments)
     dropped = sum(
         after.requests_dropped - before.requests_dropped
@@ -136,10 +136,7 @@ async def _measure_result(context: IdleContext) -> Result:
     return Result(
         success=True,
         predicted_savings=context.draft.estimated_savings,
-        actual_savings=round(cost_before - cost_after, 2),
-        cost_before=cost_before,
-        cost_after=cost_after,
-        reduction_percent=round(reduction_percent(cost_before, cost_after), 2) if cost_before else None,
+        **compare(cost_before, cost_after),
         requests_dropped=dropped,
     )
 
