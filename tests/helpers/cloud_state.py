@@ -32,7 +32,7 @@ def running_in(cloud: SeededCloud, deployment: str | None = None) -> dict[str, I
     filters = [{"Name": "instance-state-name", "Values": ["running"]}]
     if deployment is not None:
         filters.append({"Name": "tag:optiinfra:deployment", "Values": [deployment]})
-    pages = _ec2(cloud).get_paginator("describe_instances").paginate(Filters=filters)  # type: ignore[arg-type]
+    pages = ec2(cloud).get_paginator("describe_instances").paginate(Filters=filters)  # type: ignore[arg-type]
     return {
         instance["InstanceId"]: (instance["InstanceType"], instance.get("InstanceLifecycle", "on-demand"))
         for page in pages
@@ -58,7 +58,7 @@ def monthly_cost_as_spot(seeded: SeededEstate, deployment: str) -> float:
 
 def spot_requests_in(cloud: SeededCloud) -> list[str]:
     """The states of all spot requests ever made in one account."""
-    pages = _ec2(cloud).get_paginator("describe_spot_instance_requests").paginate()
+    pages = ec2(cloud).get_paginator("describe_spot_instance_requests").paginate()
     return sorted(request["State"] for page in pages for request in page["SpotInstanceRequests"])
 
 
@@ -67,5 +67,6 @@ def spot_requests(seeded: SeededEstate) -> list[str]:
     return sorted(state for cloud in seeded.clouds for state in spot_requests_in(cloud))
 
 
-def _ec2(cloud: SeededCloud) -> "EC2Client":
+def ec2(cloud: SeededCloud) -> "EC2Client":
+    """A client of the account itself, past the cloud front."""
     return Accounts(cloud.endpoint_url).ec2(cloud.region, cloud.account_id)

@@ -10,7 +10,8 @@ from tests.helpers.customers import ESTATES, NewCustomer
 def test_estate_of_other_models_and_types_is_priced_per_deployment(new_customer: NewCustomer) -> None:
     customer = new_customer(estates.load(ESTATES / "startup.yaml"))
     estate = customer.infrastructure()
-    assert sum(i.monthly_cost or 0.0 for i in estate.instances) == pytest.approx(cloud_state.monthly_cost(customer.seeded))
+    shown = sum(i.monthly_cost or 0.0 for i in estate.instances)
+    assert shown == pytest.approx(cloud_state.monthly_cost(customer.seeded))
 
     found = customer.analyze("cost")
 
