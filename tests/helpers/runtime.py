@@ -1,0 +1,124 @@
+"""A customer without an inference fleet, whose runtime the test plays itself."""
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from fixtures import aws
+from fixtures.provision import SeededCloud, SeededEstate, remove
+from optiinfra.api.customers import DiscoveredDeployment, Replica, Slo
+from optiinfra.api.telemetry import LatencyCount, Sample
+from testbed.waiting import stretched
+from tests.helpers.callers import bearer, call
+from tests.helpers.customer import Customer
+
+PASSWORD = "four words and a number 7"
+REGION = "us-east-1"
+
+
+@contextmanager
+def customer_without_fleet(environment: dict[str, Any]) -> Iterator[Customer]:
+    """A new customer with an AWS account that is not onboarded; removed afterwards with its instances."""
+    urls, account_id = environment["urls"], str(10**11 + uuid.uuid4().int % (9 * 10**11))
+    email = f"owner-{uuid.uuid4().hex}@example.com"
+    with httpx.Client(base_url=urls["orchestrator"], timeout=stretched(15)) as http:
+        signup = {"email": email, "company_name": "Fleetless", "password": PASSWORD}
+        customer_id = call(http, "POST", "/auth/signup", body=signup)["customer_id"]
+        cloud = SeededCloud(
+            provider="aws",
+            region=REGION,
+            account_id=account_id,
+            declared_account_id=account_id,
+            endpoint_url=urls["localstack"],
+            role_arn=aws.role_arn(account_id),
+        )
+        seeded = SeededEstate(
+            customer_id=customer_id,
+            email=email,
+            password=PASSWORD,
+            orchestrator_url=urls["orchestrator"],
+            portal_url=urls["portal"],
+            fleet_url=urls["inference-fleet"],
+            clouds=[cloud],
+            deployments=[],
+        )
+        try:
+            login = {"username": email, "password": PASSWORD}
+            http.headers.update(bearer(call(http, "POST", "/auth/login", body=login)["access_token"]))
+            yield Customer(environment, seeded, http)
+        finally:
+            remove(environment, seeded)
+
+
+def deployment(name: str, instance_ids: Sequence[str], instance_type: str) -> DiscoveredDeployment:
+    """A deployment of one replica on each instance, as a gateway describes it."""
+    replicas = [
+        Replica(replica_id=f"rep-{one}", instance_id=one, instance_type=instance_type, state="ready")
+        for one in instance_ids
+    ]
+    return DiscoveredDeployment(
+        name=name,
+        model="meta-llama/Llama-3.1-8B-Instruct",
+        provider="aws",
+        region=REGION,
+        engine_args={"tensor_parallel_size": 1, "gpu_memory_utilization": 0.9, "max_num_seqs": 64},
+        weights={replica.replica_id: 1 / len(replicas) for replica in replicas},
+        slo=Slo(p95_latency_ms=20_000, quality=0.85),
+        interruptible=True,
+        replicas=replicas,
+    )
+
+
+@dataclass
+class PlayedRuntime:
+    """A connected runtime of the customer; `http` sends its token."""
+
+    runtime_id: str
+    http: httpx.Client
+
+    @property
+    def path(self) -> str:
+        """The route of this runtime."""
+        return f"/agent-runtime/{self.runtime_id}"
+
+    def report(self, *deployments: DiscoveredDeployment) -> dict[str, str]:
+        """Report the inventory; the platform's id of each deployment by name."""
+        body = {"deployments": [one.model_dump(mode="json") for one in deployments]}
+        accepted = call_with(self.http, "PUT", f"{self.path}/inventory", body)
+        ids: dict[str, str] = accepted["deployment_ids"]
+        return ids
+
+    def send(
+        self, samples: Sequence[Sample] = (), latencies: Sequence[LatencyCount] = (), *, key: str | None = None
+    ) -> None:
+        """Send one batch of telemetry, under an idempotency key if one is given."""
+        body = {
+            "samples": [sample.model_dump(mode="json") for sample in samples],
+            "latencies": [count.model_dump(mode="json") for count in latencies],
+        }
+        headers = {} if key is None else {"Idempotency-Key": key}
+        accepted = call_with(self.http, "POST", f"{self.path}/telemetry", body, headers)
+        assert accepted == {"status": "started"}
+
+
+@contextmanager
+def connected_runtime(customer: Customer) -> Iterator[PlayedRuntime]:
+    """A runtime that connects with a new token of the customer."""
+    token = customer.get(f"/customers/{customer.id}/agent-install-command")["agent_token"]
+    with httpx.Client(base_url=customer.http.base_url, headers=bearer(token), timeout=stretched(15)) as http:
+        body = {"customer_id": customer.id, "agent_token": token, "hostname": "played", "version": "1"}
+        connected = call_with(http, "POST", "/agent-runtime/connect", body)
+        yield PlayedRuntime(connected["runtime_id"], http)
+
+
+def call_with(
+    http: httpx.Client, method: str, path: str, body: object, headers: Mapping[str, str] | None = None
+) -> Any:
+    """The JSON response of a call with the client's own credential; fails unless it succeeded."""
+    answer = http.request(method, path, json=body, headers=headers)
+    assert answer.is_success, f"{method} {path} answered {answer.status_code}: {answer.text}"
+    return answer.json()
