@@ -127,9 +127,9 @@ def reject(recommendation_id: str, reason: str) -> Call[Recommendation]:
     return Call("POST", _path("recommendations", recommendation_id, "reject"), _RECOMMENDATION, Reject(reason=reason))
 
 
-def optimizations(customer_id: str) -> Call[list[Optimization]]:
+def optimizations(customer_id: str, limit: int = 100) -> Call[list[Optimization]]:
     """Optimizations, newest first."""
-    return Call("GET", _path("customers", customer_id, "optimizations"), _OPTIMIZATIONS)
+    return Call("GET", _path("customers", customer_id, "optimizations"), _OPTIMIZATIONS, query={"limit": limit})
 
 
 def optimization(optimization_id: str) -> Call[Optimization]:

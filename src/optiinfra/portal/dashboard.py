@@ -10,9 +10,12 @@ from optiinfra.api.recommendations import Optimization, Recommendation
 from optiinfra.api.telemetry import MetricPoint
 from optiinfra.domain import recommendation as rules
 from optiinfra.domain import savings
-from optiinfra.domain.optimization import FINAL
-from optiinfra.domain.recommendation import AgentType, RecommendationStatus
+from optiinfra.domain.optimization import FINAL, OptimizationStatus
+from optiinfra.domain.recommendation import ADVICE_ONLY, AgentType, RecommendationStatus
 from optiinfra.portal.platform import Platform
+
+_COUNTED = 1000
+"""How many of the newest recommendations and optimizations are shown and counted: the most that the API lists."""
 
 
 class Series(Wire):
@@ -66,26 +69,33 @@ def approvable(recommendation: Recommendation) -> bool:
     """Whether the customer can approve it now."""
     return (
         recommendation.status == RecommendationStatus.PENDING
+        and recommendation.type not in ADVICE_ONLY
         and not refused(recommendation)
         and not missing_validators(recommendation)
     )
+
+
+def _realized(optimization: Optimization) -> float:
+    """The measured savings that last: none of an optimization that is being rolled back, or was not a success."""
+    result = optimization.result
+    if result is None or not result.success or optimization.status != OptimizationStatus.COMPLETED:
+        return 0.0
+    return result.actual_savings or 0.0
 
 
 async def overview(platform: Platform, token: str, customer_id: str) -> Overview:
     """All data of the dashboard page, requested concurrently."""
     infrastructure, recommendations, optimizations, agents = await asyncio.gather(
         platform.send(calls.infrastructure(customer_id), token),
-        platform.send(calls.recommendations(customer_id), token),
-        platform.send(calls.optimizations(customer_id), token),
+        platform.send(calls.recommendations(customer_id, _COUNTED), token),
+        platform.send(calls.optimizations(customer_id, _COUNTED), token),
         platform.send(calls.agents(), token),
     )
     figures = Figures(
         current_spend=savings.total(instance.monthly_cost for instance in infrastructure.instances),
         unpriced_instances=infrastructure.unpriced_instances,
         potential_savings=savings.total(one.estimated_savings for one in recommendations if approvable(one)),
-        realized_savings=savings.total(
-            one.result.actual_savings or 0.0 for one in optimizations if one.result and one.result.success
-        ),
+        realized_savings=savings.total(_realized(one) for one in optimizations),
         active_optimizations=[one for one in optimizations if one.status not in FINAL],
         recommendations=recommendations,
         agents=agents,

@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from optiinfra.api import calls
 from optiinfra.domain.optimization import FINAL, STEPS
-from optiinfra.domain.recommendation import RecommendationStatus
+from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus
 from optiinfra.kit.problems import Problem, not_found
 from optiinfra.portal import dashboard
 from optiinfra.portal.browser import set_session_cookie
@@ -110,6 +110,7 @@ async def home(platform: CurrentPlatform, access: CurrentAccess) -> Response:
         pending=pending,
         refused_recommendations=list(islice(refused_by_validator, _REFUSED_SHOWN)),
         planned=STEPS,
+        advice_only=ADVICE_ONLY,
     )
 
 

@@ -15,13 +15,16 @@ def test_dashboard_figures_add_up(owner: TestClient, orchestrator: fake.Orchestr
     orchestrator.optimizations = [
         fake.optimization("opt_2", "running", 3),
         fake.optimization("opt_1", "completed", 7, result=fake.success()),
+        fake.optimization("opt_0", "rolling_back", 7, result=fake.success()),
     ]
+    advice = fake.recommendation("rec_3").model_copy(update={"type": "commitment"})
+    orchestrator.recommendations.append(advice)
     document = owner.get(DASHBOARD, headers=JSON).json()
     assert document["current_spend"] == pytest.approx(120_431.10)
-    assert document["potential_savings"] == 18_514.0, "refused recommendations do not count"
+    assert document["potential_savings"] == 18_514.0, "refused recommendations and advice do not count"
     assert document["realized_savings"] == 18_420.0
-    assert [one["id"] for one in document["active_optimizations"]] == ["opt_2"]
-    assert len(document["recommendations"]) == 2
+    assert [one["id"] for one in document["active_optimizations"]] == ["opt_2", "opt_0"]
+    assert len(document["recommendations"]) == 3
     assert len(document["agents"]) == 4
     assert set(document["series"]) == {"monthly_cost", "p95_latency_ms", "quality_score"}
 
@@ -137,6 +140,13 @@ def test_home_offers_no_approval_before_every_validation(owner: TestClient, orch
     assert "Being checked by the application agent" in text
     assert "/approve" not in text
     assert owner.get(DASHBOARD, headers=JSON).json()["potential_savings"] == 0.0
+
+
+def test_home_offers_no_approval_of_advice(owner: TestClient, orchestrator: fake.Orchestrator) -> None:
+    orchestrator.recommendations = [fake.recommendation("rec_1").model_copy(update={"type": "commitment"})]
+    page = owner.get("/").text
+    assert "Advice for you to follow" in page
+    assert "/recommendations/rec_1/approve" not in page
 
 
 def test_home_shows_no_buttons_to_a_viewer(owner: TestClient, orchestrator: fake.Orchestrator) -> None:

@@ -24,6 +24,12 @@ def affects_any(resources: list[str]) -> ColumnElement[bool]:
     return affected
 
 
+def affects_only(resources: list[str]) -> ColumnElement[bool]:
+    """SQL condition: every resource that the recommendation affects is one of these."""
+    affected: ColumnElement[bool] = models.Recommendation.draft["affected_resources"].contained_by(resources)
+    return affected
+
+
 async def require_no_other_change(session: AsyncSession, recommendation: models.Recommendation) -> None:
     """Raise Conflict while another optimization changes the same deployment or any of the same resources."""
     # The lock makes concurrent requests of one customer wait for each other.

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.agents import Draft, Validation
@@ -14,7 +14,8 @@ from optiinfra.kit.ids import new_id
 from optiinfra.kit.logging import trace_id
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
-from optiinfra.orchestrator.optimizations.conflicts import affects_any, require_no_other_change
+from optiinfra.orchestrator.inventory import service as inventory
+from optiinfra.orchestrator.optimizations.conflicts import affects_any, affects_only, require_no_other_change
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 
@@ -30,9 +31,10 @@ async def store(
     """Store drafts under their ids; a pending recommendation of the same change is superseded.
 
     That is one of the same type for the same deployment, or, without a deployment, for any of the same resources.
-    Storing the same ids again changes nothing.
+    So is one about a deployment or an instance that no longer exists. Storing the same ids again changes nothing.
     """
     table = models.Recommendation
+    await _supersede_gone(session, customer_id)
     known = set(await session.scalars(select(table.id).where(table.analysis_id == analysis_id)))
     for recommendation_id, draft in drafts.items():
         if recommendation_id in known:
@@ -70,6 +72,22 @@ async def store(
                 "estimated_savings": draft.estimated_savings,
             }
             await record(session, customer_id, "recommendation_created", "agent", payload, agent_type=agent_type)
+
+
+async def _supersede_gone(session: AsyncSession, customer_id: str) -> None:
+    """Supersede pending recommendations that affect something which the inventory does not list any more."""
+    estate = await inventory.describe(session, customer_id)
+    existing = [
+        *(deployment.deployment_id for deployment in estate.vllm_deployments),
+        *(instance.instance_id for instance in estate.instances if instance.state != "terminated"),
+    ]
+    table = models.Recommendation
+    gone = (
+        table.customer_id == customer_id,
+        table.status == RecommendationStatus.PENDING,
+        not_(affects_only(existing)),
+    )
+    await session.execute(update(table).where(*gone).values(status=RecommendationStatus.SUPERSEDED))
 
 
 async def add_validation(session: AsyncSession, recommendation_id: str, validation: Validation) -> None:
