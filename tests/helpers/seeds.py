@@ -63,6 +63,13 @@ class Seeds:
         )
         return recommendation_id
 
+    def status(self, recommendation_id: str) -> str:
+        """The stored status of a recommendation."""
+        query = "SELECT status FROM recommendations WHERE id = %s"
+        found = self._connection.execute(query, (recommendation_id,)).fetchone()
+        assert found is not None
+        return str(found[0])
+
     def optimization(
         self, recommendation_id: str, status: str, *, success: bool | None = None, savings: float | None = None
     ) -> str:

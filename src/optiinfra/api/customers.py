@@ -14,13 +14,18 @@ Provider = Literal["aws", "gcp"]
 
 
 class Preferences(Body):
-    """Goals and limits of optimization; `auto_approve_below` in dollars per month."""
+    """Goals and limits of optimization.
+
+    A low-risk recommendation whose estimated savings, in dollars per month, are below `auto_approve_below` is approved
+    automatically, unless the customer has `paused` that.
+    """
 
     priority: Literal["cost", "performance", "quality", "balanced"] = "balanced"
     max_risk: RiskLevel = "medium"
     spot_allowed: bool = True
     providers: list[Provider] = Field(default_factory=lambda: list[Provider](("aws",)))
     auto_approve_below: float = Field(default=0.0, ge=0.0, le=1e9)
+    paused: bool = False
 
 
 class Customer(Wire):

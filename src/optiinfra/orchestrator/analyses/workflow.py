@@ -14,7 +14,7 @@ from optiinfra.api.customers import Deployment, Preferences
 from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.clouds.protocol import CloudError
 from optiinfra.domain.analysis import AnalysisStatus
-from optiinfra.domain.recommendation import RecommendationStatus, validators_of
+from optiinfra.domain.recommendation import validators_of
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.agents.dispatch import AgentError, dispatch_task
 from optiinfra.orchestrator.durable import retry_on_errors, start_workflow
@@ -167,14 +167,10 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             rows = [
                 recommendations.to_wire(row) for row in await session.scalars(select(models.Recommendation).where(mine))
             ]
-        limit = Preferences.model_validate(customer.preferences).auto_approve_below
+        preferences = Preferences.model_validate(customer.preferences)
         approved: list[str] = []
         for row in rows:
-            if (
-                row.status in (RecommendationStatus.PENDING, RecommendationStatus.APPROVED)
-                and row.risk_level == "low"
-                and row.estimated_savings < limit
-            ):
+            if recommendations.approves_automatically(preferences, row):
                 try:
                     approved.append(await recommendations.approve(self._platform, customer.id, row.id, "preferences"))
                 except (

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import now
+from optiinfra.api.customers import Preferences
 from optiinfra.api.recommendations import Recommendation
 from optiinfra.domain.optimization import OptimizationStatus
 from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus, pending_validators
@@ -197,6 +198,19 @@ def require_approvable(recommendation: Recommendation) -> None:
         raise Conflict("not_executable", "this is advice for you to follow; the platform cannot carry it out")
     if recommendation.status != RecommendationStatus.PENDING:
         raise _not_pending(recommendation)
+
+
+def approves_automatically(preferences: Preferences, recommendation: Recommendation) -> bool:
+    """Whether the customer's preferences approve it without asking; also true for one that they just approved.
+
+    A change that raises the cost has no savings to compare, and is never approved automatically.
+    """
+    return (
+        not preferences.paused
+        and recommendation.status in (RecommendationStatus.PENDING, RecommendationStatus.APPROVED)
+        and recommendation.risk_level == "low"
+        and 0 <= recommendation.estimated_savings < preferences.auto_approve_below
+    )
 
 
 def _not_pending(recommendation: Recommendation) -> Conflict:
