@@ -10,6 +10,7 @@ import httpx
 from argon2 import PasswordHasher
 
 from tests.helpers.callers import bearer, call
+from tests.helpers.customer import Customer
 from tests.helpers.database import execute
 
 PASSWORD = "four words and a number 7"
@@ -46,6 +47,13 @@ def signed_up(environment: dict[str, Any]) -> Iterator[Account]:
         finally:
             gone = http.delete(f"/customers/{customer_id}", headers=admin)
             assert gone.status_code in (204, 404), gone.text
+
+
+def owner_of(environment: dict[str, Any], customer: Customer) -> Account:
+    """The owner of a provisioned customer."""
+    query = "SELECT id FROM users WHERE customer_id = %s AND email = %s"
+    ((user_id,),) = execute(environment, query, customer.id, customer.seeded.email)
+    return Account(customer.id, user_id, customer.seeded.email, customer.seeded.password)
 
 
 def add_user(environment: dict[str, Any], customer_id: str, role: str) -> Account:

@@ -38,6 +38,14 @@ def call(http: httpx.Client, method: str, path: str, token: str | None = None, b
     return answer.json() if answer.content else None
 
 
+def problem(answer: httpx.Response) -> tuple[int, str, str]:
+    """Status, kind and detail of an answer with problem details."""
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    assert body["trace_id"]
+    return answer.status_code, body["type"].removeprefix("urn:optiinfra:problem:"), body["detail"]
+
+
 @contextmanager
 def all_callers(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
     """One caller of each kind, by kind. The user and the runtime belong to a customer without an estate."""

@@ -74,6 +74,18 @@ class Customer:
         """The infrastructure as the platform shows it."""
         return self.send(calls.infrastructure(self.id))
 
+    def onboard(self) -> Infrastructure:
+        """Connect the customer's accounts, or have them listed again, and wait until they are discovered."""
+        for cloud in self.seeded.clouds:
+            body = {"cloud_provider": cloud.provider, "region": cloud.region, "iam_role_arn": cloud.role_arn}
+            self.post(f"/customers/{self.id}/onboard", body)
+        return wait_until(
+            self.infrastructure,
+            f"discovery of the accounts of {self.id}",
+            ANALYSIS_SECONDS,
+            accept=lambda found: found.status == "discovered",
+        )
+
     def deployment_id(self, name: str) -> str:
         """The platform's id of a deployment."""
         return next(d.deployment_id for d in self.infrastructure().vllm_deployments if d.name == name)

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -13,10 +14,10 @@ from fixtures.provision import SeededCloud, SeededEstate, remove
 from optiinfra.api.customers import DiscoveredDeployment, Replica, Slo
 from optiinfra.api.telemetry import LatencyCount, Sample
 from testbed.waiting import stretched
-from tests.helpers.callers import bearer, call
+from tests.helpers.accounts import signed_up
+from tests.helpers.callers import bearer
 from tests.helpers.customer import Customer
 
-PASSWORD = "four words and a number 7"
 REGION = "us-east-1"
 
 
@@ -24,10 +25,10 @@ REGION = "us-east-1"
 def customer_without_fleet(environment: dict[str, Any]) -> Iterator[Customer]:
     """A new customer with an AWS account that is not onboarded; removed afterwards with its instances."""
     urls, account_id = environment["urls"], str(10**11 + uuid.uuid4().int % (9 * 10**11))
-    email = f"owner-{uuid.uuid4().hex}@example.com"
-    with httpx.Client(base_url=urls["orchestrator"], timeout=stretched(15)) as http:
-        signup = {"email": email, "company_name": "Fleetless", "password": PASSWORD}
-        customer_id = call(http, "POST", "/auth/signup", body=signup)["customer_id"]
+    with (
+        signed_up(environment) as owner,
+        httpx.Client(base_url=urls["orchestrator"], timeout=stretched(15)) as http,
+    ):
         cloud = SeededCloud(
             provider="aws",
             region=REGION,
@@ -37,9 +38,9 @@ def customer_without_fleet(environment: dict[str, Any]) -> Iterator[Customer]:
             role_arn=aws.role_arn(account_id),
         )
         seeded = SeededEstate(
-            customer_id=customer_id,
-            email=email,
-            password=PASSWORD,
+            customer_id=owner.customer_id,
+            email=owner.email,
+            password=owner.password,
             orchestrator_url=urls["orchestrator"],
             portal_url=urls["portal"],
             fleet_url=urls["inference-fleet"],
@@ -47,8 +48,7 @@ def customer_without_fleet(environment: dict[str, Any]) -> Iterator[Customer]:
             deployments=[],
         )
         try:
-            login = {"username": email, "password": PASSWORD}
-            http.headers.update(bearer(call(http, "POST", "/auth/login", body=login)["access_token"]))
+            http.headers.update(bearer(owner.sign_in(http)["access_token"]))
             yield Customer(environment, seeded, http)
         finally:
             remove(environment, seeded)
@@ -79,6 +79,7 @@ class PlayedRuntime:
 
     runtime_id: str
     http: httpx.Client
+    deployments: tuple[DiscoveredDeployment, ...] = ()
 
     @property
     def path(self) -> str:
@@ -87,6 +88,7 @@ class PlayedRuntime:
 
     def report(self, *deployments: DiscoveredDeployment) -> dict[str, str]:
         """Report the inventory; the platform's id of each deployment by name."""
+        self.deployments = deployments
         body = {"deployments": [one.model_dump(mode="json") for one in deployments]}
         accepted = call_with(self.http, "PUT", f"{self.path}/inventory", body)
         ids: dict[str, str] = accepted["deployment_ids"]
@@ -103,6 +105,27 @@ class PlayedRuntime:
         headers = {} if key is None else {"Idempotency-Key": key}
         accepted = call_with(self.http, "POST", f"{self.path}/telemetry", body, headers)
         assert accepted == {"status": "started"}
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Report the last inventory again whenever the platform asks. Outside of the context its commands wait."""
+        stop = Event()
+        thread = Thread(target=self._work_until, args=(stop,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _work_until(self, stop: Event) -> None:
+        while not stop.is_set():
+            waiting = self.http.get(f"{self.path}/commands", params={"wait": 0.5})
+            waiting.raise_for_status()
+            for command in waiting.json():
+                assert command["kind"] == "discover", f"{command} is more than this runtime can do"
+                self.report(*self.deployments)
+                call_with(self.http, "POST", f"{self.path}/commands/{command['command_id']}/result", {"ok": True})
 
 
 @contextmanager

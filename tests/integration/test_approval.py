@@ -1,111 +1,50 @@
 """Approval and rejection: by whom, of what, what follows, and what happens without being asked."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from fixtures import estates
+from fixtures import aws, estates
 from optiinfra.api.common import now
 from testbed.waiting import stretched, wait_until
 from tests.helpers import cloud_state
-from tests.helpers.accounts import Account, add_user, signed_up
-from tests.helpers.callers import Caller, bearer, call
+from tests.helpers.accounts import Account, add_user, owner_of, signed_up
+from tests.helpers.approvals import ENDED, REASON, Approvals
+from tests.helpers.callers import Caller, bearer, problem
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, NewCustomer
 from tests.helpers.idle_shutdown import IDLE_TYPE, MONTHLY_COST, SHUTDOWN
-from tests.helpers.manual_runtime import ManualRuntime, deployment
-from tests.helpers.owned_account import OwnedAccount, owned_account
+from tests.helpers.runtime import PlayedRuntime, connected_runtime, customer_without_fleet, deployment
 from tests.helpers.seeds import Seeds, seeded
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-REASON = "not before the holidays"
 UNKNOWN = "rec_000000000000000000000000"
-ENDED = ("completed", "rolled_back", "failed")
 WITHOUT_LIMIT = 1e9
 NO_SUCH_RECOMMENDATION = (404, "not_found", "no such recommendation")
 GRACE = timedelta(seconds=2)
 """How long an instance must have been idle in the test environment before its shutdown is recommended."""
 
 
-@dataclass(frozen=True)
-class Approvals:
-    """A customer's recommendations, as one of its users sees and decides them."""
-
-    http: httpx.Client
-    customer_id: str
-    user: Account
-    token: str
-
-    def approve(self, recommendation_id: str) -> httpx.Response:
-        """Approve a recommendation."""
-        return self.http.post(f"/recommendations/{recommendation_id}/approve", headers=bearer(self.token))
-
-    def reject(self, recommendation_id: str, reason: str = REASON) -> httpx.Response:
-        """Reject a recommendation."""
-        path, body = f"/recommendations/{recommendation_id}/reject", {"reason": reason}
-        return self.http.post(path, headers=bearer(self.token), json=body)
-
-    def statuses(self) -> dict[str, str]:
-        """The status of each recommendation."""
-        path = f"/customers/{self.customer_id}/recommendations?limit=1000"
-        return {one["id"]: one["status"] for one in call(self.http, "GET", path, self.token)}
-
-    def optimizations(self) -> dict[str, dict[str, Any]]:
-        """The optimizations by the recommendation that each executes."""
-        path = f"/customers/{self.customer_id}/optimizations?limit=1000"
-        return {one["recommendation_id"]: one for one in call(self.http, "GET", path, self.token)}
-
-    def events(self) -> list[dict[str, Any]]:
-        """All events."""
-        path = f"/customers/{self.customer_id}/events?limit=1000"
-        found: list[dict[str, Any]] = call(self.http, "GET", path, self.token)
-        return found
-
-    def wait_for_end(self, recommendation_id: str) -> dict[str, Any]:
-        """The optimization of a recommendation after its end."""
-        return wait_until(
-            lambda: self.optimizations()[recommendation_id],
-            f"the optimization of {recommendation_id}",
-            60,
-            accept=lambda optimization: optimization["status"] in ENDED,
-            poll=0.05,
-        )
-
-    def wait_until_idle(self, recommendations: list[str]) -> None:
-        """Wait until none of the recommendations is executed any more."""
-        wait_until(
-            lambda: {one["status"] for key, one in self.optimizations().items() if key in recommendations},
-            f"the optimizations of {', '.join(recommendations)}",
-            60,
-            accept=lambda found: found <= set(ENDED),
-            poll=0.05,
-        )
-
-
 def test_approval_follows_role_state_and_preferences(
     environment: dict[str, Any], callers: dict[str, Caller], new_customer: NewCustomer
 ) -> None:
-    with (
-        httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=stretched(15)) as http,
-        owned_account(environment) as account,
-        signed_up(environment) as owner,
-        seeded(environment, owner.customer_id) as seeds,
-    ):
-        users = {role: add_user(environment, owner.customer_id, role) for role in ("approver", "viewer")}
+    with customer_without_fleet(environment) as customer, seeded(environment, customer.id) as seeds:
+        users = {"owner": owner_of(environment, customer)}
+        users |= {role: add_user(environment, customer.id, role) for role in ("approver", "viewer")}
         by_role = {
-            role: Approvals(http, owner.customer_id, user, user.sign_in(http)["access_token"])
-            for role, user in {"owner": owner, **users}.items()
+            role: Approvals(customer.http, customer.id, user, user.sign_in(customer.http)["access_token"])
+            for role, user in users.items()
         }
         check_who_may_not(by_role, callers, seeds)
         check_who_may(environment, by_role, seeds)
         check_what_may_not(by_role["owner"], seeds)
-        check_other_changes_are_respected(by_role["owner"], seeds)
-        check_one_change_from_approval_to_completion(by_role["owner"], account, seeds)
+        with connected_runtime(customer) as runtime:
+            check_other_changes_are_respected(by_role["owner"], runtime, seeds)
+            check_one_change_from_approval_to_completion(by_role["owner"], customer, runtime, seeds)
     check_analyses(environment, new_customer)
 
 
@@ -123,7 +62,7 @@ def check_who_may_not(by_role: dict[str, Approvals], callers: dict[str, Caller],
     stranger = Approvals(owner.http, owner.customer_id, nobody, callers["user"].token or "")
     for decide in (stranger.approve, stranger.reject):
         assert problem(decide(recommendation)) == problem(decide(UNKNOWN)) == NO_SUCH_RECOMMENDATION
-    anonymous = owner.http.post(f"/recommendations/{recommendation}/approve")
+    anonymous = owner.http.post(f"/recommendations/{recommendation}/approve", headers={"authorization": ""})
     assert problem(anonymous)[:2] == (401, "unauthenticated")
     assert owner.statuses() == {recommendation: "pending"}
     assert owner.optimizations() == {}
@@ -207,11 +146,9 @@ def check_what_may_not(owner: Approvals, seeds: Seeds) -> None:
         owner.wait_for_end(own)
 
 
-def check_other_changes_are_respected(owner: Approvals, seeds: Seeds) -> None:
+def check_other_changes_are_respected(owner: Approvals, runtime: PlayedRuntime, seeds: Seeds) -> None:
     """Nothing is approved beside a change of the same deployment or of one same resource, even if that only waits."""
-    runtime = ManualRuntime(owner.http, owner.customer_id, owner.token)
-    runtime.deployments = [deployment("chat", ["i-3"], "g5.xlarge")]
-    chat = runtime.report()["chat"]
+    chat = runtime.report(deployment("chat", ["i-3"], "g5.xlarge"))["chat"]
     for number, status in enumerate(("pending", "running", "rolling_back", *ENDED)):
         shared, own = f"i-shared-{number}", f"i-own-{number}"
         of_chat = chat if number == 0 else None
@@ -231,16 +168,16 @@ def check_other_changes_are_respected(owner: Approvals, seeds: Seeds) -> None:
             assert same_resource not in owner.optimizations()
         assert owner.approve(unrelated).status_code == 200
         owner.wait_for_end(unrelated)
-    runtime.deployments = []
     runtime.report()
 
 
-def check_one_change_from_approval_to_completion(owner: Approvals, account: OwnedAccount, seeds: Seeds) -> None:
+def check_one_change_from_approval_to_completion(
+    owner: Approvals, customer: Customer, runtime: PlayedRuntime, seeds: Seeds
+) -> None:
     """Of several changes of one instance, approved at the same time, one begins; its states follow each other."""
-    (instance,) = account.start(IDLE_TYPE)
-    account.connect(owner.http, owner.customer_id, owner.token)
-    runtime = ManualRuntime(owner.http, owner.customer_id, owner.token)
-    runtime.report()
+    (cloud,) = customer.seeded.clouds
+    (instance,) = aws.start_instances(cloud_state.ec2(cloud), IDLE_TYPE, 1, "on-demand", {"Name": "idle"})
+    customer.onboard()
     rivals = [seeds.recommendation(instance, savings=MONTHLY_COST) for _ in range(3)]
     try:
         chosen = check_rivals(owner, rivals)
@@ -250,7 +187,7 @@ def check_one_change_from_approval_to_completion(owner: Approvals, account: Owne
     ended = owner.optimizations()[chosen]
     assert (ended["status"], ended["result"]["success"]) == ("completed", True)
     assert ended["result"]["actual_savings"] == pytest.approx(MONTHLY_COST, abs=0.01)
-    assert cloud_state.running_in(account.cloud) == {}
+    assert cloud_state.running_in(cloud) == {}
     losers = [one for one in rivals if one != chosen]
     assert {one: owner.statuses()[one] for one in rivals} == {**dict.fromkeys(losers, "pending"), chosen: "completed"}
     check_events(owner, ended["id"])
@@ -398,11 +335,3 @@ def set_preferences(customer: Customer, changes: dict[str, Any]) -> None:
 def statuses(customer: Customer) -> dict[str, str]:
     """The status of each of the customer's recommendations."""
     return {one["id"]: one["status"] for one in customer.get(f"/customers/{customer.id}/recommendations", limit=1000)}
-
-
-def problem(answer: httpx.Response) -> tuple[int, str, str]:
-    """Status, kind and detail of an answer with problem details."""
-    body = answer.json()
-    assert body["status"] == answer.status_code
-    assert body["trace_id"]
-    return answer.status_code, body["type"].removeprefix("urn:optiinfra:problem:"), body["detail"]

@@ -1,20 +1,20 @@
 """The dashboard equals what the stores and the clouds say: each figure is computed again from them."""
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from testbed.waiting import stretched, wait_until
-from tests.helpers.accounts import Account, signed_up
-from tests.helpers.callers import bearer, call
-from tests.helpers.manual_runtime import ManualRuntime, deployment
-from tests.helpers.owned_account import OwnedAccount, owned_account
+from fixtures import aws
+from fixtures.estates.schema import Lifecycle
+from optiinfra.api.telemetry import Sample
+from testbed.waiting import stretched
+from tests.helpers import cloud_state
+from tests.helpers.callers import call, problem
+from tests.helpers.customer import Customer
+from tests.helpers.runtime import PlayedRuntime, connected_runtime, customer_without_fleet, deployment
 from tests.helpers.seeds import Seeds, seeded
 from tests.helpers.stores import Stores
 
@@ -28,72 +28,52 @@ AGENT_PARTS = {
     "resource": "resource-agent",
     "application": "application-agent",
 }
+UNPRICED = "p3.2xlarge"
+"""An instance type that is not in the price book."""
 MORE_THAN_A_PAGE = 101
 """Lists of the API have 100 entries unless more are asked for."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A customer whose dashboard is read, as its owner."""
-
-    environment: dict[str, Any]
-    http: httpx.Client
-    owner: Account
-    token: str
-
-    def dashboard(self) -> dict[str, Any]:
-        """The dashboard's JSON, from the portal."""
-        address = f"{self.environment['urls']['portal']}/portal/customers/{self.owner.customer_id}/dashboard"
-        answer = httpx.get(address, headers=bearer(self.token), timeout=stretched(15))
-        assert answer.status_code == 200, answer.text
-        shown: dict[str, Any] = answer.json()
-        return shown
-
-    def analyze(self) -> None:
-        """Run an analysis, which reads the clouds again; the resource agent recommends nothing."""
-        path = f"/customers/{self.owner.customer_id}/analyze"
-        analysis_id = call(self.http, "POST", path, self.token, {"agent_type": "resource"})["analysis_id"]
-        ended = wait_until(
-            lambda: call(self.http, "GET", f"/analyses/{analysis_id}", self.token),
-            f"analysis {analysis_id}",
-            30,
-            accept=lambda analysis: analysis["status"] != "started",
-        )
-        assert ended["status"] == "completed", ended
-
-
-@contextmanager
-def shown(environment: dict[str, Any], http: httpx.Client) -> Iterator[Shown]:
-    """A new customer without anything."""
-    with signed_up(environment) as owner:
-        yield Shown(environment, http, owner, owner.sign_in(http)["access_token"])
-
-
 def test_dashboard_equals_what_stores_and_clouds_say(environment: dict[str, Any]) -> None:
     with (
-        httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=stretched(15)) as http,
-        owned_account(environment) as account,
-        shown(environment, http) as customer,
-        shown(environment, http) as other,
-        seeded(environment, customer.owner.customer_id) as seeds,
+        customer_without_fleet(environment) as customer,
+        customer_without_fleet(environment) as other,
+        connected_runtime(customer) as runtime,
+        connected_runtime(other) as foreign,
+        seeded(environment, customer.id) as seeds,
     ):
         check_nothing_known(customer)
-        runtime = ManualRuntime(http, customer.owner.customer_id, customer.token)
-        check_spend(customer, account, runtime, seeds)
+        check_spend(customer, runtime, seeds)
         check_recommendations(customer, seeds)
         check_optimizations(customer, seeds)
-        check_series(customer, runtime, other)
+        check_series(customer, runtime, foreign)
         check_agents(customer)
         check_nothing_known(other)
         check_who_may_read(customer, other)
 
 
-def check_nothing_known(customer: Shown) -> None:
+def dashboard(customer: Customer) -> dict[str, Any]:
+    """The dashboard's JSON, from the portal."""
+    answer = read_dashboard(customer, customer.id)
+    assert answer.status_code == 200, answer.text
+    shown: dict[str, Any] = answer.json()
+    return shown
+
+
+def read_dashboard(reader: Customer, customer_id: str, authorization: str | None = None) -> httpx.Response:
+    """The portal's answer to a reader, with another credential if one is given."""
+    address = f"{reader.environment['urls']['portal']}/portal/customers/{customer_id}/dashboard"
+    given = reader.http.headers["authorization"] if authorization is None else authorization
+    return httpx.get(address, headers={"authorization": given}, timeout=stretched(15))
+
+
+def check_nothing_known(customer: Customer) -> None:
     """A customer of whom nothing is known sees zeros and empty lists, whatever others have."""
-    document = customer.dashboard()
+    document = dashboard(customer)
     assert document.pop("agents")
     assert document == {
         "current_spend": 0.0,
+        "unpriced_instances": 0,
         "potential_savings": 0.0,
         "realized_savings": 0.0,
         "active_optimizations": [],
@@ -102,27 +82,32 @@ def check_nothing_known(customer: Shown) -> None:
     }
 
 
-def check_spend(customer: Shown, account: OwnedAccount, runtime: ManualRuntime, seeds: Seeds) -> None:
+def check_spend(customer: Customer, runtime: PlayedRuntime, seeds: Seeds) -> None:
     """The spend is the price of what runs, on demand and on spot, used or idle; what has gone is not counted."""
-    serving = account.start("g5.xlarge", 2)
-    account.start("g5.xlarge", 1, "spot")
-    to_stop, to_terminate, idle = (account.start(kind) for kind in ("g6.12xlarge", "g5.12xlarge", "g5.12xlarge"))
-    account.start("t3.micro")  # a type without a known price
-    runtime.deployments = [deployment("chat", serving, "g5.xlarge")]
-    runtime.report()
+    ec2 = cloud_state.ec2(customer.seeded.clouds[0])
+
+    def start(instance_type: str, count: int = 1, lifecycle: Lifecycle = "on-demand") -> list[str]:
+        return aws.start_instances(ec2, instance_type, count, lifecycle, {"Name": "test"})
+
+    serving = start("g5.xlarge", 2)
+    start("g5.xlarge", 1, "spot")
+    to_stop, to_terminate, idle = start("g6.12xlarge"), start("g5.12xlarge"), start("g5.12xlarge")
+    start(UNPRICED, 2)
+    runtime.report(deployment("chat", serving, "g5.xlarge"))
     gone = seeds.recommendation(*to_terminate, savings=4000.0)
     kept = seeds.recommendation(*idle, savings=1000.0)
-    account.connect(customer.http, customer.owner.customer_id, customer.token)
-    before = customer.dashboard()
-    assert before["current_spend"] == account.monthly_cost() > 0
+    customer.onboard()
+    before = dashboard(customer)
+    assert before["current_spend"] == true_cost(customer) > 0
+    assert before["unpriced_instances"] == 2
     assert before["potential_savings"] == 5000.0
 
-    account.ec2.stop_instances(InstanceIds=to_stop)
-    account.ec2.terminate_instances(InstanceIds=to_terminate)
-    account.start("g6.12xlarge", 1, "spot")
-    customer.analyze()
-    after = customer.dashboard()
-    assert after["current_spend"] == account.monthly_cost() != before["current_spend"]
+    ec2.stop_instances(InstanceIds=to_stop)
+    ec2.terminate_instances(InstanceIds=to_terminate)
+    start("g6.12xlarge", 1, "spot")
+    assert customer.analyze("resource") == {}  # reads the cloud again
+    after = dashboard(customer)
+    assert after["current_spend"] == true_cost(customer) != before["current_spend"]
     assert after["potential_savings"] == 1000.0
     assert {one["id"]: one["status"] for one in after["recommendations"]} == {gone: "superseded", kept: "pending"}
     assert [point["value"] for point in after["series"]["monthly_cost"]] == [
@@ -131,9 +116,15 @@ def check_spend(customer: Shown, account: OwnedAccount, runtime: ManualRuntime, 
     ]
 
 
-def check_recommendations(customer: Shown, seeds: Seeds) -> None:
+def true_cost(customer: Customer) -> float:
+    """Dollars a month of what runs in the cloud, each instance in whole cents, without those of no known price."""
+    priced = [kind for kind in cloud_state.running(customer.seeded) if kind[0] != UNPRICED]
+    return round(sum(round(cloud_state.HOURLY[kind] * cloud_state.HOURS_PER_MONTH, 2) for kind in priced), 2)
+
+
+def check_recommendations(customer: Customer, seeds: Seeds) -> None:
     """Potential savings are those of what can be approved now: pending, and approved by every validator."""
-    counted = customer.dashboard()["potential_savings"]
+    counted = dashboard(customer)["potential_savings"]
     expected = {
         seeds.recommendation("i-1", savings=2.5, age=60.0): "pending",
         seeds.recommendation("i-2", agent="performance", savings=0.25): "pending",
@@ -148,7 +139,7 @@ def check_recommendations(customer: Shown, seeds: Seeds) -> None:
         expected[seeds.recommendation("i-9", savings=640.0 * 2**number, status=status)] = status
     expected |= {seeds.recommendation("i-10", savings=1.0, status="superseded"): "superseded" for _ in range(100)}
 
-    document = customer.dashboard()
+    document = dashboard(customer)
 
     listed = {one["id"]: one["status"] for one in document["recommendations"]}
     assert expected.items() <= listed.items()
@@ -156,7 +147,7 @@ def check_recommendations(customer: Shown, seeds: Seeds) -> None:
     assert document["potential_savings"] == counted + 2.5 + 0.25
 
 
-def check_optimizations(customer: Shown, seeds: Seeds) -> None:
+def check_optimizations(customer: Customer, seeds: Seeds) -> None:
     """Realized savings are the measured ones of completed optimizations; active ones are those that have not ended."""
 
     def seed(status: str, **result: Any) -> str:
@@ -173,43 +164,45 @@ def check_optimizations(customer: Shown, seeds: Seeds) -> None:
     for _ in range(MORE_THAN_A_PAGE):
         seed("completed", success=True, savings=0.5)
 
-    document = customer.dashboard()
+    document = dashboard(customer)
 
     assert {one["id"]: one["status"] for one in document["active_optimizations"]} == active
     assert document["realized_savings"] == 12.75 + MORE_THAN_A_PAGE * 0.5
 
 
-def check_series(customer: Shown, runtime: ManualRuntime, other: Shown) -> None:
+def check_series(customer: Customer, runtime: PlayedRuntime, foreign: PlayedRuntime) -> None:
     """Each point is the mean over replicas, then over deployments, of the samples of one moment in ClickHouse."""
     (chat,) = runtime.deployments
-    runtime.deployments = [chat, deployment("summaries", ["i-12"], "g5.xlarge")]
-    ids = runtime.report()
+    ids = runtime.report(chat, deployment("summaries", ["i-12"], "g5.xlarge"))
     now = datetime.now(UTC).replace(microsecond=0)
+
+    def sample(metric: str, name: str, replica: str, ago: timedelta, value: float) -> Sample:
+        return Sample(deployment_id=ids[name], replica_id=replica, metric=metric, timestamp=now - ago, value=value)
+
+    recently, minute = timedelta(minutes=2), timedelta(minutes=1)
     for metric, scale in (("p95_latency_ms", 1000.0), ("quality_score", 0.5)):
         runtime.send(
-            metric,
             [
-                (ids["chat"], "chat-0", now - timedelta(minutes=2), 1.0 * scale),
-                (ids["chat"], "chat-1", now - timedelta(minutes=2), 1.5 * scale),
-                (ids["summaries"], "", now - timedelta(minutes=2), 2.0 * scale),
-                (ids["chat"], "", now - timedelta(minutes=1), 1.75 * scale),
-                (ids["chat"], "", now - SPAN + timedelta(minutes=5), 1.25 * scale),
-                (ids["chat"], "", now - SPAN - timedelta(minutes=5), 8.0 * scale),
-            ],
+                sample(metric, "chat", "rep-1", recently, 1.0 * scale),
+                sample(metric, "chat", "rep-2", recently, 1.5 * scale),
+                sample(metric, "summaries", "", recently, 2.0 * scale),
+                sample(metric, "chat", "", minute, 1.75 * scale),
+                sample(metric, "chat", "", SPAN - minute, 1.25 * scale),
+                sample(metric, "chat", "", SPAN + minute, 8.0 * scale),
+            ]
         )
-        foreign = ManualRuntime(other.http, other.owner.customer_id, other.token)
-        foreign.send("throughput", [(ids["chat"], "", now - timedelta(minutes=2), 9.0)])
+    foreign.send([sample("throughput", "chat", "", recently, 9.0)])
     stores = Stores(customer.environment)
     try:
-        document = customer.dashboard()
-        for metric in ("monthly_cost", "p95_latency_ms", "quality_score"):
-            expected = recomputed(stores, customer.owner.customer_id, metric, now - SPAN)
-            points = document["series"][metric]
+        series = dashboard(customer)["series"]
+        for metric, points in series.items():
+            expected = recomputed(stores, customer.id, metric, now - SPAN)
             assert [(point["timestamp"], point["value"]) for point in points] == expected, metric
-            assert {point["resource_id"] for point in points} == {customer.owner.customer_id}
+            assert {point["resource_id"] for point in points} == {customer.id}
             scores = [point["value"] if metric == "quality_score" else None for point in points]
             assert [point["score"] for point in points] == scores
-        assert [point["value"] for point in document["series"]["p95_latency_ms"]] == [1250.0, 1625.0, 1750.0]
+        assert [point["value"] for point in series["p95_latency_ms"]] == [1250.0, 1625.0, 1750.0]
+        assert [point["value"] for point in series["quality_score"]] == [0.625, 0.8125, 0.875]
     finally:
         stores.close()
 
@@ -239,20 +232,20 @@ def written(milliseconds: int) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def check_agents(customer: Shown) -> None:
+def check_agents(customer: Customer) -> None:
     """The environment's agents are active; one that lost its presence is unhealthy, one that deregistered is gone."""
     urls, secret = customer.environment["urls"], customer.environment["credentials"]["enrolment_secret"]
-    listed = customer.dashboard()["agents"]
+    listed = dashboard(customer)["agents"]
     active = {(one["agent_type"], one["base_url"]) for one in listed if one["status"] == "active"}
     assert {(kind, urls[part]) for kind, part in AGENT_PARTS.items()} <= active
 
-    address = f"http://{customer.owner.customer_id.replace('_', '-')}.invalid"
+    address = f"http://{customer.id.replace('_', '-')}.invalid"
     body = {"agent_type": "resource", "version": "7", "capabilities": [], "hostname": "h", "base_url": address}
     agent = call(customer.http, "POST", "/orchestrator/agents/register", secret, body)
     itself = f"/orchestrator/agents/{agent['agent_id']}"
 
     def status() -> str | None:
-        mine = [one["status"] for one in customer.dashboard()["agents"] if one["agent_id"] == agent["agent_id"]]
+        mine = [one["status"] for one in dashboard(customer)["agents"] if one["agent_id"] == agent["agent_id"]]
         assert len(mine) <= 1
         return mine[0] if mine else None
 
@@ -269,17 +262,8 @@ def check_agents(customer: Shown) -> None:
     assert status() is None
 
 
-def check_who_may_read(customer: Shown, other: Shown) -> None:
+def check_who_may_read(customer: Customer, other: Customer) -> None:
     """Another customer is told what an unknown one would be; nobody reads without a credential."""
-    portal = customer.environment["urls"]["portal"]
-
-    def read(customer_id: str, token: str | None) -> httpx.Response:
-        headers = {} if token is None else bearer(token)
-        return httpx.get(f"{portal}/portal/customers/{customer_id}/dashboard", headers=headers, timeout=stretched(15))
-
-    own, unknown = customer.owner.customer_id, "cust_000000000000000000000000"
-    answers = [read(own, other.token), read(unknown, other.token)]
-    assert [answer.status_code for answer in answers] == [404, 404]
-    first, second = ({key: text for key, text in one.json().items() if key != "trace_id"} for one in answers)
-    assert first == second
-    assert [read(own, token).status_code for token in (None, "garbage")] == [401, 401]
+    own, unknown = read_dashboard(other, customer.id), read_dashboard(other, "cust_000000000000000000000000")
+    assert problem(own) == problem(unknown) == (404, "not_found", "no such customer")
+    assert [read_dashboard(customer, customer.id, one).status_code for one in ("", "Bearer garbage")] == [401, 401]

@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection
 
 from testbed.waiting import stretched
 from tests.helpers.accounts import Account, add_user, signed_up
-from tests.helpers.callers import bearer, call
+from tests.helpers.callers import bearer, call, problem
 from tests.helpers.database import execute, update_one
 from tests.helpers.live import connect_live, receive, server_sent, take
 
@@ -180,14 +180,6 @@ def check_deletion(http: httpx.Client, owner: Account) -> None:
     assert_ended(http, tokens)
     again = http.post("/auth/login", json={"username": owner.email, "password": owner.password})
     assert problem(again)[:2] == (401, "wrong_credentials")
-
-
-def problem(answer: httpx.Response) -> tuple[int, str, str]:
-    """Status, kind and detail of an answer with problem details."""
-    body = answer.json()
-    assert body["status"] == answer.status_code
-    assert body["trace_id"]
-    return answer.status_code, body["type"].removeprefix("urn:optiinfra:problem:"), body["detail"]
 
 
 def claims_of(access_token: str) -> dict[str, Any]:
