@@ -92,11 +92,15 @@ class Environment:
     """The name, or the prefix, of its databases, keys and collections."""
     changed: Mapping[str, str] = field(default_factory=dict)
     """Settings of its services that differ from the defaults, by variable without the prefix."""
+    agents: bool = True
+    """Whether a private platform runs the four agents."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """The parts that this environment runs itself."""
-        return PARTS if self.over is None else tuple(part for part in PARTS if part.is_platform)
+        if self.over is None:
+            return PARTS
+        return tuple(part for part in PARTS if part.is_platform and (self.agents or part.kind != "agent"))
 
     @property
     def collection(self) -> str:
@@ -136,6 +140,7 @@ class Environment:
             "namespace": self.namespace,
             "collection": self.collection,
             "changed": dict(self.changed),
+            "agents": self.agents,
             "session": str(self.session) if self.session else None,
             "ports": dict(self.ports),
             "urls": self.urls(),
@@ -244,6 +249,7 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
             over=document["over"],
             namespace=document["namespace"],
             changed=document["changed"],
+            agents=document["agents"],
             session=Path(session) if session else None,
         )
         return environment, {part: str(url) for part, url in document["urls"].items()}

@@ -13,7 +13,7 @@ import requests
 from testbed import environment as environments
 from testbed import loopback
 from testbed.environment import Environment, SetupError
-from testbed.parts import HOST
+from testbed.parts import HOST, PARTS
 from testbed.supervision import Supervisor
 from testbed.waiting import stretched
 
@@ -31,13 +31,14 @@ def describe(
     through: Mapping[str, int] | None = None,
     changed: Mapping[str, str] | None = None,
     *,
+    agents: bool = True,
     coverage: bool | None = None,
 ) -> Environment:
     """The description of a private platform on the host ``over``, to be saved and then started by its name.
 
     ``through`` maps parts of the host to other ports, such as those of proxies. ``changed`` are settings of services,
-    such as ``{"OPTIMIZATION_DEADLINE_SECONDS": "5"}``. Coverage of its services counts for the host, and is measured if
-    the host's is (None).
+    such as ``{"OPTIMIZATION_DEADLINE_SECONDS": "5"}``. Without ``agents`` it has none but those that a test registers.
+    Coverage of its services counts for the host, and is measured if the host's is (None).
     """
     made = environments.create(
         name,
@@ -51,9 +52,11 @@ def describe(
         namespace=f"optiinfra_{name.replace('-', '_')}",
         credentials={**made.credentials, **{secret: over.credentials[secret] for secret in environments.STORE_SECRETS}},
         changed=dict(changed or {}),
+        agents=agents,
     )
     own = {part.name: made.ports[part.name] for part in private.parts if part.port}
-    return replace(private, ports={**over.ports, **(through or {}), **own})
+    borrowed = {part.name: over.ports[part.name] for part in PARTS if part.port and not part.is_platform}
+    return replace(private, ports={**borrowed, **(through or {}), **own})
 
 
 def prepare(private: Environment) -> None:

@@ -66,11 +66,13 @@ def private_platform_over(
     changed: Mapping[str, str] | None = None,
     *,
     proxied: Sequence[str] = PROXIED,
+    agents: bool = True,
     coverage: bool | None = None,
 ) -> Iterator[PrivatePlatform]:
     """Start services over that environment's engines, with changed settings; remove everything of them afterwards.
 
-    Without proxies (`proxied=()`) and coverage, they are as fast as those of an environment.
+    Without proxies (`proxied=()`) and coverage, they are as fast as those of an environment. Without `agents`, there
+    are none but those that a test registers.
     """
     host = environments.load(environment["name"])
     assert host is not None, f"environment {environment['name']} is gone"
@@ -83,7 +85,12 @@ def private_platform_over(
             proxies[part] = stack.enter_context(proxy_to(host.ports[part], port))
         platform = PrivatePlatform(name, proxies)
         described = private.describe(
-            name, host, {part: proxy.port for part, proxy in proxies.items()}, changed, coverage=coverage
+            name,
+            host,
+            {part: proxy.port for part, proxy in proxies.items()},
+            changed,
+            agents=agents,
+            coverage=coverage,
         )
         stack.callback(_clean, name)
         with locked(name):

@@ -63,6 +63,14 @@ def test_private_platform_runs_services_and_shares_the_other_parts(host: Environ
     }
 
 
+def test_private_platform_without_agents_runs_the_other_services(host: Environment) -> None:
+    private.describe("mine", host, agents=False).save()
+    mine = environments.load("mine")
+    assert mine is not None
+    assert {part.name for part in mine.parts} == {"orchestrator", "portal", "runtime"}
+    assert not [name for name in mine.urls() if name.endswith("-agent")]
+
+
 def test_private_platform_has_its_own_databases_and_secrets(host: Environment) -> None:
     mine, theirs = (each.variables(find_part("orchestrator")) for each in (private.describe("mine-1", host), host))
     for variable in ("CLICKHOUSE_DATABASE", "QDRANT_COLLECTION", "REDIS_PREFIX", "POSTGRESQL_URL", "ADMIN_TOKEN"):
