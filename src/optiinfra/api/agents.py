@@ -1,10 +1,10 @@
 """Registration of agents, and the tasks that the orchestrator sends them (`POST {base_url}/tasks`)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, HttpUrl
 
-from optiinfra.api.common import Body, Moment, Text, Wire
+from optiinfra.api.common import Body, Finite, FreeJson, Moment, Prose, Text, Wire
 from optiinfra.api.customers import Infrastructure, Preferences
 from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.domain.recommendation import AgentType, RecommendationType, RiskLevel
@@ -74,9 +74,9 @@ class Agent(Wire):
 class Prediction(Wire):
     """Predicted figures of the affected resources: dollars per month, milliseconds, share of correct answers."""
 
-    monthly_cost: float
-    p95_latency_ms: float | None
-    quality_score: float | None
+    monthly_cost: Finite = Field(ge=0.0)
+    p95_latency_ms: Finite | None = Field(ge=0.0)
+    quality_score: Finite | None = Field(ge=0.0, le=1.0)
 
 
 class Draft(Wire):
@@ -88,17 +88,17 @@ class Draft(Wire):
     """
 
     type: RecommendationType
-    title: str
-    explanation: str
+    title: Prose
+    explanation: Prose
     risk_level: RiskLevel
-    confidence: float = Field(ge=0.0, le=1.0)
-    estimated_savings: float
+    confidence: Finite = Field(ge=0.0, le=1.0)
+    estimated_savings: Finite
     predicted: Prediction
     affected_resources: list[str]
     deployment_id: str | None
-    parameters: dict[str, Any]
-    modelled: dict[str, float]
-    features: list[float]
+    parameters: FreeJson
+    modelled: dict[str, Finite]
+    features: list[Finite]
     similar_outcomes: list[str]
 
 
@@ -120,7 +120,7 @@ class AnalyzeAnswer(Wire):
     """The recommendations found; `summary` explains them, and why others were not made."""
 
     drafts: list[Draft]
-    summary: str
+    summary: Prose
 
 
 class ValidateTask(Body):
@@ -139,9 +139,9 @@ class Validation(Wire):
 
     agent_type: AgentType
     approved: bool
-    reason: str
+    reason: Prose
     baseline_established: bool | None = None
-    baseline_quality: float | None = None
+    baseline_quality: Finite | None = Field(default=None, ge=0.0, le=1.0)
 
 
 class JudgeTask(Body):
@@ -170,8 +170,8 @@ class JudgeAnswer(Wire):
 
     agent_type: AgentType
     decision: Decision
-    reason: str
-    observations: int
+    reason: Prose
+    observations: int = Field(ge=0)
     estimate: float | None = None
     lower_bound: float | None = None
     upper_bound: float | None = None

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 
 class Wire(BaseModel):
@@ -44,6 +44,9 @@ FreeJson = Annotated[dict[str, Any], AfterValidator(storable)]
 """JSON with arbitrary keys and values."""
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True, pattern=_WITHOUT_NUL)]
+Prose = Annotated[str, StringConstraints(pattern=_WITHOUT_NUL)]
+"""A text of any length that the stores can hold."""
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Secret = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_WITHOUT_NUL)]
 
 

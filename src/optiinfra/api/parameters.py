@@ -1,8 +1,11 @@
 """Parameters of each recommendation type: what exactly it changes. Prices in dollars per hour."""
 
+from collections.abc import Mapping
+
 from pydantic import Field
 
 from optiinfra.api.common import FreeJson, Moment, Wire
+from optiinfra.domain.recommendation import RecommendationType
 
 
 class SpotMigrationParameters(Wire):
@@ -38,3 +41,13 @@ class IdleShutdownParameters(Wire):
     instance_ids: list[str] = Field(min_length=1)
     idle_since: Moment
     hourly_cost: float
+
+
+Parameters = SpotMigrationParameters | EngineTuningParameters | IdleShutdownParameters
+
+PARAMETERS: Mapping[RecommendationType, type[Parameters]] = {
+    "spot_migration": SpotMigrationParameters,
+    "engine_tuning": EngineTuningParameters,
+    "idle_shutdown": IdleShutdownParameters,
+}
+"""The parameters of each type that can be executed."""

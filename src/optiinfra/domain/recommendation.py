@@ -41,6 +41,14 @@ class RecommendationStatus(StrEnum):
 RISK_ORDER: dict[RiskLevel, int] = {"low": 0, "medium": 1, "high": 2}
 ADVICE_ONLY: frozenset[RecommendationType] = frozenset({"commitment", "region_advice"})
 
+TYPES_OF: dict[AgentType, frozenset[RecommendationType]] = {
+    "cost": frozenset({"spot_migration", "idle_shutdown", "commitment", "region_advice"}),
+    "performance": frozenset({"kv_cache_tuning", "quantization", "engine_tuning"}),
+    "resource": frozenset({"rightsizing", "consolidation", "scale_out", "cross_cloud_placement"}),
+    "application": frozenset({"quality_rollback"}),
+}
+"""What each agent may recommend."""
+
 # The agents that must agree to a change, unless they proposed it.
 VALIDATORS: tuple[AgentType, ...] = ("performance", "application")
 

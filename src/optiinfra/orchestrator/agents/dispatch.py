@@ -2,26 +2,24 @@
 
 import asyncio
 import time
-from typing import TypeVar
 
 import httpx
 import jwt
 import structlog
 
-from optiinfra.api.agents import Agent, AnalyzeTask, JudgeTask, ValidateTask
-from optiinfra.api.common import Wire
+from optiinfra.api.agents import Agent
 from optiinfra.api.problems import STARTING, STORE_UNAVAILABLE
 from optiinfra.domain.recommendation import AgentType
+from optiinfra.orchestrator.agents.answers import Answer, Task, valid_answer
 from optiinfra.orchestrator.agents.service import REGISTRATIONS, list_agents
 from optiinfra.orchestrator.platform import Platform
 
 log = structlog.get_logger(__name__)
 
-Task = AnalyzeTask | ValidateTask | JudgeTask
-Answer = TypeVar("Answer", bound=Wire)
-
 _RETRY_SECONDS = 0.5
 _TOKEN_SECONDS = 60
+_ERROR_CHARACTERS = 500
+"""How much of an error is kept: that of an invalid answer quotes all that is wrong with it."""
 _TEMPORARY = frozenset({STORE_UNAVAILABLE, STARTING})
 """Problem types of temporary 503 responses."""
 
@@ -37,8 +35,8 @@ class _AgentUnavailable(Exception):  # noqa: N818  named after the condition
 async def dispatch_task(platform: Platform, agent_type: AgentType, task: Task, answer_type: type[Answer]) -> Answer:
     """Have an agent of that type do a task, and return its answer.
 
-    An agent that fails is not tried again; one that is temporarily unavailable is, if no other can do it. The task's
-    id makes this idempotent. Raises AgentError when no agent registered before the deadline
+    An agent that fails or answers something invalid is not tried again; one that is temporarily unavailable is, if no
+    other can do it. The task's id makes this idempotent. Raises AgentError when no agent registered before the deadline
     or none could do it.
     """
     wait_seconds = platform.settings.agent_wait_seconds
@@ -53,14 +51,15 @@ async def dispatch_task(platform: Platform, agent_type: AgentType, task: Task, a
         if agent is None:
             break
         try:
-            return answer_type.model_validate(await _post(platform, agent, task))
+            content = await _post(platform, agent, task)
+            return valid_answer(agent_type, task, answer_type, content)
         except _AgentUnavailable as error:
             unavailable[agent.agent_id] = str(error)
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(_RETRY_SECONDS)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            failed[agent.agent_id] = f"{type(error).__name__}: {error}"
+            failed[agent.agent_id] = f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
             restart_expected = restart_expected or _is_restart(error)
             log.warning("agent task failed", agent_id=agent.agent_id, kind=task.kind, error=failed[agent.agent_id])
     if answers := failed | unavailable:
@@ -102,7 +101,7 @@ def _is_restart(error: Exception) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
-async def _post(platform: Platform, agent: Agent, task: Task) -> object:
+async def _post(platform: Platform, agent: Agent, task: Task) -> bytes:
     claims = {"aud": agent.agent_id, "sub": "orchestrator", "exp": int(time.time()) + _TOKEN_SECONDS}
     token = jwt.encode(claims, platform.settings.enrolment_secret, algorithm="HS256")
     response = await platform.agents_http.post(
@@ -114,7 +113,7 @@ async def _post(platform: Platform, agent: Agent, task: Task) -> object:
     if response.status_code == httpx.codes.SERVICE_UNAVAILABLE and _problem_type(response) in _TEMPORARY:
         raise _AgentUnavailable(response.text[:300])
     response.raise_for_status()
-    return response.json()
+    return response.content
 
 
 def _problem_type(response: httpx.Response) -> str | None:
