@@ -19,6 +19,9 @@ def _reachable(url: str) -> str:
 Origin = Annotated[str, Field(max_length=200, pattern=r"^https?://[^@/?#]+$"), AfterValidator(_reachable)]
 """Scheme, host and port of a service, without a trailing slash."""
 
+FULL_LOAD_TASKS = 8
+"""Tasks in progress at which an agent reports a load of 1."""
+
 
 class Register(Body):
     """An agent that registers, with the enrolment secret as bearer token."""

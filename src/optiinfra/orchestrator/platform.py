@@ -1,6 +1,7 @@
 """The connections and settings that all concepts of the orchestrator share."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import httpx
@@ -27,6 +28,8 @@ class Platform:
     presence: Presence
     agents_http: httpx.AsyncClient
     prices: PriceBook
+    tasks_in_flight: Counter[str] = field(default_factory=Counter)
+    """How many tasks this process has sent to each agent and not got back, by agent id."""
 
 
 def of_connection(connection: HTTPConnection) -> Platform:

@@ -7,13 +7,10 @@ import httpx
 import structlog
 from pydantic import ValidationError
 
-from optiinfra.api.agents import Heartbeat, Register, Registered
+from optiinfra.api.agents import FULL_LOAD_TASKS, Heartbeat, Register, Registered
 from optiinfra.kit.retries import retry_until_deadline
 
 log = structlog.get_logger(__name__)
-
-FULL_LOAD_TASKS = 8
-"""Tasks in progress at which an agent reports full load."""
 
 _DEREGISTER_SECONDS = 0.8
 

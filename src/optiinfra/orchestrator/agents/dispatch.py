@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import jwt
 import structlog
 
-from optiinfra.api.agents import Agent
+from optiinfra.api.agents import FULL_LOAD_TASKS, Agent
 from optiinfra.api.problems import STARTING, STORE_UNAVAILABLE
 from optiinfra.domain.recommendation import AgentType
 from optiinfra.orchestrator.agents.answers import Answer, Task, valid_answer
@@ -51,7 +53,8 @@ async def dispatch_task(platform: Platform, agent_type: AgentType, task: Task, a
         if agent is None:
             break
         try:
-            content = await _post(platform, agent, task)
+            with _in_flight(platform, agent):
+                content = await _post(platform, agent, task)
             return valid_answer(agent_type, task, answer_type, content)
         except _AgentUnavailable as error:
             unavailable[agent.agent_id] = str(error)
@@ -88,10 +91,31 @@ async def _next_agent(
             and task.kind in agent.capabilities
             and agent.agent_id not in failed
         ]
-        return sorted(able, key=lambda agent: (agent.agent_id in unavailable, agent.load, agent.current_tasks)) or None
+        return able or None
 
     found = await platform.wake.wait_for(REGISTRATIONS, candidates, wait_seconds)
-    return found[0] if found else None
+    # Chosen after the last `await`, so that concurrent tasks see each other in flight.
+    return min(found, key=lambda agent: (agent.agent_id in unavailable, *_load(platform, agent))) if found else None
+
+
+def _load(platform: Platform, agent: Agent) -> tuple[float, int]:
+    """An agent's load now: as of its last heartbeat, and the tasks that we have sent since; then its tasks."""
+    in_flight = platform.tasks_in_flight[agent.agent_id]
+    unreported = max(0, in_flight - agent.current_tasks)
+    return agent.load + unreported / FULL_LOAD_TASKS, agent.current_tasks + unreported
+
+
+@contextmanager
+def _in_flight(platform: Platform, agent: Agent) -> Iterator[None]:
+    """Count a task of this agent while it lasts."""
+    tasks, agent_id = platform.tasks_in_flight, agent.agent_id
+    tasks[agent_id] += 1
+    try:
+        yield
+    finally:
+        tasks[agent_id] -= 1
+        if not tasks[agent_id]:
+            del tasks[agent_id]
 
 
 def _is_restart(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """Dispatch of tasks to agents: order, failover, retry, and the error when no agent could."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -78,6 +79,7 @@ class Agents:
                     enrolment_secret="s" * 32, agent_task_seconds=5.0, agent_wait_seconds=20.0, agent_pool="default"
                 ),
                 wake=SimpleNamespace(wait_for=fetch_once),
+                tasks_in_flight=Counter[str](),
                 agents_http=httpx.AsyncClient(transport=httpx.MockTransport(handle)),
             ),
         )
@@ -188,3 +190,37 @@ async def test_dispatch_task_ignores_agents_of_another_pool(monkeypatch: pytest.
     agents = Agents(monkeypatch, [agent(1, pool="others"), agent(2, load=0.9)], ok)
     await agents.dispatch()
     assert agents.asked == ["agent-2"]
+
+
+async def test_dispatch_task_shares_concurrent_tasks_between_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = Agents(monkeypatch, [agent(1), agent(2), agent(3, load=0.25, current_tasks=2)], ok)
+    all_sent = asyncio.Barrier(7)
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        agents.asked.append(request.url.host)
+        await all_sent.wait()
+        return ok()
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    monkeypatch.setattr(agents.platform, "agents_http", client)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(agents.dispatch() for _ in range(7)))
+    assert Counter(agents.asked) == {"agent-1": 3, "agent-2": 3, "agent-3": 1}
+    assert not agents.platform.tasks_in_flight
+
+
+async def test_dispatch_task_counts_no_task_in_flight_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = Agents(monkeypatch, [agent(1)], _crash)
+    with pytest.raises(AgentError):
+        await agents.dispatch()
+    assert not agents.platform.tasks_in_flight
+
+
+@pytest.mark.parametrize(("reported", "in_flight", "expected"), [(0, 0, 1), (3, 3, 1), (3, 4, 2), (4, 0, 1)])
+async def test_dispatch_task_counts_only_tasks_that_no_heartbeat_has_reported(
+    monkeypatch: pytest.MonkeyPatch, reported: int, in_flight: int, expected: int
+) -> None:
+    agents = Agents(monkeypatch, [agent(1, load=0.4, current_tasks=reported), agent(2, load=0.5)], ok)
+    agents.platform.tasks_in_flight["agent_1"] = in_flight
+    await agents.dispatch()
+    assert agents.asked == [f"agent-{expected}"]
