@@ -9,6 +9,7 @@ from optiinfra.api.agents import Agent, Heartbeat, Register, Registered
 from optiinfra.api.common import now
 from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
+from optiinfra.orchestrator.errors import NotFound
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import notify_after_commit
@@ -49,7 +50,8 @@ async def authenticate(platform: Platform, secret: str) -> Principal | None:
 
 
 async def heartbeat(platform: Platform, agent_id: str, body: Heartbeat) -> None:
-    """Store a heartbeat."""
+    """Store a heartbeat; NotFound if the agent has been deregistered meanwhile."""
+    table = models.Agent
     columns = {
         "last_heartbeat_at": now(),
         "current_tasks": body.current_tasks,
@@ -57,7 +59,10 @@ async def heartbeat(platform: Platform, agent_id: str, body: Heartbeat) -> None:
         "draining": body.status == "draining",
     }
     async with platform.database.transaction() as session:
-        await session.execute(update(models.Agent).where(models.Agent.id == agent_id).values(**columns))
+        registered = table.id == agent_id, table.deregistered_at.is_(None)
+        stored = await session.scalar(update(table).where(*registered).values(**columns).returning(table.id))
+    if stored is None:
+        raise NotFound("agent")
     await platform.presence.refresh(agent_id)
 
 
