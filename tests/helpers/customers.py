@@ -11,7 +11,9 @@ import pytest
 
 from fixtures import estates
 from fixtures.estates import Estate
-from fixtures.provision import provision, remove
+from fixtures.estates.schema import CustomerPart
+from fixtures.platform import PlatformClient
+from fixtures.provision import SeededEstate, provision, remove
 from tests.helpers.customer import Customer
 
 ESTATES = Path(estates.__file__).parent
@@ -29,14 +31,44 @@ def provisioned(environment: dict[str, Any], estate: Estate, *, keep: bool = Fal
     """Provision an estate as a new customer with a unique name, and remove it afterwards."""
     seeded = provision(environment, estate, suffix=uuid.uuid4().hex[:10])
     try:
-        with httpx.Client(base_url=seeded.orchestrator_url, timeout=30) as http:
-            customer = Customer(environment, seeded, http)
-            tokens = customer.post("/auth/login", {"username": seeded.email, "password": seeded.password})
-            http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+        with _signed_in(environment, seeded) as customer:
             yield customer
     finally:
         if not keep:
             remove(environment, seeded)
+
+
+@contextmanager
+def signed_up(environment: dict[str, Any]) -> Iterator[Customer]:
+    """Sign up a new customer, who has no estate, and remove it afterwards."""
+    urls, email, password = environment["urls"], f"owner-{uuid.uuid4().hex[:10]}@example.com", "a long password"
+    with PlatformClient(urls["orchestrator"]) as platform:
+        owner = CustomerPart(company_name="No estate", email=email, password=password, plan="pro")
+        customer_id = platform.sign_up(owner)
+    seeded = SeededEstate(
+        customer_id=customer_id,
+        email=email,
+        password=password,
+        orchestrator_url=urls["orchestrator"],
+        portal_url=urls["portal"],
+        fleet_url=urls["inference-fleet"],
+        clouds=[],
+        deployments=[],
+    )
+    try:
+        with _signed_in(environment, seeded) as customer:
+            yield customer
+    finally:
+        remove(environment, seeded)
+
+
+@contextmanager
+def _signed_in(environment: dict[str, Any], seeded: SeededEstate) -> Iterator[Customer]:
+    with httpx.Client(base_url=seeded.orchestrator_url, timeout=30) as http:
+        customer = Customer(environment, seeded, http)
+        tokens = customer.post("/auth/login", {"username": seeded.email, "password": seeded.password})
+        http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+        yield customer
 
 
 @pytest.fixture
