@@ -1,6 +1,6 @@
 """Direct access to the stores of an environment: to seed defects in them, and to search them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import httpx
@@ -37,27 +37,46 @@ class Stores:
         done = self._postgresql.execute(statement.encode(), values or None)
         return done.fetchall() if done.description else []
 
+    def sql_named(self, statement: str, **values: Any) -> None:
+        """Run one statement with named values (`%(name)s`) in PostgreSQL."""
+        self._postgresql.execute(statement.encode(), values)
+
     def clickhouse(self, statement: str) -> list[str]:
         """Run one statement in ClickHouse; returns the lines of the response."""
         answer = self._clickhouse.post("/", content=statement)
         assert answer.is_success, f"{statement} answered {answer.status_code}: {answer.text}"
         return answer.text.splitlines()
 
+    def tables(self) -> list[str]:
+        """Every table of the platform and of DBOS in PostgreSQL, with its schema."""
+        rows = self.sql("SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('public', 'dbos')")
+        return [f"{schema}.{table}" for schema, table in rows]
+
     def count_mentions(self, ids: Collection[str]) -> dict[str, int]:
         """How many rows, points and keys contain any of the ids anywhere, by store and table; without zeros."""
         pattern = "|".join(ids)  # ids have no characters that are special in a regular expression
         found: dict[str, int] = {}
-        tables = self.sql("SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('public', 'dbos')")
-        for schema, table in tables:
-            counted = self.sql(f'SELECT count(*) FROM "{schema}"."{table}" AS t WHERE t::text ~ %s', pattern)  # noqa: S608
-            found[f"postgresql {schema}.{table}"] = counted[0][0]
+        for table in self.tables():
+            counted = self.sql(f"SELECT count(*) FROM {table} AS t WHERE t::text ~ %s", pattern)  # noqa: S608
+            found[f"postgresql {table}"] = counted[0][0]
         for table in self.clickhouse(f"SELECT name FROM system.tables WHERE database = '{self.namespace}'"):  # noqa: S608
-            counted_lines = self.clickhouse(
-                f"SELECT count() FROM {table} WHERE match(concat(customer_id, ' ', deployment_id), '{pattern}')"  # noqa: S608
-            )
+            counted_lines = self.clickhouse(f"SELECT count() FROM {table} WHERE match(toString(tuple(*)), '{pattern}')")  # noqa: S608
             found[f"clickhouse {table}"] = int(counted_lines[0])
-        points, rest = self.qdrant.scroll(self.collection, limit=10_000)
-        assert rest is None, "there are more points than were read"
-        found["qdrant"] = sum(any(one in str(point.payload) for one in ids) for point in points)
-        found["redis"] = sum(any(one in key for one in ids) for key in self.redis.scan_iter("*"))
+        found["qdrant"] = sum(
+            any(one in str(point) for one in ids)
+            for collection in self.qdrant.get_collections().collections
+            if collection.name.startswith(self.collection)  # others come and go with other tests
+            for point in self._points(collection.name)
+        )
+        found["redis"] = sum(any(one in content for one in ids) for content in self._redis_contents())
         return {where: count for where, count in found.items() if count}
+
+    def _points(self, collection: str) -> list[Any]:
+        points, rest = self.qdrant.scroll(collection, limit=10_000)
+        assert rest is None, "there are more points than were read"
+        return list(points)
+
+    def _redis_contents(self) -> Iterator[str]:
+        """Every key, with its value if that is text."""
+        for key in self.redis.scan_iter("*"):
+            yield f"{key} {self.redis.get(key) if self.redis.type(key) == 'string' else ''}"
