@@ -2,20 +2,12 @@
 
 import pytest
 from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import create_engine, text
 
-from optiinfra.stores.postgres import database
 from tests.contract.engine import Engine
+from tests.helpers.schema import configuration
 
 pytestmark = pytest.mark.anyio
-
-
-def configuration(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(database.MIGRATIONS))
-    config.attributes["connection"] = connection
-    return config
 
 
 @pytest.mark.usefixtures("database")

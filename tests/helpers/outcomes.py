@@ -84,7 +84,7 @@ def seed_outcome(
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     """The similarity of two feature vectors."""
-    return sum(map(mul, one, other)) / (math.hypot(*one) * math.hypot(*other))
+    return float(sum(map(mul, one, other))) / (math.hypot(*one) * math.hypot(*other))
 
 
 def at_similarity(features: Sequence[float], similarity: float) -> list[float]:

@@ -79,4 +79,5 @@ class Stores:
     def _redis_contents(self) -> Iterator[str]:
         """Every key, with its value if that is text."""
         for key in self.redis.scan_iter("*"):
-            yield f"{key} {self.redis.get(key) if self.redis.type(key) == 'string' else ''}"
+            value = self.redis.get(key) if self.redis.type(key) == "string" else None
+            yield " ".join((str(key), str(value)))

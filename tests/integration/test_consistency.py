@@ -14,7 +14,7 @@ from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
 from tests.helpers.dangling_references import SEEDERS, SeedTarget
 from tests.helpers.idle_shutdown import start_shutdown
-from tests.helpers.outcomes import seed_outcome
+from tests.helpers.outcomes import points_of, seed_outcome
 from tests.helpers.private_platform import PrivatePlatform, private_platform_over
 from tests.helpers.stores import Stores
 
@@ -141,7 +141,7 @@ def test_consistency_check_finds_every_dangling_reference_and_deletion_leaves_no
         left = stores.count_mentions(others)
         assert {where: left.get(where, 0) for where in kept if left.get(where, 0) < kept[where]} == {}
         assert report(own).dangling == []
-        assert point in [one.payload["optimization_id"] for one in stores.qdrant.scroll(stores.collection)[0]]
+        assert point in [one.payload["optimization_id"] for one in points_of(stores, other.id)]
         assert other.infrastructure().vllm_deployments != []
         assert customer.http.get(f"/customers/{customer.id}").status_code in (401, 404)
         signed_in = customer.http.post(

@@ -48,7 +48,7 @@ def draft_of(stores: Stores, recommendation: Recommendation) -> dict[str, Any]:
 def factor(ratios: Sequence[tuple[float, float]]) -> float:
     """The correction by (similarity, measured / modelled) of each outcome: their geometric mean, shrunk towards 1."""
     weight = sum(similarity for similarity, _ in ratios) + PRIOR_WEIGHT
-    return math.prod(ratio ** (similarity / weight) for similarity, ratio in ratios)
+    return float(math.prod(ratio ** (similarity / weight) for similarity, ratio in ratios))
 
 
 def execute(customer: Customer, recommendation: Recommendation) -> Optimization:
