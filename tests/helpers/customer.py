@@ -11,6 +11,7 @@ import httpx
 
 from fixtures.estates import DeploymentPart
 from fixtures.provision import SeededEstate, add_deployments
+from fixtures.trust import AUTHORITIES
 from optiinfra.api import calls
 from optiinfra.api.calls import Call
 from optiinfra.api.client import ApiClient, ApiError
@@ -141,17 +142,19 @@ class Customer:
 
     def fleet(self, deployment: str) -> dict[str, Any]:
         """The deployment as its own gateway describes it, read directly."""
-        answer = httpx.get(f"{self.seeded.fleet_url}/fleet/{self.id}/deployments/{deployment}", timeout=10)
-        answer.raise_for_status()
-        return dict(answer.json())
+        return dict(self._gateway("GET", f"deployments/{deployment}").json())
 
     def inject_fault(self, fault: dict[str, Any]) -> None:
         """Inject a fault into the customer's fleet."""
-        httpx.post(f"{self.seeded.fleet_url}/fleet/{self.id}/faults", json=fault, timeout=10).raise_for_status()
+        self._gateway("POST", "faults", json=fault)
 
     def clear_faults(self) -> None:
         """Remove every fault from the customer's fleet."""
-        httpx.delete(f"{self.seeded.fleet_url}/fleet/{self.id}/faults", timeout=10).raise_for_status()
+        self._gateway("DELETE", "faults")
+
+    def _gateway(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        url = f"{self.seeded.fleet_url}/fleet/{self.id}/{path}"
+        return httpx.request(method, url, timeout=10, verify=AUTHORITIES, **arguments).raise_for_status()
 
     def add_deployments(self, deployments: list[DeploymentPart]) -> None:
         """Add deployments to the estate, and wait until the platform has discovered them."""

@@ -14,6 +14,7 @@ from fixtures.estates import Estate
 from fixtures.estates.schema import CustomerPart
 from fixtures.platform import PlatformClient
 from fixtures.provision import SeededEstate, provision, remove
+from fixtures.trust import AUTHORITIES
 from tests.helpers.customer import Customer
 
 ESTATES = Path(estates.__file__).parent
@@ -64,7 +65,7 @@ def signed_up(environment: dict[str, Any]) -> Iterator[Customer]:
 
 @contextmanager
 def _signed_in(environment: dict[str, Any], seeded: SeededEstate) -> Iterator[Customer]:
-    with httpx.Client(base_url=seeded.orchestrator_url, timeout=30) as http:
+    with httpx.Client(base_url=seeded.orchestrator_url, timeout=30, verify=AUTHORITIES) as http:
         customer = Customer(environment, seeded, http)
         tokens = customer.post("/auth/login", {"username": seeded.email, "password": seeded.password})
         http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
