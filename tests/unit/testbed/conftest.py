@@ -1,4 +1,4 @@
-"""Idle processes for tests that find and stop processes, and a session that has ended."""
+"""Inner pytest runs, idle processes for tests that find and stop processes, and a session that has ended."""
 
 import os
 import subprocess
@@ -13,6 +13,14 @@ from testbed import paths, sessions
 from testbed.waiting import wait_until
 
 Sleeper = Callable[..., psutil.Process]
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Inner pytest runs load few plugins: loading all that are installed would take most of their time."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p timeout -p xdist")
+    return pytester
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_performance_tests_are_ordered_last(pytester: pytest.Pytester, seed: int) -> None:
     pytester.makepyfile(MIXED)
-    result = pytester.runpytest_inprocess("-p", "testbed.plugin", f"--randomly-seed={seed}", "-v")
+    result = pytester.runpytest_inprocess("-p", "testbed.plugin", "-p", "randomly", f"--randomly-seed={seed}", "-v")
     result.assert_outcomes(passed=5)
     order = [line.partition("::")[2].partition(" ")[0] for line in result.outlines if " PASSED" in line]
     assert set(order[-2:]) == {"test_measured", "test_measured_too"}
@@ -96,7 +96,7 @@ def test_wait_of_a_performance_test_does_not_count_against_its_timeout(
     with sessions.hold() as session, ExitStack() as other_test:
         other_test.enter_context(turn(session, alone=False))
         threading.Timer(1.0, other_test.close).start()
-        result = pytester.runpytest_inprocess("-p", "testbed.plugin", "-p", "no:randomly")
+        result = pytester.runpytest_inprocess("-p", "testbed.plugin")
     result.assert_outcomes(passed=1)
     assert result.duration > 1.0
 

@@ -27,6 +27,13 @@ def test_wrong_already():
 """
 
 
+# Without the plugins that take most of the time of an inner pytest run.
+QUICK_START = {
+    "pytest.ini": "[pytest]\naddopts = -p no:schemathesis -p no:hypothesispytest -p no:anyio\n",
+    "conftest.py": "def pytest_addoption(parser): parser.addoption('--hypothesis-seed')\n",
+}
+
+
 def mutant(name: str = "short-month", old: str = "730", new: str = "720", test: str = "test_month") -> Mutant:
     return Mutant(name=name, description="A short month.", file=RULE, old=old, new=new, test=f"{RULE_TESTS}::{test}")
 
@@ -51,7 +58,7 @@ def commit(root: Path, files: dict[str, str]) -> str:
 def repository(root: Path) -> Path:
     """A repository with a platform of one rule, and its tests."""
     subprocess.run(["git", "init", "-q", "-b", "main", root], check=True)
-    commit(root, {RULE: SOURCE, "src/optiinfra/__init__.py": "", RULE_TESTS: TESTS})
+    commit(root, {RULE: SOURCE, "src/optiinfra/__init__.py": "", RULE_TESTS: TESTS} | QUICK_START)
     return root
 
 

@@ -22,7 +22,7 @@ ALL = 'with scenario.phase("Two"):\n        pass'
 def run(pytester: pytest.Pytester):  # type: ignore[no-untyped-def]
     def of(name: str, text: str, *arguments: str) -> pytest.RunResult:
         pytester.makepyfile(**{name: text})
-        return pytester.runpytest_inprocess("-p", "testbed.plugin", "-p", "no:randomly", *arguments)
+        return pytester.runpytest_inprocess("-p", "testbed.plugin", *arguments)
 
     return of
 
