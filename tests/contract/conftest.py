@@ -1,7 +1,13 @@
-"""PostgreSQL with the platform's schema and one customer."""
+"""Engines that several modules share, and a database with the platform's schema and one customer.
 
+`nox -s fast` runs each module in one worker, so that a worker starts few engines.
+"""
+
+import secrets
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
+import psycopg
 import pytest
 from sqlalchemy import delete
 
@@ -12,9 +18,25 @@ from tests.contract.engine import Engine, running
 CUSTOMER = "cust_1"
 
 
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Engine]:
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Engine]:
     with running("postgresql") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def postgresql(postgresql_server: Engine, request: pytest.FixtureRequest) -> Engine:
+    """The shared server, with a database of the module's own."""
+    shared = postgresql_server.environment
+    own = replace(shared, namespace=f"{request.node.path.stem}_{secrets.token_hex(2)}")
+    with psycopg.connect(shared.urls()["postgresql"].replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{own.namespace}"'.encode())
+    return Engine("postgresql", own)
+
+
+@pytest.fixture(scope="session")
+def localstack() -> Iterator[Engine]:
+    with running("localstack") as engine:
         yield engine
 
 

@@ -1,6 +1,7 @@
-"""One embedded engine by itself, as the environment would start it, for as long as a test module needs it."""
+"""One embedded engine by itself, as the environment would start it, for as long as tests need it."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -71,7 +72,7 @@ class Engine:
 @contextmanager
 def running(name: str) -> Iterator[Engine]:
     """An engine with data of its own, removed afterwards."""
-    environment = environments.create(f"contract-{name}-{os.getpid()}", Settings(), None, "")
+    environment = environments.create(f"contract-{name}-{os.getpid()}-{secrets.token_hex(2)}", Settings(), None, "")
     with locked(environment.name):
         environment.save()
     engine = Engine(name, environment)

@@ -1,7 +1,6 @@
 """AwsCloud on the mock cloud, with real calls of the official SDK."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,17 +13,16 @@ from optiinfra.clouds.aws import AwsCloud, connect_aws
 from optiinfra.clouds.aws_api import Timeouts
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.clouds.protocol import STEP_TAG, CloudUnavailable
-from tests.contract.engine import Engine, running
+from tests.contract.engine import Engine
 
 REGION = "us-east-1"
 KEY = "opt_1:create_spot_instances"
 TYPE = "p4de.24xlarge"
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with running("localstack") as started:
-        yield started
+@pytest.fixture
+def engine(localstack: Engine) -> Engine:
+    return localstack
 
 
 def role_arn(account: str) -> str:

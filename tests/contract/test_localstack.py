@@ -1,20 +1,18 @@
 """The mock cloud as the platform uses it: boto3, accounts told apart by assumed roles."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
 
-from tests.contract.engine import Engine, running
+from tests.contract.engine import Engine
 
 REGION = "us-east-1"
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with running("localstack") as started:
-        yield started
+@pytest.fixture
+def engine(localstack: Engine) -> Engine:
+    return localstack
 
 
 def ec2(engine: Engine, account: str) -> Any:
@@ -46,14 +44,14 @@ def run(client: Any, count: int) -> list[str]:
 
 
 def test_accounts_are_isolated(engine: Engine) -> None:
-    first, second = ec2(engine, "111111111111"), ec2(engine, "222222222222")
+    first, second = ec2(engine, "911111111111"), ec2(engine, "922222222222")
     started = run(first, 2)
     assert {instance["InstanceId"] for instance in instances(first)} == set(started)
     assert instances(second) == []
 
 
 def test_instances_keep_their_tags_and_types(engine: Engine) -> None:
-    client = ec2(engine, "333333333333")
+    client = ec2(engine, "933333333333")
     (started,) = run(client, 1)
     client.create_tags(Resources=[started], Tags=[{"Key": "optiinfra:step", "Value": "create_spot_instances"}])
     (found,) = instances(client)
@@ -62,7 +60,7 @@ def test_instances_keep_their_tags_and_types(engine: Engine) -> None:
 
 
 def test_spot_request_creates_a_spot_instance(engine: Engine) -> None:
-    client = ec2(engine, "444444444444")
+    client = ec2(engine, "944444444444")
     client.request_spot_instances(
         InstanceCount=1, LaunchSpecification={"ImageId": "ami-12345678", "InstanceType": "g5.12xlarge"}
     )
@@ -70,7 +68,7 @@ def test_spot_request_creates_a_spot_instance(engine: Engine) -> None:
 
 
 def test_terminated_instance_is_listed_as_terminated(engine: Engine) -> None:
-    client = ec2(engine, "555555555555")
+    client = ec2(engine, "955555555555")
     started = run(client, 1)
     client.terminate_instances(InstanceIds=started)
     assert [instance["State"]["Name"] for instance in instances(client)] == ["terminated"]

@@ -7,7 +7,14 @@ from sqlalchemy import Engine as Database
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from tests.contract.engine import Engine
+from tests.contract.engine import Engine, running
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Engine]:
+    """A server of the module's own, which a test kills."""
+    with running("postgresql") as started:
+        yield started
 
 
 @pytest.fixture
