@@ -28,6 +28,8 @@ SYSTEM_FOLDERS = ("tests/e2e", "tests/integration", "tests/performance", "tests/
 SYSTEM_TESTS = 43
 PARALLEL = ("-n", "auto")
 """One pytest worker per core. A later `-n` among the positional arguments takes precedence."""
+BY_MODULE = (*PARALLEL, "--dist", "loadfile")
+"""Each module in one worker, so that its fixtures, which may start an engine, are made once."""
 
 
 @functools.cache
@@ -147,15 +149,15 @@ def fast(session: nox.Session) -> None:
     """Unit and contract tests, and the short integration and security tests, on a live environment."""
     folders = [*existing("tests/contract", "tests/integration", "tests/security"), "tests/unit"]
     marks = "not slow and not e2e and not performance"
-    suite(session, "-m", marks, *chosen(session, *folders), extra="system,unit")
+    suite(session, *BY_MODULE, "-m", marks, *chosen(session, *folders), extra="system,unit")
     session.log("e2e and performance tests do not run here: `nox -s test` runs all system tests")
 
 
 @nox.session
 def test(session: nox.Session) -> None:
-    """All system tests in a fresh environment, with coverage and reports."""
+    """All system tests in a fresh environment, in parallel, with coverage and reports. Performance tests run alone."""
     folders = existing(*SYSTEM_FOLDERS)
-    suite(session, "-v", "--durations=0", *chosen(session, *folders), coverage=True, reuse=False)
+    suite(session, *PARALLEL, "-v", "--durations=0", *chosen(session, *folders), coverage=True, reuse=False)
     results = ElementTree.parse(RESULTS)  # noqa: S314  (our own)
     count = sum(1 for _ in results.iter("testcase"))
     session.log(f"{count} of {SYSTEM_TESTS} system tests exist so far; the gate comes with them")
@@ -163,9 +165,9 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Unit tests, which need nothing but the code."""
+    """Unit tests, which need nothing but the code, in parallel."""
     install(session, "unit")
-    session.run("pytest", *chosen(session, "tests/unit"))
+    session.run("pytest", *PARALLEL, *chosen(session, "tests/unit"))
 
 
 @nox.session
