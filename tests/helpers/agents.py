@@ -24,22 +24,17 @@ def ask_agent(
     task: AnalyzeTask | ValidateTask | JudgeTask,
     answer_type: type[Answer],
 ) -> Answer:
-    """The answer of an active agent of that type."""
-    credentials = environment["credentials"]
+    """The answer of the environment's own agent of that type."""
+    credentials, address = environment["credentials"], environment["urls"][f"{agent_type}-agent"]
     with httpx.Client(timeout=stretched(TASK_SECONDS)) as http:
         listed = http.get(
             f"{environment['urls']['orchestrator']}/orchestrator/agents", headers=bearer(credentials["admin_token"])
         )
         listed.raise_for_status()
-        able = [
-            agent
-            for agent in listed.json()
-            if agent["agent_type"] == agent_type and agent["status"] == "active" and task.kind in agent["capabilities"]
-        ]
-        assert able, f"no active {agent_type} agent can {task.kind}: {listed.text}"
-        claims = {"aud": able[0]["agent_id"], "sub": "orchestrator", "exp": int(time.time()) + _TOKEN_SECONDS}
+        (agent,) = (one for one in listed.json() if (one["base_url"], one["status"]) == (address, "active"))
+        claims = {"aud": agent["agent_id"], "sub": "orchestrator", "exp": int(time.time()) + _TOKEN_SECONDS}
         token = jwt.encode(claims, credentials["enrolment_secret"], algorithm="HS256")
         headers = bearer(token) | {"Content-Type": "application/json"}
-        answer = http.post(f"{able[0]['base_url']}/tasks", content=task.model_dump_json(), headers=headers)
+        answer = http.post(f"{address}/tasks", content=task.model_dump_json(), headers=headers)
     assert answer.is_success, f"{task.kind} answered {answer.status_code}: {answer.text}"
     return answer_type.model_validate(answer.json())
