@@ -29,6 +29,22 @@ def test_dashboard_figures_add_up(owner: TestClient, orchestrator: fake.Orchestr
     assert set(document["series"]) == {"monthly_cost", "p95_latency_ms", "quality_score"}
 
 
+def test_dashboard_with_an_unpriced_instance_counts_it_and_shows_no_cost_of_its_deployment(
+    owner: TestClient, orchestrator: fake.Orchestrator
+) -> None:
+    estate = orchestrator.infrastructure
+    known = sum(one.monthly_cost or 0.0 for one in estate.instances[1:])
+    unpriced = estate.instances[0].model_copy(update={"monthly_cost": None})
+    orchestrator.infrastructure = estate.model_copy(update={"instances": [unpriced, *estate.instances[1:]]})
+    document, page = owner.get(DASHBOARD, headers=JSON).json(), owner.get("/").text
+    assert document["current_spend"] == pytest.approx(known)
+    assert document["unpriced_instances"] == 1
+    assert ", 1 without a known price" in page
+    costs = re.findall(r'<td class="number">([^<]*)</td>\s*</tr>', page.partition('id="deployments"')[2])
+    assert costs[0] == "\N{EN DASH}"
+    assert costs[1].startswith("$")
+
+
 def test_dashboard_accepts_a_bearer_token(visitor: TestClient, orchestrator: fake.Orchestrator) -> None:
     orchestrator.logins = 1
     answer = visitor.get(DASHBOARD, headers=JSON | {"authorization": "Bearer access-1"})
