@@ -5,6 +5,7 @@ This is a pytest plugin, which `testbed.plugin` loads.
 
 import io
 import json
+import math
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,11 @@ from testbed import evidence
 from testbed.fingerprint import version
 
 SCHEMA = 1
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The smallest of the values that at least so many percent of them do not exceed."""
+    return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,6 @@ class Telemetry:
             raise StoreUnavailable("ClickHouse does not answer (OperationalError)")
         self.costs += [value for _customer, resource, *_rest, value in rows if resource == inventory.ESTATE]
 
-    async def insert_latencies(self, _rows: list[Any], _token: str | None) -> None:
-        """There are none."""
-
 
 @pytest.fixture
 def clouds(monkeypatch: pytest.MonkeyPatch) -> Clouds:

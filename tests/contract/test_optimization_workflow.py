@@ -106,7 +106,7 @@ async def workflow(postgresql: Engine) -> AsyncIterator[OptimizationWorkflow]:
     database = Database(url, _no_notification)
     await database.migrate()
     settings = SimpleNamespace(optimization_deadline_seconds=60.0, rollback_retry_seconds=5.0)
-    telemetry = SimpleNamespace(insert_samples=_keep_nothing, insert_latencies=_keep_nothing)
+    telemetry = SimpleNamespace(insert_samples=_keep_nothing)
     stores = SimpleNamespace(settings=settings, database=database, memory=Memory(), telemetry=telemetry)
     DBOS(config={"name": "example", "system_database_url": url, "serializer": DBOSPortableJSONSerializer()})
     platform = cast("Platform", stores)

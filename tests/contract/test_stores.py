@@ -140,9 +140,17 @@ async def test_statement_that_fails_is_no_outage_and_hides_its_values(database: 
     assert "whispered" not in str(failed.value)
 
 
+async def insert_latencies(
+    telemetry: Telemetry, rows: list[tuple[str, str, str, datetime, float, int]], token: str | None = None
+) -> None:
+    """Append rows of (customer, deployment, replica, timestamp, bucket's upper edge in seconds, count)."""
+    await telemetry.insert_columns("latency_counts", list(zip(*rows, strict=True)), token)
+
+
 async def test_latencies_are_summed_by_bucket_since_a_millisecond(telemetry: Telemetry) -> None:
     earlier = BEGAN - timedelta(milliseconds=1)
-    await telemetry.insert_latencies(
+    await insert_latencies(
+        telemetry,
         [
             ("cust_1", "dep_1", "rep_1", earlier, 1.0, 1000),
             ("cust_1", "dep_1", "rep_1", BEGAN, 1.0, 3),
@@ -150,7 +158,7 @@ async def test_latencies_are_summed_by_bucket_since_a_millisecond(telemetry: Tel
             ("cust_1", "dep_1", "rep_2", BEGAN, math.inf, 5),
             ("cust_1", "dep_2", "rep_3", BEGAN, 1.0, 6),
             ("cust_2", "dep_1", "rep_1", BEGAN, 1.0, 7),
-        ]
+        ],
     )
     assert await telemetry.latencies("cust_1", "dep_1", BEGAN) == {1.0: 7.0, math.inf: 5.0}
     assert await telemetry.latencies("cust_1", "dep_1", BEGAN, ["rep_1"]) == {1.0: 3.0}
@@ -162,14 +170,14 @@ async def test_insert_repeated_under_its_token_is_stored_once(telemetry: Telemet
     rows = [("cust_1", "dep_9", "rep_1", BEGAN, 1.0, 3)]
     first, second = new_id("token"), new_id("token")
     for token in (first, first, second):
-        await telemetry.insert_latencies(rows, token)
+        await insert_latencies(telemetry, rows, token)
     assert await telemetry.latencies("cust_1", "dep_9", BEGAN) == {1.0: 6.0}
 
 
 async def test_owners_are_distinct(telemetry: Telemetry) -> None:
     for deployment in ("dep_1", "dep_1", "dep_2", ""):
         await telemetry.insert_samples([("cust_own", deployment, "rep_1", "throughput", BEGAN, 1.0)])
-    await telemetry.insert_latencies([("cust_own", "dep_3", "rep_1", BEGAN, 1.0, 3)])
+    await insert_latencies(telemetry, [("cust_own", "dep_3", "rep_1", BEGAN, 1.0, 3)])
     mine = [("cust_own", deployment) for deployment in ("", "dep_1", "dep_2")]
     assert sorted(owner for owner in await telemetry.owners("samples") if owner[0] == "cust_own") == mine
     assert ("cust_own", "dep_3") in await telemetry.owners("latency_counts")

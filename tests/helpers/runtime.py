@@ -12,7 +12,7 @@ import httpx
 from fixtures import aws
 from fixtures.provision import SeededCloud, SeededEstate, remove
 from optiinfra.api.customers import DiscoveredDeployment, Replica, Slo
-from optiinfra.api.telemetry import LatencyCount, Sample
+from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
 from testbed.waiting import stretched
 from tests.helpers.accounts import signed_up
 from tests.helpers.callers import bearer
@@ -98,10 +98,7 @@ class PlayedRuntime:
         self, samples: Sequence[Sample] = (), latencies: Sequence[LatencyCount] = (), *, key: str | None = None
     ) -> None:
         """Send one batch of telemetry, under an idempotency key if one is given."""
-        body = {
-            "samples": [sample.model_dump(mode="json") for sample in samples],
-            "latencies": [count.model_dump(mode="json") for count in latencies],
-        }
+        body = TelemetryBatch(samples=list(samples), latencies=list(latencies)).model_dump(mode="json")
         headers = {} if key is None else {"Idempotency-Key": key}
         accepted = call_with(self.http, "POST", f"{self.path}/telemetry", body, headers)
         assert accepted == {"status": "started"}

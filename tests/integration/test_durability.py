@@ -12,7 +12,7 @@ import pytest
 
 from fixtures import aws, estates
 from optiinfra.api.common import now
-from optiinfra.api.telemetry import LatencyCount, Sample
+from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
 from optiinfra.domain.inventory import InventoryStatus
 from optiinfra.domain.optimization import FINAL
 from testbed import consistency
@@ -74,10 +74,7 @@ def check_telemetry(platform: PrivatePlatform, stores: Stores, customer: Custome
         for minute in range(7)
     ]
     latencies = [LatencyCount(deployment_id=ids["chat"], replica_id="r", timestamp=at, le=1.0, count=3)]
-    body = {
-        "samples": [sample.model_dump(mode="json") for sample in samples],
-        "latencies": [count.model_dump(mode="json") for count in latencies],
-    }
+    body = TelemetryBatch(samples=samples, latencies=latencies).model_dump(mode="json")
     for failure in ("cut", "refused"):
         with platform.proxies["clickhouse"].failing(failure):
             answer = runtime.http.post(f"{runtime.path}/telemetry", json=body, headers={"Idempotency-Key": key})

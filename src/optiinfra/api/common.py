@@ -39,6 +39,7 @@ _MAX_DEPTH = 32
 # The stores cannot hold NUL characters.
 _WITHOUT_NUL = r"^[^\x00]*$"
 _FIRST_YEAR, _LAST_YEAR = 1970, 2199
+FIRST_MOMENT, END_MOMENT = datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC), datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC)
 
 FreeJson = Annotated[dict[str, Any], AfterValidator(storable)]
 """JSON with arbitrary keys and values."""

@@ -2,27 +2,34 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
+from pydantic.dataclasses import dataclass
 
-from optiinfra.api.common import Body, Moment, Wire
+from optiinfra.api.common import END_MOMENT, FIRST_MOMENT, Body, Moment, Wire
 
 MetricType = Literal["monthly_cost", "quality_score", "p95_latency_ms", "throughput", "gpu_utilization"]
 
+_Timestamp = Annotated[AwareDatetime, Field(ge=FIRST_MOMENT, lt=END_MOMENT)]
+"""As `Moment`, but in any time zone. Its check calls no Python code, which for thousands of samples takes long."""
 
-class Sample(Wire):
+
+# Samples and counts come in thousands. Dataclasses with slots are validated and created twice as fast as models.
+@dataclass(frozen=True, slots=True)
+class Sample:
     """One value of one metric: fractions 0..1, rates per simulated second, latencies in milliseconds.
 
     `replica_id` is empty for a metric of the whole deployment.
     """
 
     deployment_id: str
-    replica_id: str = ""
     metric: str
-    timestamp: Moment
-    value: float = Field(ge=0, le=1e18)  # bounded, so that sums do not overflow
+    timestamp: _Timestamp
+    value: Annotated[float, Field(ge=0, le=1e18)]  # bounded, so that sums do not overflow
+    replica_id: str = ""
 
 
-class LatencyCount(Wire):
+@dataclass(frozen=True, slots=True)
+class LatencyCount:
     """Requests in one bucket of a replica's end-to-end latency histogram since the last scrape.
 
     `le` is the bucket's upper edge in seconds, None for the open one.
@@ -30,9 +37,9 @@ class LatencyCount(Wire):
 
     deployment_id: str
     replica_id: str
-    timestamp: Moment
+    timestamp: _Timestamp
     le: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
-    count: int = Field(ge=0, le=2**62)
+    count: Annotated[int, Field(ge=0, le=2**62)]
 
 
 class TelemetryBatch(Body):

@@ -35,6 +35,9 @@ REQUEST_SECONDS = 8.0
 """How long a request may wait for the start of its response: less than our own clients wait (`kit.http`)."""
 CHECK_SECONDS = 2.0
 
+_COLLECTED_OBJECTS = 50_000
+"""How many more objects there are before the young ones are collected. With 700, Python's default, a batch of telemetry
+caused a dozen collections, and every tenth batch a full one, which visits everything and takes 0.1 s."""
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _LATENCY = Histogram("optiinfra_http_request_seconds", "Time to answer", ["method", "route", "status"])
 
@@ -123,6 +126,7 @@ class _Server(uvicorn.Server):
         # What is loaded by now stays. A full collection would visit all of it, and stop every request meanwhile.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_COLLECTED_OBJECTS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._shutdown.set()

@@ -41,18 +41,30 @@ _PROXY_ERROR = re.compile(r"HTTP status (5\d\d)")
 
 TableName = Literal["samples", "latency_counts"]
 
-_SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS samples (
-        customer_id String, deployment_id String, replica_id String, metric LowCardinality(String),
-        timestamp DateTime64(3, 'UTC'), value Float64
-    ) ENGINE = MergeTree ORDER BY (customer_id, metric, deployment_id, replica_id, timestamp)
-    SETTINGS non_replicated_deduplication_window = 1000""",
-    """CREATE TABLE IF NOT EXISTS latency_counts (
-        customer_id String, deployment_id String, replica_id String,
-        timestamp DateTime64(3, 'UTC'), le Float64, count UInt64
-    ) ENGINE = MergeTree ORDER BY (customer_id, deployment_id, timestamp, replica_id, le)
-    SETTINGS non_replicated_deduplication_window = 1000""",
-)
+_TIMESTAMP = "DateTime64(3, 'UTC')"
+_COLUMNS: dict[TableName, dict[str, str]] = {
+    "samples": {
+        "customer_id": "String",
+        "deployment_id": "String",
+        "replica_id": "String",
+        "metric": "LowCardinality(String)",
+        "timestamp": _TIMESTAMP,
+        "value": "Float64",
+    },
+    "latency_counts": {
+        "customer_id": "String",
+        "deployment_id": "String",
+        "replica_id": "String",
+        "timestamp": _TIMESTAMP,
+        "le": "Float64",
+        "count": "UInt64",
+    },
+}
+"""Types of the columns by name."""
+_ORDER: dict[TableName, str] = {
+    "samples": "customer_id, metric, deployment_id, replica_id, timestamp",
+    "latency_counts": "customer_id, deployment_id, timestamp, replica_id, le",
+}
 
 
 class Telemetry:
@@ -89,7 +101,10 @@ class Telemetry:
         """Create the database and its tables if they are missing. Users belong to the server's configuration."""
         create = f"CREATE DATABASE IF NOT EXISTS {self._database}"
         await self._call(self._client.command, create, use_database=False)
-        for statement in _SCHEMA:
+        for table, columns in _COLUMNS.items():
+            listed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            statement = f"""CREATE TABLE IF NOT EXISTS {table} ({listed}) ENGINE = MergeTree ORDER BY ({_ORDER[table]})
+                SETTINGS non_replicated_deduplication_window = 1000"""
             await self._call(self._client.command, statement)
 
     async def insert_samples(
@@ -99,18 +114,27 @@ class Telemetry:
 
         `token` is an idempotency key: an insert whose token is among those of the last thousand inserts is dropped.
         """
-        columns = ["customer_id", "deployment_id", "replica_id", "metric", "timestamp", "value"]
-        await self._insert("samples", rows, columns, token)
+        await self.insert_columns("samples", list(zip(*rows, strict=True)), token)
 
-    async def insert_latencies(
-        self, rows: Sequence[tuple[str, str, str, datetime, float, int]], token: str | None = None
+    async def insert_columns(
+        self, table: TableName, columns: Sequence[Sequence[Any]], token: str | None = None
     ) -> None:
-        """Append rows of (customer, deployment, replica, timestamp, bucket's upper edge in seconds, count).
+        """Append rows given as columns in the table's order; the driver takes them in half the time.
 
         `token` is an idempotency key, as for `insert_samples`.
         """
-        columns = ["customer_id", "deployment_id", "replica_id", "timestamp", "le", "count"]
-        await self._insert("latency_counts", rows, columns, token)
+        if not columns or not columns[0]:
+            return
+        types = _COLUMNS[table]  # otherwise the driver asks for them
+        await self._call(
+            self._client.insert,
+            table,
+            columns,
+            list(types),
+            column_oriented=True,
+            column_type_names=list(types.values()),
+            settings={"insert_deduplication_token": token} if token else {},
+        )
 
     async def latencies(
         self, customer_id: str, deployment_id: str, since: datetime, replica_ids: Sequence[str] | None = None
@@ -216,11 +240,6 @@ class Telemetry:
     async def close(self) -> None:
         """Close the connections. Not in a worker thread: DBOS stops first and shuts the event loop's executor down."""
         self._client.close()
-
-    async def _insert(self, table: str, rows: Sequence[Sequence[Any]], columns: list[str], token: str | None) -> None:
-        if rows:
-            settings = {"insert_deduplication_token": token} if token else {}
-            await self._call(self._client.insert, table, rows, columns, settings=settings)
 
     async def _query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         result = await self._call(self._client.query, statement, parameters=parameters)

@@ -10,6 +10,7 @@ from optiinfra.api.telemetry import TelemetryBatch
 from optiinfra.kit.app import cancel_on_shutdown
 from optiinfra.kit.auth import CurrentPrincipal, Principal
 from optiinfra.kit.openapi import error_responses
+from optiinfra.kit.raw_json import RawJsonRoute, from_raw_json
 from optiinfra.orchestrator.access import require_kind
 from optiinfra.orchestrator.errors import NotFound, Unauthenticated
 from optiinfra.orchestrator.inventory.service import store_deployments
@@ -19,6 +20,7 @@ from optiinfra.orchestrator.runtimes.commands import acknowledge_command, delive
 from optiinfra.orchestrator.telemetry.service import store
 
 router = APIRouter(prefix="/agent-runtime")
+bulk_router = APIRouter(route_class=RawJsonRoute)
 
 PUBLIC = ("/agent-runtime/connect",)  # its credential is in the body
 LONG_CALLS = ("GET /agent-runtime/[^/]+/commands",)
@@ -27,6 +29,22 @@ LONG_CALLS = ("GET /agent-runtime/[^/]+/commands",)
 def _customer(principal: Principal) -> str:
     require_kind(principal, "runtime")
     return principal.customer_id or ""
+
+
+@bulk_router.post("/{runtime_id}/telemetry", status_code=202)
+async def telemetry(
+    runtime_id: str,
+    body: Annotated[TelemetryBatch, from_raw_json(TelemetryBatch)],
+    principal: CurrentPrincipal,
+    platform: CurrentPlatform,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> Started:
+    """Send measurements; a batch sent again under the same key is stored once."""
+    await store(platform, _customer(principal), body, idempotency_key)
+    return Started()
+
+
+router.include_router(bulk_router)
 
 
 @router.post("/connect", responses=error_responses(401))
@@ -50,19 +68,6 @@ async def inventory(
     return InventoryAccepted(
         deployment_ids=ids, history_wanted=[name for name, deployment in ids.items() if deployment not in known]
     )
-
-
-@router.post("/{runtime_id}/telemetry", status_code=202)
-async def telemetry(
-    runtime_id: str,
-    body: TelemetryBatch,
-    principal: CurrentPrincipal,
-    platform: CurrentPlatform,
-    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
-) -> Started:
-    """Send measurements; a batch sent again under the same key is stored once."""
-    await store(platform, _customer(principal), body, idempotency_key)
-    return Started()
 
 
 @router.get("/{runtime_id}/commands")

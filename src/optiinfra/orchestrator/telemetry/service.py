@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
+from typing import Any
 
 import structlog
 from sqlalchemy import select
@@ -17,7 +18,6 @@ from optiinfra.stores.postgres import models
 log = structlog.get_logger(__name__)
 
 Samples = Sequence[tuple[str, str, str, str, datetime, float]]
-Latencies = Sequence[tuple[str, str, str, datetime, float, int]]
 """Rows as `stores.clickhouse` takes them."""
 
 _OPEN_EDGE = math.inf
@@ -26,41 +26,46 @@ _AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
 
 async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key: str | None) -> None:
     """Store a runtime's batch, once per key. The customer comes from the runtime's token, never from the batch."""
-    await append(
-        platform,
-        customer_id,
-        [
-            (customer_id, sample.deployment_id, sample.replica_id, sample.metric, sample.timestamp, sample.value)
-            for sample in batch.samples
-        ],
-        [
-            (
-                customer_id,
-                count.deployment_id,
-                count.replica_id,
-                count.timestamp,
-                _OPEN_EDGE if count.le is None else count.le,
-                count.count,
-            )
-            for count in batch.latencies
-        ],
-        f"{customer_id}:{key}" if key else None,
-    )
-
-
-async def append(
-    platform: Platform, customer_id: str, samples: Samples, latencies: Latencies = (), token: str | None = None
-) -> None:
-    """Store a customer's rows, and delete them again if the customer was deleted meanwhile, even when cancelled.
-
-    A deletion removes the customer's row before the telemetry. So it removes what was inserted before, and what is
-    inserted later finds no customer. `token` makes an insert idempotent.
-    """
+    token = f"{customer_id}:{key}" if key else None
+    samples, counts = batch.samples, batch.latencies
+    # As columns: a tuple for each of thousands of samples takes as long as all else.
+    sample_columns: list[Sequence[Any]] = [
+        [customer_id] * len(samples),
+        [sample.deployment_id for sample in samples],
+        [sample.replica_id for sample in samples],
+        [sample.metric for sample in samples],
+        [sample.timestamp for sample in samples],
+        [sample.value for sample in samples],
+    ]
+    count_columns: list[Sequence[Any]] = [
+        [customer_id] * len(counts),
+        [count.deployment_id for count in counts],
+        [count.replica_id for count in counts],
+        [count.timestamp for count in counts],
+        [_OPEN_EDGE if count.le is None else count.le for count in counts],
+        [count.count for count in counts],
+    ]
 
     async def insert() -> None:
-        await platform.telemetry.insert_samples(samples, token)
-        await platform.telemetry.insert_latencies(latencies, token)
+        await platform.telemetry.insert_columns("samples", sample_columns, token)
+        await platform.telemetry.insert_columns("latency_counts", count_columns, token)
 
+    await _insert_unless_deleted(platform, customer_id, insert)
+
+
+async def append(platform: Platform, customer_id: str, samples: Samples, token: str | None = None) -> None:
+    """Store a few samples of a customer that the platform itself measured. `token` makes this idempotent."""
+    await _insert_unless_deleted(platform, customer_id, lambda: platform.telemetry.insert_samples(samples, token))
+
+
+async def _insert_unless_deleted(
+    platform: Platform, customer_id: str, insert: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Insert a customer's rows, and delete them again if the customer was deleted meanwhile, even when cancelled.
+
+    A deletion removes the customer's row before the telemetry. So it removes what was inserted before, and what is
+    inserted later finds no customer.
+    """
     inserting = asyncio.ensure_future(insert())
     try:
         await asyncio.shield(inserting)

@@ -1,6 +1,7 @@
 """Telemetry that is inserted while its customer is deleted."""
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +25,8 @@ class Stores:
     """A platform whose one customer is deleted during the `deleted_at`-th insert into the telemetry."""
 
     def __init__(self, deleted_at: int | None, breaks: bool = False) -> None:
-        self.exists, self.rows = True, 0
+        self.exists = True
+        self.rows: list[tuple[Any, ...]] = []
         self._inserts, self._deleted_at, self._breaks = 0, deleted_at, breaks
         self.platform = cast("Platform", SimpleNamespace(telemetry=self, database=self))
 
@@ -36,45 +38,53 @@ class Stores:
         yield SimpleNamespace(scalar=scalar)
 
     async def insert_samples(self, rows: list[Any], _token: str | None = None) -> None:
+        await self.insert_columns("samples", list(zip(*rows, strict=True)))
+
+    async def insert_columns(self, table: str, columns: list[Any], _token: str | None = None) -> None:
         self._inserts += 1
         if self._inserts == self._deleted_at:  # the deletion is over before the rows are in
-            self.exists, self.rows = False, 0
-        self.rows += len(rows)
+            self.exists, self.rows = False, []
+        self.rows += [(table, *row) for row in zip(*columns, strict=True)]
         if self._breaks and self._inserts == 2:
             raise RuntimeError("the connection broke")
 
-    insert_latencies = insert_samples
-
     async def delete_customer(self, customer_id: str) -> None:
         assert customer_id == "cust_1"
-        self.rows = 0
+        self.rows = []
 
 
-SAMPLE = Sample(deployment_id="dep_1", metric="throughput", timestamp=now(), value=1.0)
+AT = now()
 BATCH = TelemetryBatch(
-    samples=[SAMPLE],
-    latencies=[LatencyCount(deployment_id="dep_1", replica_id="rep_1", timestamp=now(), le=None, count=1)],
+    samples=[Sample(deployment_id="dep_1", metric="throughput", timestamp=AT, value=1.0)],
+    latencies=[
+        LatencyCount(deployment_id="dep_1", replica_id="rep_1", timestamp=AT, le=0.5, count=3),
+        LatencyCount(deployment_id="dep_1", replica_id="rep_1", timestamp=AT, le=None, count=4),
+    ],
 )
 
 
 async def test_store_keeps_the_batch_of_an_existing_customer() -> None:
     stores = Stores(deleted_at=None)
     await telemetry.store(stores.platform, "cust_1", BATCH, "key")
-    assert stores.rows == 2
+    assert stores.rows == [
+        ("samples", "cust_1", "dep_1", "", "throughput", AT, 1.0),
+        ("latency_counts", "cust_1", "dep_1", "rep_1", AT, 0.5, 3),
+        ("latency_counts", "cust_1", "dep_1", "rep_1", AT, math.inf, 4),
+    ]
 
 
 @pytest.mark.parametrize("deleted_at", [1, 2], ids=["during its samples", "during its latencies"])
 async def test_store_of_a_customer_deleted_meanwhile_keeps_nothing(deleted_at: int) -> None:
     stores = Stores(deleted_at)
     await telemetry.store(stores.platform, "cust_1", BATCH, "key")
-    assert stores.rows == 0
+    assert stores.rows == []
 
 
 async def test_store_that_fails_half_way_of_a_deleted_customer_keeps_nothing() -> None:
     stores = Stores(deleted_at=1, breaks=True)
     with pytest.raises(RuntimeError, match="broke"):
         await telemetry.store(stores.platform, "cust_1", BATCH, "key")
-    assert stores.rows == 0
+    assert stores.rows == []
 
 
 async def test_store_figure_cancelled_of_a_deleted_customer_keeps_nothing() -> None:
@@ -85,7 +95,7 @@ async def test_store_figure_cancelled_of_a_deleted_customer_keeps_nothing() -> N
         def in_a_thread() -> None:
             loop.call_soon_threadsafe(begun.set)
             goes_on.wait(5)
-            stores.rows += len(rows)
+            stores.rows += rows
             ended.set()
 
         await asyncio.to_thread(in_a_thread)
@@ -99,13 +109,13 @@ async def test_store_figure_cancelled_of_a_deleted_customer_keeps_nothing() -> N
     with pytest.raises(asyncio.CancelledError):
         await figure
     assert await asyncio.to_thread(ended.wait, 5)
-    assert stores.rows == 0
+    assert stores.rows == []
 
 
 async def test_store_figure_of_a_customer_deleted_meanwhile_keeps_nothing() -> None:
     stores = Stores(deleted_at=1)
     await telemetry.store_figure(stores.platform, "cust_1", "dep_1", "quality_score", 0.9)
-    assert stores.rows == 0
+    assert stores.rows == []
 
 
 @pytest.mark.parametrize(

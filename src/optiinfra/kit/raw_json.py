@@ -1,0 +1,39 @@
+"""Request bodies that are validated straight from JSON, for large ones: twice as fast as from parsed objects."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidatorFunctionWrapHandler, WrapValidator
+
+
+class RawJson(bytes):
+    """The text of a body that was sent as JSON."""
+
+
+class _RawRequest(Request):
+    async def json(self) -> Any:
+        return RawJson(await self.body())
+
+
+class RawJsonRoute(APIRoute):
+    """A route that gets JSON bodies as RawJson; the type of its body must accept that, see `from_raw_json`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, given a request that does not parse its body."""
+        handle = super().get_route_handler()
+
+        async def handle_raw(request: Request) -> Response:
+            return await handle(_RawRequest(request.scope, request.receive))
+
+        return handle_raw
+
+
+def from_raw_json(model: type[BaseModel]) -> WrapValidator:
+    """For `Annotated[Model, from_raw_json(Model)]`: the type of a body of a RawJsonRoute."""
+
+    def validate(value: Any, validate_parsed: ValidatorFunctionWrapHandler) -> Any:
+        return model.model_validate_json(value) if isinstance(value, RawJson) else validate_parsed(value)
+
+    return WrapValidator(validate)
