@@ -86,8 +86,8 @@ def create(settings: Settings) -> FastAPI:
         checks=checks,
         long_calls=(*runtimes.LONG_CALLS, *consistency.LONG_CALLS, *customers.LONG_CALLS),
     )
-    for concept in _CONCEPTS:
-        app.include_router(concept.router)
+    # Not include_router: it would match each path twice, router by router.
+    app.router.routes.extend(route for concept in _CONCEPTS for route in concept.router.routes)
 
     errors.install(app)
     return app
