@@ -101,8 +101,7 @@ def showing(*names: str, after: asyncio.Event | None = None, state: InstanceStat
 
 async def seen(platform: Platform) -> tuple[str, list[str]]:
     """Status and instances of the customer's estate."""
-    async with platform.database.transaction() as session:
-        estate = await inventory.describe(session, CUSTOMER)
+    estate = await inventory.describe(platform.database, CUSTOMER)
     return estate.status, [each.instance_id for each in estate.instances]
 
 
@@ -272,8 +271,7 @@ async def report(platform: Platform, *replicas: tuple[str, Any]) -> None:
 
 async def idle(platform: Platform) -> dict[str, datetime | None]:
     """Since when each instance is idle."""
-    async with platform.database.transaction() as session:
-        estate = await inventory.describe(session, CUSTOMER)
+    estate = await inventory.describe(platform.database, CUSTOMER)
     return {each.instance_id: each.idle_since for each in estate.instances}
 
 

@@ -66,8 +66,7 @@ async def authenticate(platform: Platform, access_token: str) -> Principal | Non
 
 async def is_session_active(platform: Platform, user: Principal) -> bool:
     """Whether the session of a user's access token has not ended."""
-    async with platform.database.transaction() as session:
-        return user.session_id is not None and await tokens.is_active(session, user.session_id)
+    return user.session_id is not None and await tokens.is_active(platform.database, user.session_id)
 
 
 async def sign_out(platform: Platform, user: Principal) -> None:

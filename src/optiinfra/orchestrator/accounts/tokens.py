@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 
 import jwt
-from sqlalchemy import exists, select, update
+from sqlalchemy import bindparam, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.accounts import Tokens
@@ -17,8 +17,14 @@ from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.postgres import models
-from optiinfra.stores.postgres.database import notify_after_commit
+from optiinfra.stores.postgres.database import Database, notify_after_commit
+from optiinfra.stores.postgres.reads import Query
 
+_VALID = Query(
+    select(literal(1).label("found"))
+    .where(models.RefreshToken.family == bindparam("session_id"), models.RefreshToken.revoked_at.is_(None))
+    .limit(1)
+)
 _ALGORITHM = "HS256"
 _AUDIENCE = "optiinfra"
 
@@ -82,10 +88,9 @@ async def end_session(session: AsyncSession, user_id: str, session_id: str) -> N
     await _revoke(session, session_id)
 
 
-async def is_active(session: AsyncSession, session_id: str) -> bool:
+async def is_active(database: Database, session_id: str) -> bool:
     """Whether the session has not ended. One look into an index: every request of a user asks."""
-    table = models.RefreshToken
-    return bool(await session.scalar(select(exists().where(table.family == session_id, table.revoked_at.is_(None)))))
+    return bool(await database.read(_VALID, session_id=session_id))
 
 
 def channel(session_id: str) -> str:

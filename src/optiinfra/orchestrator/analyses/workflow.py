@@ -110,7 +110,7 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
     async def _validate(self, recommendation_id: str) -> None:
         async with self._platform.database.transaction() as session:
             row = await session.get_one(models.Recommendation, recommendation_id)
-            estate = await inventory.describe(session, row.customer_id)
+        estate = await inventory.describe(self._platform.database, row.customer_id)
         draft = Draft.model_validate(row.draft)
         golden: list[GoldenAnswer] = []
         if draft.deployment_id is not None:

@@ -1,14 +1,18 @@
 """SQL of customers, their cloud accounts and their deletion."""
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from optiinfra.api.customers import Onboard
+from optiinfra.api.customers import Customer, Onboard
 from optiinfra.domain.inventory import CloudAccountStatus
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.optimizations.conflicts import unfinished
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.reads import Query, columns
+
+CUSTOMER = Query(select(*columns(models.Customer, Customer)).where(models.Customer.id == bindparam("customer_id")))
+"""One customer, as the API shows it."""
 
 
 async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: Onboard) -> None:

@@ -6,16 +6,14 @@ from optiinfra.orchestrator.errors import NotFound
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory.repository import lock_customer
 from optiinfra.orchestrator.platform import Platform
-from optiinfra.stores.postgres import models
 
 
 async def get(platform: Platform, customer_id: str) -> Customer:
     """The customer. Raises NotFound when there is none."""
-    async with platform.database.transaction() as session:
-        row = await session.get(models.Customer, customer_id)
-    if row is None:
+    found = await platform.database.read(repository.CUSTOMER, customer_id=customer_id)
+    if not found:
         raise NotFound("customer")
-    return Customer.model_validate(row, from_attributes=True)
+    return Customer.model_validate(found[0], from_attributes=True)
 
 
 async def update_preferences(platform: Platform, customer_id: str, changes: dict[str, object]) -> Preferences:

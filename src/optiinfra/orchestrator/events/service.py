@@ -2,13 +2,22 @@
 
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.events import Event, EventType
 from optiinfra.kit.ids import new_id
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database, notify_after_commit
+from optiinfra.stores.postgres.reads import Query, columns
+
+_EVENTS = Query(
+    select(*columns(models.Event, Event))
+    .where(models.Event.customer_id == bindparam("customer_id"), models.Event.seq > bindparam("after"))
+    .order_by(models.Event.seq)
+    .limit(bindparam("limit"))
+)
+_LATEST = Query(select(models.Customer.last_event_seq).where(models.Customer.id == bindparam("customer_id")))
 
 
 def channel(customer_id: str) -> str:
@@ -56,19 +65,11 @@ async def record(
 
 async def after(database: Database, customer_id: str, seq: int, limit: int) -> list[Event]:
     """Events numbered above `seq`, in order."""
-    query = (
-        select(models.Event)
-        .where(models.Event.customer_id == customer_id, models.Event.seq > seq)
-        .order_by(models.Event.seq)
-        .limit(limit)
-    )
-    async with database.transaction() as session:
-        rows = (await session.scalars(query)).all()
+    rows = await database.read(_EVENTS, customer_id=customer_id, after=seq, limit=limit)
     return [Event.model_validate(row, from_attributes=True) for row in rows]
 
 
 async def latest(database: Database, customer_id: str) -> int:
     """The number of the newest event, 0 before the first."""
-    async with database.transaction() as session:
-        row = await session.get(models.Customer, customer_id)
-    return row.last_event_seq if row else 0
+    found = await database.read(_LATEST, customer_id=customer_id)
+    return int(found[0].last_event_seq) if found else 0

@@ -15,5 +15,4 @@ router = APIRouter()
 async def infrastructure(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> Infrastructure:
     """The infrastructure from the latest inventory."""
     require_tenant(principal, customer_id)
-    async with platform.database.transaction() as session:
-        return await service.describe(session, customer_id)
+    return await service.describe(platform.database, customer_id)

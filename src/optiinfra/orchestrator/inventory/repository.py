@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import BindParameter, bindparam, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -12,6 +12,35 @@ from optiinfra.api.customers import DiscoveredDeployment
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.inventory.idle import IdleChanges, KnownInstance
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.reads import Query, json_list
+
+
+def _estate() -> Query:
+    customer: BindParameter[str] = bindparam("customer_id")
+    account, instance, deployment = models.CloudAccount, models.Instance, models.Deployment
+    accounts = select(account.status, account.error).where(account.customer_id == customer)
+    instances = (
+        select(instance.instance_id, instance.provider, instance.region, instance.instance_type, instance.lifecycle)
+        .add_columns(instance.monthly_cost, instance.state, account.account_id, instance.idle_since)
+        .join(account, account.id == instance.cloud_account_id)
+        .where(instance.customer_id == customer)
+    )
+    present = deployment.customer_id == customer, deployment.gone_at.is_(None)
+    deployments = select(deployment.id, deployment.described).where(*present)
+    return Query(
+        select(
+            json_list(accounts.order_by(account.created_at, account.id)).label("accounts"),
+            json_list(instances.order_by(instance.instance_id)).label("instances"),
+            json_list(deployments.order_by(deployment.name)).label("deployments"),
+        )
+    )
+
+
+ESTATE = _estate()
+"""The customer's accounts, oldest first, their instances by id, and the deployments that are still reported, by name.
+
+An instance has the cloud's number of its account.
+"""
 
 
 async def lock_customer(session: AsyncSession, customer_id: str) -> models.Customer | None:
@@ -37,18 +66,6 @@ async def accounts_of_instances(
         .where(instance.customer_id == customer_id, instance.instance_id.in_(instance_ids))
     )
     return {found[0]: found[1] for found in await session.execute(query)}
-
-
-async def instances(session: AsyncSession, customer_id: str) -> list[tuple[models.Instance, str | None]]:
-    """The customer's instances, each with the cloud's number of its account, ordered by id."""
-    instance, account = models.Instance, models.CloudAccount
-    query = (
-        select(instance, account.account_id)
-        .join(account, account.id == instance.cloud_account_id)
-        .where(instance.customer_id == customer_id)
-        .order_by(instance.instance_id)
-    )
-    return [(found[0], found[1]) for found in await session.execute(query)]
 
 
 async def store_instances(session: AsyncSession, account: models.CloudAccount, rows: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
 import structlog
 from sqlalchemy import func, select
@@ -26,6 +27,8 @@ from optiinfra.orchestrator.inventory.idle import idle_changes
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.telemetry import service as telemetry
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.database import Database
+from optiinfra.stores.postgres.reads import Row
 
 log = structlog.get_logger(__name__)
 
@@ -64,16 +67,16 @@ async def account_of(session: AsyncSession, customer_id: str, instance_ids: Coll
     return account
 
 
-async def describe(session: AsyncSession, customer_id: str) -> Infrastructure:
+async def describe(database: Database, customer_id: str) -> Infrastructure:
     """All that is stored of the customer's estate; asks no cloud."""
-    clouds = await repository.accounts(session, customer_id)
-    failed = next((cloud for cloud in clouds if cloud.status == CloudAccountStatus.FAILED), None)
-    return Infrastructure(
-        status=inventory_status([CloudAccountStatus(cloud.status) for cloud in clouds]),
-        error=failed.error if failed else None,
-        instances=[_instance(*row) for row in await repository.instances(session, customer_id)],
-        vllm_deployments=[_deployment(row) for row in await repository.present_deployments(session, customer_id)],
-    )
+    (row,) = await database.read(repository.ESTATE, customer_id=customer_id)
+    return _infrastructure(row)
+
+
+async def describe_in(session: AsyncSession, customer_id: str) -> Infrastructure:
+    """Like `describe`, as the session's transaction sees it."""
+    stored = await session.execute(repository.ESTATE.statement, {"customer_id": customer_id})
+    return _infrastructure(stored.one())
 
 
 async def refresh(
@@ -191,7 +194,7 @@ async def _list_accounts(
             await _store(session, platform, account, listed[account.id])
         await _update_idle(session, customer_id)
         await session.flush()
-        infrastructure = await describe(session, customer_id)
+        infrastructure = await describe_in(session, customer_id)
         if any(account.status == CloudAccountStatus.DISCOVERED for account in undiscovered):
             payload = {"instances": len(infrastructure.instances), "deployments": len(infrastructure.vllm_deployments)}
             await record(session, customer_id, "infrastructure_discovered", "orchestrator", payload)
@@ -273,27 +276,26 @@ def _costs(customer_id: str, infrastructure: Infrastructure) -> telemetry.Sample
     return [(customer_id, resource, "", "monthly_cost", moment, cost) for resource, cost in costs.items()]
 
 
-def _instance(row: models.Instance, account_id: str | None) -> Instance:
-    known = INSTANCE_TYPES.get(row.instance_type)
-    return Instance(
-        instance_id=row.instance_id,
-        provider=row.provider,
-        region=row.region,
-        instance_type=row.instance_type,
-        lifecycle=row.lifecycle,
-        gpu_type=known.gpu.name if known else None,
-        gpu_count=known.gpu_count if known else 0,
-        monthly_cost=row.monthly_cost,
-        state=row.state,
-        account_id=account_id,
-        idle_since=row.idle_since,
+def _infrastructure(row: Row) -> Infrastructure:
+    failed = next((account for account in row.accounts if account["status"] == CloudAccountStatus.FAILED), None)
+    return Infrastructure(
+        status=inventory_status([CloudAccountStatus(account["status"]) for account in row.accounts]),
+        error=failed["error"] if failed else None,
+        instances=[_instance(stored) for stored in row.instances],
+        vllm_deployments=[_deployment(stored) for stored in row.deployments],
     )
 
 
-def _deployment(row: models.Deployment) -> Deployment:
-    seen = DiscoveredDeployment.model_validate(row.described)
+def _instance(stored: dict[str, Any]) -> Instance:
+    known = INSTANCE_TYPES.get(stored["instance_type"])
+    gpus = {"gpu_type": known.gpu.name, "gpu_count": known.gpu_count} if known else {"gpu_type": None, "gpu_count": 0}
+    return Instance.model_validate(stored | gpus)
+
+
+def _deployment(stored: dict[str, Any]) -> Deployment:
+    seen = DiscoveredDeployment.model_validate(stored["described"])
     return Deployment(
-        deployment_id=row.id,
+        deployment_id=stored["id"],
         name=seen.name,
         model=seen.model,
         provider=seen.provider,

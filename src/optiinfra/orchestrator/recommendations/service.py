@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import and_, not_, select, update
+from sqlalchemy import String, and_, bindparam, case, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.agents import Draft, Validation
@@ -19,6 +19,23 @@ from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations.conflicts import affects_any, affects_only, require_no_other_change
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.reads import Query, Row
+
+
+def _newest() -> Query:
+    table, status = models.Recommendation, bindparam("status", type_=String)
+    expired = and_(table.status == RecommendationStatus.PENDING, table.expires_at <= bindparam("moment"))
+    shown_status = case((expired, RecommendationStatus.EXPIRED), else_=table.status)
+    return Query(
+        select(table.id, table.agent_type, table.status, table.draft, table.validations)
+        .add_columns(table.created_at, table.expires_at)
+        .where(table.customer_id == bindparam("customer_id"), or_(status.is_(None), shown_status == status))
+        .order_by(table.created_at.desc(), table.id)
+        .limit(bindparam("limit"))
+    )
+
+
+_NEWEST = _newest()
 
 
 async def store(
@@ -77,7 +94,7 @@ async def store(
 
 async def _supersede_gone(session: AsyncSession, customer_id: str) -> None:
     """Supersede pending recommendations that affect something which the inventory does not list any more."""
-    estate = await inventory.describe(session, customer_id)
+    estate = await inventory.describe_in(session, customer_id)
     existing = [
         *(deployment.deployment_id for deployment in estate.vllm_deployments),
         *(instance.instance_id for instance in estate.instances if instance.state != "terminated"),
@@ -109,17 +126,8 @@ async def listing(
     platform: Platform, customer_id: str, status: RecommendationStatus | None, limit: int
 ) -> list[Recommendation]:
     """The customer's recommendations, newest first."""
-    table = models.Recommendation
-    query = select(table).where(table.customer_id == customer_id)
-    if status == RecommendationStatus.EXPIRED:
-        query = query.where(table.status == RecommendationStatus.PENDING, table.expires_at <= now())
-    elif status == RecommendationStatus.PENDING:
-        query = query.where(table.status == RecommendationStatus.PENDING, table.expires_at > now())
-    elif status is not None:
-        query = query.where(table.status == status)
-    async with platform.database.transaction() as session:
-        rows = await session.scalars(query.order_by(table.created_at.desc(), table.id).limit(limit))
-        return [to_wire(row) for row in rows]
+    rows = await platform.database.read(_NEWEST, customer_id=customer_id, status=status, moment=now(), limit=limit)
+    return [to_wire(row) for row in rows]
 
 
 async def approve(platform: Platform, customer_id: str, recommendation_id: str, approver: str) -> str:
@@ -169,20 +177,18 @@ async def reject(platform: Platform, customer_id: str, recommendation_id: str, r
     return to_wire(row)
 
 
-def to_wire(row: models.Recommendation) -> Recommendation:
+def to_wire(row: models.Recommendation | Row) -> Recommendation:
     """As the API shows it; a pending one past its time is expired."""
-    draft = Draft.model_validate(row.draft)
     expired = row.status == RecommendationStatus.PENDING and row.expires_at <= now()
-    status = RecommendationStatus.EXPIRED if expired else row.status
-    return Recommendation(
-        id=row.id,
-        agent_type=row.agent_type,
-        status=status,
-        validations=[Validation.model_validate(validation) for validation in row.validations],
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        **draft.model_dump(exclude={"deployment_id", "modelled", "features"}),
-    )
+    shown = {
+        "id": row.id,
+        "agent_type": row.agent_type,
+        "status": RecommendationStatus.EXPIRED if expired else row.status,
+        "validations": row.validations,
+        "created_at": row.created_at,
+        "expires_at": row.expires_at,
+    }
+    return Recommendation.model_validate(row.draft | shown)  # the API shows all but some fields of the draft
 
 
 def require_approvable(recommendation: Recommendation) -> None:

@@ -33,5 +33,4 @@ class CustomerRuntime:
     async def discover(self, key: str) -> Infrastructure:
         """The estate with every deployment as its gateway describes it now; instances as last listed."""
         await self.execute(key, "discover", Discover())
-        async with self._platform.database.transaction() as session:
-            return await inventory.describe(session, self._customer_id)
+        return await inventory.describe(self._platform.database, self._customer_id)

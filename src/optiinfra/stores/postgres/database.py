@@ -1,10 +1,12 @@
-"""Database sessions, and migration to the newest schema."""
+"""Transactions, reads outside of them, and migration to the newest schema."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
@@ -13,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from optiinfra.stores.errors import translate_errors
+from optiinfra.stores.postgres.reads import Query, Reader, Row
 
 CONNECT_ARGUMENTS = {
     "connect_timeout": 5,
@@ -42,6 +45,8 @@ class Database:
             hide_parameters=True,  # customers' values have no place in a log
             connect_args=CONNECT_ARGUMENTS | {"options": _TIMEOUTS},
         )
+        address = self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._reader = Reader(address, options=_TIMEOUTS, **CONNECT_ARGUMENTS)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._notify = notify
         self._notifying: set[asyncio.Future[None]] = set()
@@ -62,6 +67,11 @@ class Database:
                 self._notifying.add(notifying)
                 notifying.add_done_callback(self._notifying.discard)
 
+    async def read(self, query: Query, **parameters: Any) -> list[Row]:
+        """The rows of one query as of now, outside of any transaction; StoreUnavailable when there is no answer."""
+        with translate_errors("PostgreSQL", outage_reason):
+            return await self._reader.rows(query, parameters)
+
     async def ping(self) -> None:
         """Raise StoreUnavailable if the server does not answer a query."""
         with translate_errors("PostgreSQL", outage_reason):
@@ -77,6 +87,7 @@ class Database:
     async def close(self) -> None:
         """Close the connections."""
         await asyncio.gather(*self._notifying, return_exceptions=True)
+        await self._reader.close()
         await self._engine.dispose()
 
 
@@ -87,6 +98,8 @@ def notify_after_commit(session: AsyncSession, channel: str) -> None:
 
 def outage_reason(error: Exception) -> str | None:
     """The server refuses or ends connections, whatever the class of the error, or all connections are in use."""
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return type(error).__name__
     if isinstance(error, DBAPIError):
         disconnected = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         return type(error.orig).__name__ if disconnected else None
