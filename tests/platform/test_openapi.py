@@ -67,6 +67,9 @@ class World:
             Caller("owner of an estate", token, ids | {"recommendation_id": recommendation})
             for recommendation in (approved, refused)
         ]
+        login = {"username": acme.seeded.email, "password": acme.seeded.password}
+        # Signing out ends this session only; the other calls still need theirs.
+        self.signing_out = Caller("user who signs out", acme.post("/auth/login", login)["access_token"], ids)
         self.kept = {acme.id, *self.callers["user"].ids.values()}
         self.customers: list[str] = []
         self.agents: dict[str, str] = {}
@@ -76,8 +79,8 @@ class World:
 
     def callers_for(self, path: str, method: str) -> list[Caller]:
         """Public routes get an anonymous caller. Routes of an estate need its owner, who makes no other changes."""
-        if path.startswith("/auth/") and method == "POST" and not path.endswith("logout"):
-            return [self.callers["anonymous"]]
+        if path.startswith("/auth/") and method == "POST":
+            return [self.callers["anonymous"], *([self.signing_out] if path.endswith("logout") else [])]
         if path.startswith("/admin/"):
             return [caller for caller in self.callers.values() if caller.kind != "admin"]
         with_owners = method == "GET" or any(name in path for name in ESTATE_IDS)
