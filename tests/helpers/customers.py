@@ -11,10 +11,9 @@ import pytest
 
 from fixtures import estates
 from fixtures.estates import Estate
-from fixtures.estates.schema import CustomerPart
-from fixtures.platform import PlatformClient
 from fixtures.provision import SeededEstate, provision, remove
 from fixtures.trust import AUTHORITIES
+from tests.helpers.accounts import signed_up
 from tests.helpers.customer import Customer
 
 ESTATES = Path(estates.__file__).parent
@@ -40,27 +39,22 @@ def provisioned(environment: dict[str, Any], estate: Estate, *, keep: bool = Fal
 
 
 @contextmanager
-def signed_up(environment: dict[str, Any]) -> Iterator[Customer]:
-    """Sign up a new customer, who has no estate, and remove it afterwards."""
-    urls, email, password = environment["urls"], f"owner-{uuid.uuid4().hex[:10]}@example.com", "a long password"
-    with PlatformClient(urls["orchestrator"]) as platform:
-        owner = CustomerPart(company_name="No estate", email=email, password=password, plan="pro")
-        customer_id = platform.sign_up(owner)
-    seeded = SeededEstate(
-        customer_id=customer_id,
-        email=email,
-        password=password,
-        orchestrator_url=urls["orchestrator"],
-        portal_url=urls["portal"],
-        fleet_url=urls["inference-fleet"],
-        clouds=[],
-        deployments=[],
-    )
-    try:
+def without_estate(environment: dict[str, Any]) -> Iterator[Customer]:
+    """A new customer without cloud accounts and deployments, who is deleted afterwards."""
+    urls = environment["urls"]
+    with signed_up(environment) as account:
+        seeded = SeededEstate(
+            customer_id=account.customer_id,
+            email=account.email,
+            password=account.password,
+            orchestrator_url=urls["orchestrator"],
+            portal_url=urls["portal"],
+            fleet_url=urls["inference-fleet"],
+            clouds=[],
+            deployments=[],
+        )
         with _signed_in(environment, seeded) as customer:
             yield customer
-    finally:
-        remove(environment, seeded)
 
 
 @contextmanager

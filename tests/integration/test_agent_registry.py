@@ -13,7 +13,7 @@ from optiinfra.api.common import now
 from testbed.waiting import stretched, wait_until
 from tests.helpers.callers import Caller, all_callers, bearer
 from tests.helpers.customer import Customer
-from tests.helpers.customers import signed_up
+from tests.helpers.customers import without_estate
 from tests.helpers.private_platform import PrivatePlatform
 from tests.helpers.scripted_agent import (
     NewAgent,
@@ -49,7 +49,7 @@ def new_agent(platform: PrivatePlatform) -> Iterator[NewAgent]:
 
 @pytest.fixture
 def customer(platform: PrivatePlatform) -> Iterator[Customer]:
-    with signed_up(platform.document) as customer:
+    with without_estate(platform.document) as customer:
         yield customer
 
 
