@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import jwt
 
+from fixtures.trust import AUTHORITIES
 from optiinfra.domain.recommendation import AgentType
 from testbed.waiting import stretched, wait_until
 from tests.helpers.callers import bearer
@@ -64,7 +65,8 @@ class ScriptedAgent:
         self._server = _Server(("127.0.0.1", 0), _handler_of(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
-        self.http = httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=stretched(15))
+        url = environment["urls"]["orchestrator"]
+        self.http = httpx.Client(base_url=url, timeout=stretched(15), verify=AUTHORITIES)
         self.body: dict[str, Any] = {
             "agent_type": agent_type,
             "version": f"scripted {uuid.uuid4().hex[:8]}",
