@@ -1,8 +1,11 @@
 """`python -m optiinfra.orchestrator`: serve until SIGTERM."""
 
-from optiinfra.kit.app import serve
-from optiinfra.orchestrator.app import create
-from optiinfra.orchestrator.settings import Settings
+from optiinfra.kit.garbage import collection_paused
+
+with collection_paused():
+    from optiinfra.kit.app import serve
+    from optiinfra.orchestrator.app import create
+    from optiinfra.orchestrator.settings import Settings
 
 if __name__ == "__main__":
     settings = Settings()

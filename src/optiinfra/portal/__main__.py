@@ -1,8 +1,11 @@
 """`python -m optiinfra.portal`."""
 
-from optiinfra.kit.app import serve
-from optiinfra.portal.app import create
-from optiinfra.portal.settings import Settings
+from optiinfra.kit.garbage import collection_paused
+
+with collection_paused():
+    from optiinfra.kit.app import serve
+    from optiinfra.portal.app import create
+    from optiinfra.portal.settings import Settings
 
 if __name__ == "__main__":
     settings = Settings()

@@ -4,11 +4,14 @@ import asyncio
 import signal
 from logging import WARNING, getLogger
 
-import uvloop
+from optiinfra.kit.garbage import collection_paused
 
-from optiinfra.kit import logging
-from optiinfra.runtime.settings import RuntimeSettings
-from optiinfra.runtime.supervisor import Supervisor
+with collection_paused():
+    import uvloop
+
+    from optiinfra.kit import logging
+    from optiinfra.runtime.settings import RuntimeSettings
+    from optiinfra.runtime.supervisor import Supervisor
 
 
 async def _main() -> None:

@@ -1,6 +1,9 @@
 """`python -m optiinfra.agents.perf_agent`."""
 
-from optiinfra.agents.perf_agent.app import main
+from optiinfra.kit.garbage import collection_paused
+
+with collection_paused():
+    from optiinfra.agents.perf_agent.app import main
 
 if __name__ == "__main__":
     main()
