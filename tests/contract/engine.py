@@ -1,7 +1,6 @@
 """One embedded engine by itself, as the environment would start it, for as long as tests need it."""
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -70,9 +69,9 @@ class Engine:
 
 
 @contextmanager
-def running(name: str) -> Iterator[Engine]:
-    """An engine with data of its own, removed afterwards."""
-    environment = environments.create(f"contract-{name}-{os.getpid()}-{secrets.token_hex(2)}", Settings(), None, "")
+def running(name: str, label: str = "") -> Iterator[Engine]:
+    """An engine with data of its own, removed afterwards. Two of one name that run at once need different labels."""
+    environment = environments.create(f"contract-{label or name}-{os.getpid()}", Settings(), None, "")
     with locked(environment.name):
         environment.save()
     engine = Engine(name, environment)

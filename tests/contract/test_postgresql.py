@@ -13,7 +13,7 @@ from tests.contract.engine import Engine, running
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[Engine]:
     """A server of the module's own, which a test kills."""
-    with running("postgresql") as started:
+    with running("postgresql", "killed") as started:
         yield started
 
 
