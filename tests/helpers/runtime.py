@@ -10,15 +10,16 @@ from typing import Any
 import httpx
 
 from fixtures import aws
-from fixtures.provision import SeededCloud, SeededEstate, remove
+from fixtures.provision import ProvisionError, SeededCloud, SeededEstate, remove
 from optiinfra.api.customers import DiscoveredDeployment, Replica, Slo
 from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
-from testbed.waiting import stretched
+from testbed.waiting import stretched, wait_until
 from tests.helpers.accounts import signed_up
 from tests.helpers.callers import bearer
 from tests.helpers.customer import Customer
 
 REGION = "us-east-1"
+REMOVAL_SECONDS = 30.0
 
 
 @contextmanager
@@ -51,7 +52,17 @@ def customer_without_fleet(environment: dict[str, Any]) -> Iterator[Customer]:
             http.headers.update(bearer(owner.sign_in(http)["access_token"]))
             yield Customer(environment, seeded, http)
         finally:
-            remove(environment, seeded)
+            wait_until(
+                lambda: _removed(environment, seeded),
+                f"the changes of {owner.customer_id} to end, and its removal",
+                REMOVAL_SECONDS,
+                transient=(ProvisionError,),
+            )
+
+
+def _removed(environment: dict[str, Any], seeded: SeededEstate) -> bool:
+    remove(environment, seeded)
+    return True
 
 
 def deployment(name: str, instance_ids: Sequence[str], instance_type: str) -> DiscoveredDeployment:

@@ -23,7 +23,7 @@ from tests.helpers.private_platform import PrivatePlatform, private_platform_ove
 from tests.helpers.runtime import customer_without_fleet
 from tests.helpers.seeds import Seeds, seeded
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 
 WRITERS, ANALYSES, REJECTIONS = 4, 2, 5
 """How many threads write at the same time, and what each of them does."""
@@ -182,6 +182,7 @@ def platform(environment: dict[str, Any]) -> Iterator[PrivatePlatform]:
         yield started
 
 
+@pytest.mark.slow
 def test_reconnection_replays_exactly_what_was_missed(platform: PrivatePlatform) -> None:
     with (
         customer_without_fleet(platform.document) as customer,
