@@ -160,16 +160,10 @@ def test_body_above_the_limit_is_refused_and_the_largest_telemetry_batch_is_acce
 
 
 def forged(environment: dict[str, Any], user: Caller, **changes: Any) -> str:
-    """A user's token, signed with the platform's key; claims, key or algorithm can be replaced."""
+    """A token of the user's session, signed with the platform's key; claims, key or algorithm can be replaced."""
     key = changes.pop("key", environment["credentials"]["token_signing_key"])
     algorithm = changes.pop("algorithm", "HS256")
-    claims = {
-        "sub": "user_1",
-        "aud": "optiinfra",
-        "customer_id": user.ids["customer_id"],
-        "role": "owner",
-        "exp": time.time() + 60,
-    }
+    claims = jwt.decode(user.token or "", options={"verify_signature": False})
     return jwt.encode(claims | changes, key, algorithm=algorithm)
 
 
