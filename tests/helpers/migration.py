@@ -102,9 +102,11 @@ def check_migration(
 
 def assert_migrated_once(customer: Customer, optimization: Optimization, before: ObservedEstate) -> None:
     """The migration is completed, measured and stored: nothing is lost, duplicated or left over."""
-    assert check_migration(customer, optimization, before, "completed") == Violations()
+    violations = check_migration(customer, optimization, before, "completed")
+    assert violations == Violations(), str(violations)
 
 
 def assert_rolled_back_once(customer: Customer, optimization: Optimization, before: ObservedEstate) -> None:
     """The migration is rolled back in reverse order: nothing is lost, duplicated or left over."""
-    assert check_migration(customer, optimization, before, "rolled_back") == Violations()
+    violations = check_migration(customer, optimization, before, "rolled_back")
+    assert violations == Violations(), str(violations)
