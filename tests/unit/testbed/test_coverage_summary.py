@@ -1,5 +1,7 @@
 """The coverage summary: its components, their order and the printed lines."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,22 @@ def test_combine_merges_the_data_of_all_processes(tmp_path: Path, monkeypatch: p
     assert path == "src/optiinfra/domain/savings.py"
     assert 0 < counts.covered <= 3 < counts.statements
     assert target.exists()
+
+
+def test_templates_are_not_measured(tmp_path: Path) -> None:
+    """Coverage cannot parse them, so one of them in the data would fail the summary."""
+    script = tmp_path / "render.py"
+    script.write_text(
+        "from jinja2 import Environment, PackageLoader\n"
+        "import optiinfra.domain.savings\n"
+        "Environment(loader=PackageLoader('optiinfra.portal')).get_template('base.html').module\n"
+    )
+    written = tmp_path / "coverage"
+    command = [sys.executable, "-m", "coverage", "run", f"--data-file={written}", script]
+    subprocess.run(command, cwd=paths.ROOT, check=False, capture_output=True)  # rendering fails without a page's values
+    (file,) = tmp_path.glob("coverage.*")
+    data = CoverageData(basename=str(file))
+    data.read()
+    measured = data.measured_files()
+    assert "src/optiinfra/domain/savings.py" in measured
+    assert [file for file in measured if not file.endswith(".py")] == []
