@@ -77,7 +77,7 @@ def test_templates_are_not_measured(tmp_path: Path) -> None:
         "Environment(loader=PackageLoader('optiinfra.portal')).get_template('base.html').module\n"
     )
     written = tmp_path / "coverage"
-    command = [sys.executable, "-m", "coverage", "run", f"--data-file={written}", script]
+    command = [sys.executable, "-m", "coverage", "run", f"--data-file={written}", str(script)]
     subprocess.run(command, cwd=paths.ROOT, check=False, capture_output=True)  # rendering fails without a page's values
     (file,) = tmp_path.glob("coverage.*")
     data = CoverageData(basename=str(file))
