@@ -93,7 +93,7 @@ async def test_cancelled_read_leaves_a_usable_connection(database: Database) -> 
 
 
 async def test_read_while_the_server_is_down_raises_store_unavailable_and_then_is_answered() -> None:
-    with running("postgresql") as server:
+    with running("postgresql", "down") as server:
         database = Database(server.environment.urls()["postgresql"], no_notification)
         await backends(database, 4)
         server.kill()
