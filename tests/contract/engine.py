@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
+
 from testbed import environment as environments
 from testbed import health, paths, startup
 from testbed.environment import Environment, Settings, scrubbed
 from testbed.locks import locked
 from testbed.parts import find_part
 from testbed.probes import probe_of
-from testbed.waiting import wait_until
+from testbed.waiting import stretched, wait_until
 
 READY_SECONDS = 30.0
 
@@ -56,10 +58,13 @@ class Engine:
         wait_until(probe, f"{self.part.name} to be ready", READY_SECONDS, transient=health.probe_errors())
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """`kill -9`, and wait until the processes that it started have noticed and ended."""
         assert self._process is not None
+        started = psutil.Process(self._process.pid).children(recursive=True)
         self._process.kill()
         self._process.wait()
+        _, alive = psutil.wait_procs(started, timeout=stretched(READY_SECONDS))
+        assert alive == []
 
     def stop(self) -> None:
         """Ask it to end as the supervisor does."""
