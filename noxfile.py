@@ -157,7 +157,8 @@ def fast(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """All system tests in a fresh environment, in parallel, with coverage and reports. Performance tests run alone."""
     folders = existing(*SYSTEM_FOLDERS)
-    suite(session, *PARALLEL, "-v", "--durations=0", *chosen(session, *folders), coverage=True, reuse=False)
+    options = [*PARALLEL, "-v", "--durations=0", "--durations-min=0"]
+    suite(session, *options, *chosen(session, *folders), coverage=True, reuse=False)
     results = ElementTree.parse(RESULTS)  # noqa: S314  (our own)
     count = sum(1 for _ in results.iter("testcase"))
     session.log(f"{count} of {SYSTEM_TESTS} system tests exist so far; the gate comes with them")
