@@ -34,6 +34,7 @@ MORE_THAN_A_PAGE = 101
 """Lists of the API have 100 entries unless more are asked for."""
 
 
+@pytest.mark.slow
 def test_dashboard_equals_what_stores_and_clouds_say(environment: dict[str, Any]) -> None:
     with (
         customer_without_fleet(environment) as customer,
