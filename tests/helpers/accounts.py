@@ -1,7 +1,7 @@
 """Customers without an estate, and their users, who sign in at the API or in the portal."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from argon2 import PasswordHasher
 
+from fixtures.provision import SeededCloud, SeededEstate
 from tests.helpers.callers import bearer, call
 from tests.helpers.customer import Customer
 from tests.helpers.database import execute
@@ -47,6 +48,21 @@ def signed_up(environment: dict[str, Any]) -> Iterator[Account]:
         finally:
             gone = http.delete(f"/customers/{customer_id}", headers=admin)
             assert gone.status_code in (204, 404), gone.text
+
+
+def estate_of(environment: dict[str, Any], owner: Account, clouds: Sequence[SeededCloud] = ()) -> SeededEstate:
+    """The description of a signed-up customer's estate: cloud accounts, no deployments."""
+    urls = environment["urls"]
+    return SeededEstate(
+        customer_id=owner.customer_id,
+        email=owner.email,
+        password=owner.password,
+        orchestrator_url=urls["orchestrator"],
+        portal_url=urls["portal"],
+        fleet_url=urls["inference-fleet"],
+        clouds=list(clouds),
+        deployments=[],
+    )
 
 
 def owner_of(environment: dict[str, Any], customer: Customer) -> Account:

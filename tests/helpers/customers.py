@@ -13,7 +13,7 @@ from fixtures import estates
 from fixtures.estates import Estate
 from fixtures.provision import SeededEstate, provision, remove
 from fixtures.trust import AUTHORITIES
-from tests.helpers.accounts import signed_up
+from tests.helpers.accounts import estate_of, signed_up
 from tests.helpers.customer import Customer
 
 ESTATES = Path(estates.__file__).parent
@@ -41,20 +41,8 @@ def provisioned(environment: dict[str, Any], estate: Estate, *, keep: bool = Fal
 @contextmanager
 def without_estate(environment: dict[str, Any]) -> Iterator[Customer]:
     """A new customer without cloud accounts and deployments, who is deleted afterwards."""
-    urls = environment["urls"]
-    with signed_up(environment) as account:
-        seeded = SeededEstate(
-            customer_id=account.customer_id,
-            email=account.email,
-            password=account.password,
-            orchestrator_url=urls["orchestrator"],
-            portal_url=urls["portal"],
-            fleet_url=urls["inference-fleet"],
-            clouds=[],
-            deployments=[],
-        )
-        with _signed_in(environment, seeded) as customer:
-            yield customer
+    with signed_up(environment) as owner, _signed_in(environment, estate_of(environment, owner)) as customer:
+        yield customer
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from fixtures.provision import ProvisionError, SeededCloud, SeededEstate, remove
 from optiinfra.api.customers import DiscoveredDeployment, Replica, Slo
 from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
 from testbed.waiting import stretched, wait_until
-from tests.helpers.accounts import signed_up
+from tests.helpers.accounts import estate_of, signed_up
 from tests.helpers.callers import bearer
 from tests.helpers.customer import Customer
 
@@ -38,16 +38,7 @@ def customer_without_fleet(environment: dict[str, Any]) -> Iterator[Customer]:
             endpoint_url=urls["localstack"],
             role_arn=aws.role_arn(account_id),
         )
-        seeded = SeededEstate(
-            customer_id=owner.customer_id,
-            email=owner.email,
-            password=owner.password,
-            orchestrator_url=urls["orchestrator"],
-            portal_url=urls["portal"],
-            fleet_url=urls["inference-fleet"],
-            clouds=[cloud],
-            deployments=[],
-        )
+        seeded = estate_of(environment, owner, [cloud])
         try:
             http.headers.update(bearer(owner.sign_in(http)["access_token"]))
             yield Customer(environment, seeded, http)
