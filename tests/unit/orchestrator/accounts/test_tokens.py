@@ -26,6 +26,20 @@ def test_read_access_token_returns_the_user() -> None:
     assert read_access_token(SETTINGS, token()) == Principal("user", "user_1", "cust_1", "owner", "session_1")
 
 
+def test_read_access_token_that_expires_after_its_first_use_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = int(time.time())
+    expiring = token(exp=now + 60)
+    assert read_access_token(SETTINGS, expiring) is not None
+    monkeypatch.setattr(time, "time", lambda: now + 60.0)
+    assert read_access_token(SETTINGS, expiring) is None
+
+
+def test_read_access_token_after_a_change_of_the_key_is_none() -> None:
+    issued = token()
+    assert read_access_token(SETTINGS, issued) is not None
+    assert read_access_token(Settings.model_construct(token_signing_key=KEY[::-1]), issued) is None
+
+
 @pytest.mark.parametrize(
     "text",
     [
