@@ -39,6 +39,8 @@ TABLE = Path("tests/mutants.toml")
 CONCURRENCY = 2
 TEST_SECONDS = 60.0
 """Timeout of one test, enforced by pytest. The pytest process as a whole gets twice as long."""
+PERFORMANCE_SECONDS = 300.0
+"""The same for a performance test."""
 INTERRUPT_SECONDS = 10.0
 """Time for an interrupted pytest to stop the engines that it started."""
 PASSED, FAILED = 0, 1  # pytest's exit codes
@@ -263,8 +265,9 @@ async def _run(test: str, tree: Path) -> PytestRun:
     report = tree / "mutant.xml"
     report.unlink(missing_ok=True)
     options = ["-q", "--no-header", "--tb=long", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-    timeout = f"--timeout={stretched(TEST_SECONDS):g}"
-    code, output = await _python(tree, "-m", "pytest", *options, timeout, f"--junitxml={report}", test)
+    seconds = PERFORMANCE_SECONDS if test.startswith("tests/performance/") else TEST_SECONDS
+    options += [f"--timeout={stretched(seconds):g}", f"--junitxml={report}"]
+    code, output = await _python(tree, "-m", "pytest", *options, test, seconds=2 * seconds)
     if not report.exists():  # pytest could not even start
         return PytestRun(code, (), 1, output)
     document = ElementTree.parse(report)  # noqa: S314  (our own)
@@ -272,7 +275,7 @@ async def _run(test: str, tree: Path) -> PytestRun:
     return PytestRun(code, failures, len(list(document.iter("error"))), output)
 
 
-async def _python(tree: Path, *arguments: str) -> tuple[int, str]:
+async def _python(tree: Path, *arguments: str, seconds: float = TEST_SECONDS) -> tuple[int, str]:
     """Exit code and output of this Python in a worktree, whose sources come first on the path."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -284,7 +287,7 @@ async def _python(tree: Path, *arguments: str) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    timeout = stretched(2 * TEST_SECONDS)
+    timeout = stretched(seconds)
     try:
         async with asyncio.timeout(timeout):
             output, _ = await process.communicate()
