@@ -71,7 +71,7 @@ class Figures:
         """Record a figure."""
         self.figures.append(Figure(name, value, unit, at_most, at_least))
 
-    def plot(self, **data: Sequence[float] | Mapping[str, Any]) -> None:
+    def plot(self, **data: float | Sequence[float] | Mapping[str, Any]) -> None:
         """Save data that the test's plot shows."""
         self.data |= data
 

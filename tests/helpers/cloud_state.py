@@ -41,6 +41,16 @@ def running_in(cloud: SeededCloud, deployment: str | None = None) -> dict[str, I
     }
 
 
+def launched_in(cloud: SeededCloud) -> list[tuple[str, str, str]]:
+    """Type, lifecycle and present state of every instance that was ever launched in one account."""
+    return [
+        (instance["InstanceType"], instance.get("InstanceLifecycle", "on-demand"), instance["State"]["Name"])
+        for page in ec2(cloud).get_paginator("describe_instances").paginate()
+        for reservation in page["Reservations"]
+        for instance in reservation["Instances"]
+    ]
+
+
 def running(seeded: SeededEstate, deployment: str | None = None) -> list[InstanceKind]:
     """Type and lifecycle of the running instances in all accounts, all or those of a deployment by its tag."""
     return sorted(kind for cloud in seeded.clouds for kind in running_in(cloud, deployment).values())
@@ -56,15 +66,20 @@ def monthly_cost_as_spot(seeded: SeededEstate, deployment: str) -> float:
     return sum(HOURLY[kind, "spot"] * HOURS_PER_MONTH for kind, _ in running(seeded, deployment))
 
 
-def spot_requests_in(cloud: SeededCloud) -> list[str]:
-    """The states of all spot requests ever made in one account."""
+def spot_requests_in(cloud: SeededCloud, instance_type: str | None = None) -> list[str]:
+    """The states of all spot requests ever made in one account, or of those for one type."""
     pages = ec2(cloud).get_paginator("describe_spot_instance_requests").paginate()
-    return sorted(request["State"] for page in pages for request in page["SpotInstanceRequests"])
+    return sorted(
+        request["State"]
+        for page in pages
+        for request in page["SpotInstanceRequests"]
+        if instance_type in (None, request["LaunchSpecification"]["InstanceType"])
+    )
 
 
-def spot_requests(seeded: SeededEstate) -> list[str]:
-    """The states of all spot requests ever made in the customer's accounts."""
-    return sorted(state for cloud in seeded.clouds for state in spot_requests_in(cloud))
+def spot_requests(seeded: SeededEstate, instance_type: str | None = None) -> list[str]:
+    """The states of all spot requests ever made in the customer's accounts, or of those for one type."""
+    return sorted(state for cloud in seeded.clouds for state in spot_requests_in(cloud, instance_type))
 
 
 def ec2(cloud: SeededCloud) -> "EC2Client":
