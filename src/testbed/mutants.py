@@ -24,6 +24,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
@@ -352,10 +353,9 @@ def main() -> int:
         out.print("[yellow]uncommitted changes are ignored: mutants are made from the commit[/]")
     orphans.remove_all(out.print)
     try:
-        results = _run_with_table(mutants)
+        results = _run_with_progress(out, mutants)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
-    out.line()  # without a terminal the table ends without a line break
     alive = [result for result in results if result.status is not Status.KILLED]
     for result in alive:
         title = f"[red]✗ {result.mutant.name} {result.status}[/]: {escape(result.mutant.description)}"
@@ -364,18 +364,26 @@ def main() -> int:
     return 1 if alive else 0
 
 
-def _run_with_table(mutants: Sequence[Mutant]) -> list[Result]:
-    """Try mutants and show a row for each result as it comes."""
-    table = Table("mutant", Column("test that must fail", overflow="fold"), "result", "seconds")
-    with Live(table, console=console(), auto_refresh=False) as live:
+def _run_with_progress(out: Console, mutants: Sequence[Mutant]) -> list[Result]:
+    """Try mutants and show each result as it comes: a row of a table, or without a terminal a line."""
+    if not out.is_terminal:
+        return asyncio.run(
+            _try_all_until_terminated(mutants, lambda result: out.print(*_shown(result), soft_wrap=True))
+        )
+    table = Table("result", "seconds", "mutant", Column("test that must fail", overflow="fold"))
+    with Live(table, console=out, auto_refresh=False) as live:
 
         def show(result: Result) -> None:
-            killed = result.status is Status.KILLED
-            status = f"[green]✓ {result.status}[/]" if killed else f"[red]✗ {result.status}[/]"
-            table.add_row(result.mutant.name, escape(result.mutant.test), status, f"{result.seconds:.1f}")
+            table.add_row(*_shown(result))
             live.refresh()
 
         return asyncio.run(_try_all_until_terminated(mutants, show))
+
+
+def _shown(result: Result) -> tuple[str, str, str, str]:
+    color, sign = ("green", "✓") if result.status is Status.KILLED else ("red", "✗")
+    status = f"[{color}]{sign} {result.status}[/]"
+    return status, f"{result.seconds:6.1f}", result.mutant.name, escape(result.mutant.test)
 
 
 if __name__ == "__main__":
