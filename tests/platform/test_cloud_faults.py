@@ -28,7 +28,7 @@ from tests.helpers.migration import (
     wait_for_step,
 )
 from tests.helpers.own_environment import own_environment
-from tests.helpers.private_platform import PrivatePlatform
+from tests.helpers.private_platform import PrivatePlatform, private_platform_over
 
 CLOUD_OUTAGE = {"kind": "cloud_errors", "rate": 1.0, "codes": ["RequestLimitExceeded", "ServiceUnavailable"]}
 OUTAGE_DURATION = timedelta(seconds=3)
@@ -36,9 +36,13 @@ OUTAGE_DURATION = timedelta(seconds=3)
 
 @pytest.fixture(scope="module")
 def slow_environment() -> Iterator[dict[str, Any]]:
-    """An environment in which two simulated minutes take a few real seconds."""
-    with own_environment(f"faults-{os.getpid()}", "--speed", "25") as environment:
-        yield environment.document
+    """An environment in which two simulated minutes take a few real seconds, and interruptions are noticed sooner."""
+    name, often = f"faults-{os.getpid()}", {"SPOT_WATCH_SECONDS": "0.5"}
+    with (
+        own_environment(name, "--speed", "25") as environment,
+        private_platform_over(environment.document, f"{name}-often", often, proxied=()) as platform,
+    ):
+        yield platform.document
 
 
 def wait_out(since: datetime) -> None:

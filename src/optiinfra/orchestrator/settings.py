@@ -48,8 +48,8 @@ class Settings(ServiceSettings):
 
     A rollback step may take up to the sum of `optimization_deadline_seconds` and this.
     """
-    spot_watch_seconds: float = 1.0
-    """How often a change that relies on spot instances checks for interruptions."""
+    spot_watch_seconds: float = 5.0
+    """How often a change that relies on spot instances checks for interruptions: the interval that EC2 recommends."""
     spot_unobserved_seconds: float = 60.0
     """How long that check may fail before the change does: the cloud gives a notice of two minutes."""
     idle_observation_seconds: float = 900.0
