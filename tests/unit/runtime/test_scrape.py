@@ -20,6 +20,18 @@ def test_parse_reads_vllm_and_dcgm_metrics() -> None:
     assert reading.latency == {0.5: 0, 1.0: 90, 2.0: 0, math.inf: 10}
 
 
+def test_parse_reads_nothing_of_other_metrics() -> None:
+    text = exposition(100)
+    others = "go_threads{ not closed\n", "vllm:lora_requests_info{ not closed\n"
+    assert scrape.parse(text.join(others)) == scrape.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "go_threads 8\n"])
+def test_parse_without_known_metrics_has_no_figures(text: str) -> None:
+    interval = scrape.since(None, scrape.parse(text))
+    assert (scrape.rates(interval, 2.0), interval.latency) == ({}, {})
+
+
 def test_since_counts_only_the_difference() -> None:
     interval = scrape.since(scrape.parse(exposition(100)), scrape.parse(exposition(130, slow=5)))
     assert interval.finished == 30
