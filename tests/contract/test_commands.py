@@ -7,10 +7,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import delete
+from sqlalchemy.exc import NoResultFound
 
 from optiinfra.api.runtimes import Command, CommandResult, Measure
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes import commands
+from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 from tests.contract.conftest import CUSTOMER
 
@@ -99,6 +102,15 @@ async def test_execute_command_without_a_runtime_fails_after_its_deadline(databa
     with pytest.raises(commands.CommandError, match=r"did not answer measure within .*no runtime has ever connected"):
         await execute(platform)
     assert await deliver(platform, "runtime_1", 0.0) == [], "it is cancelled"
+
+
+async def test_execute_command_whose_customer_is_deleted_finds_nothing(platform: Platform) -> None:
+    waiting = execute(platform)
+    await deliver(platform)
+    async with platform.database.transaction() as session:
+        await session.execute(delete(models.Command))
+    with pytest.raises(NoResultFound, match="was deleted with its customer"):
+        await waiting
 
 
 async def test_cancel_commands_ends_the_wait_for_them(platform: Platform) -> None:

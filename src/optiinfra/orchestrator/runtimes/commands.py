@@ -7,8 +7,9 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import NoResultFound
 
 from optiinfra.api.common import Wire, now
 from optiinfra.api.runtimes import Command, CommandKind, CommandResult
@@ -19,6 +20,25 @@ from optiinfra.orchestrator.runtimes.service import describe_last_contact
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import notify_after_commit
+from optiinfra.stores.postgres.reads import Query, Row
+
+_RESULT = Query(
+    select(models.Command.status, models.Command.output, models.Command.error).where(
+        models.Command.id == bindparam("command_id")
+    )
+)
+_TO_DELIVER = (
+    select(models.Command)
+    .where(models.Command.customer_id == bindparam("customer_id"), models.Command.status == CommandStatus.PENDING)
+    .where(
+        or_(
+            models.Command.delivered_to.is_distinct_from(bindparam("runtime_id")),
+            models.Command.delivered_at < bindparam("overdue"),
+        )
+    )
+)
+"""Pending commands that this runtime has not got yet, or got too long ago."""
+_ANY_TO_DELIVER = Query(_TO_DELIVER.with_only_columns(models.Command.id).limit(1))
 
 
 class CommandError(Exception):
@@ -68,11 +88,21 @@ async def _cancel(platform: Platform, customer_id: str, which: ColumnElement[boo
 
 
 async def deliver_commands(platform: Platform, customer_id: str, runtime_id: str, wait_seconds: float) -> list[Command]:
-    """The commands to deliver to this runtime now; waits up to `wait_seconds` for the first."""
+    """The commands to deliver to this runtime now; waits up to `wait_seconds` for the first.
+
+    Records that the runtime is alive.
+    """
 
     async def undelivered() -> list[Command] | None:
-        return await _mark_delivered(platform, customer_id, runtime_id) or None
+        overdue = now() - timedelta(seconds=platform.settings.command_redelivery_seconds)
+        which = {"customer_id": customer_id, "runtime_id": runtime_id, "overdue": overdue}
+        if not await platform.database.read(_ANY_TO_DELIVER, **which):
+            return None
+        return await _mark_delivered(platform, which) or None
 
+    caller = models.Runtime.id == runtime_id, models.Runtime.customer_id == customer_id
+    async with platform.database.transaction() as session:
+        await session.execute(update(models.Runtime).where(*caller).values(last_seen_at=now()))
     return await platform.wake.wait_for(_issued_channel(customer_id), undelivered, wait_seconds) or []
 
 
@@ -126,34 +156,27 @@ async def _issue(platform: Platform, customer_id: str, key: str, kind: CommandKi
     return command_id
 
 
-async def _wait_for_result(platform: Platform, command_id: str, seconds: float) -> models.Command | None:
-    """The command once it is acknowledged or cancelled; None when it still is pending after `seconds`."""
+async def _wait_for_result(platform: Platform, command_id: str, seconds: float) -> Row | None:
+    """The command once it is acknowledged or cancelled; None when it still is pending after `seconds`.
 
-    async def completed() -> models.Command | None:
-        async with platform.database.transaction() as session:
-            row = await session.get_one(models.Command, command_id)
-        return row if row.status != CommandStatus.PENDING else None
+    Raises NoResultFound when it is deleted meanwhile.
+    """
+
+    async def completed() -> Row | None:
+        rows = await platform.database.read(_RESULT, command_id=command_id)
+        if not rows:
+            raise NoResultFound(f"command {command_id} was deleted with its customer")
+        return rows[0] if rows[0].status != CommandStatus.PENDING else None
 
     return await platform.wake.wait_for(_result_channel(command_id), completed, seconds)
 
 
-async def _mark_delivered(platform: Platform, customer_id: str, runtime_id: str) -> list[Command]:
-    """Pending commands that this runtime has not got yet, or got too long ago; records that the runtime is alive."""
-    table = models.Command
-    overdue = now() - timedelta(seconds=platform.settings.command_redelivery_seconds)
-    due = (
-        select(table)
-        .where(table.customer_id == customer_id, table.status == CommandStatus.PENDING)
-        .where(or_(table.delivered_to.is_distinct_from(runtime_id), table.delivered_at < overdue))
-        .order_by(table.created_at)
-        .with_for_update(skip_locked=True)
-    )
+async def _mark_delivered(platform: Platform, which: dict[str, Any]) -> list[Command]:
+    due = _TO_DELIVER.order_by(models.Command.created_at).with_for_update(skip_locked=True)
     async with platform.database.transaction() as session:
-        rows = (await session.scalars(due)).all()
+        rows = (await session.scalars(due, which)).all()
         for row in rows:
-            row.delivered_to, row.delivered_at = runtime_id, now()
-        caller = models.Runtime.id == runtime_id, models.Runtime.customer_id == customer_id
-        await session.execute(update(models.Runtime).where(*caller).values(last_seen_at=now()))
+            row.delivered_to, row.delivered_at = which["runtime_id"], now()
     return [
         Command(command_id=row.id, idempotency_key=row.idempotency_key, kind=row.kind, payload=row.payload)
         for row in rows

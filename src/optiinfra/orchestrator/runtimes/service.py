@@ -4,13 +4,20 @@ import json
 import shlex
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from optiinfra.api.customers import InstallCommand
 from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.reads import Query
+
+_TOKEN = Query(
+    select(models.AgentToken.id, models.AgentToken.customer_id).where(
+        models.AgentToken.token_hash == bindparam("token_hash"), models.AgentToken.revoked_at.is_(None)
+    )
+)
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +43,8 @@ async def issue_token(platform: Platform, customer_id: str) -> InstallCommand:
 
 async def authenticate(platform: Platform, token: str) -> Principal | None:
     """The runtime that a token belongs to; None for an unknown or revoked one."""
-    valid = models.AgentToken.token_hash == secret_hash(token), models.AgentToken.revoked_at.is_(None)
-    async with platform.database.transaction() as session:
-        row = await session.scalar(select(models.AgentToken).where(*valid))
-    return None if row is None else Principal("runtime", row.id, row.customer_id)
+    rows = await platform.database.read(_TOKEN, token_hash=secret_hash(token))
+    return Principal("runtime", rows[0].id, rows[0].customer_id) if rows else None
 
 
 async def connect(platform: Platform, customer_id: str, hostname: str, version: str) -> str:
