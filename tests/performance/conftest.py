@@ -11,7 +11,7 @@ from testbed import environment as environments
 from tests.helpers.private_platform import private_platform_over
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def environment(environment: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The given environment if its services run without coverage, else a private platform over its engines."""
     host = environments.load(environment["name"])

@@ -1,7 +1,9 @@
 """Telemetry that runtimes send, and the series that can be queried."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
+from msgspec import Meta
 from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass
 
@@ -9,11 +11,15 @@ from optiinfra.api.common import END_MOMENT, FIRST_MOMENT, Body, Moment, Wire
 
 MetricType = Literal["monthly_cost", "quality_score", "p95_latency_ms", "throughput", "gpu_utilization"]
 
-_Timestamp = Annotated[AwareDatetime, Field(ge=FIRST_MOMENT, lt=END_MOMENT)]
+MOST_ROWS = 20_000
+"""How many samples, and latency counts, one batch may have."""
+
+_Timestamp = Annotated[datetime, AwareDatetime, Field(ge=FIRST_MOMENT, lt=END_MOMENT), Meta(tz=True)]
 """As `Moment`, but in any time zone. Its check calls no Python code, which for thousands of samples takes long."""
 
 
 # Samples and counts come in thousands. Dataclasses with slots are validated and created twice as fast as models.
+# Their bounds are given to pydantic (Field) and to msgspec (Meta), which each ignore those of the other.
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One value of one metric: fractions 0..1, rates per simulated second, latencies in milliseconds.
@@ -24,7 +30,7 @@ class Sample:
     deployment_id: str
     metric: str
     timestamp: _Timestamp
-    value: Annotated[float, Field(ge=0, le=1e18)]  # bounded, so that sums do not overflow
+    value: Annotated[float, Field(ge=0, le=1e18), Meta(ge=0, le=1e18)]  # bounded, so that sums do not overflow
     replica_id: str = ""
 
 
@@ -38,15 +44,15 @@ class LatencyCount:
     deployment_id: str
     replica_id: str
     timestamp: _Timestamp
-    le: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
-    count: Annotated[int, Field(ge=0, le=2**62)]
+    le: Annotated[float, Field(gt=0, allow_inf_nan=False), Meta(gt=0)] | None
+    count: Annotated[int, Field(ge=0, le=2**62), Meta(ge=0, le=2**62)]
 
 
 class TelemetryBatch(Body):
     """The telemetry of one scrape."""
 
-    samples: list[Sample] = Field(default_factory=list, max_length=20_000)
-    latencies: list[LatencyCount] = Field(default_factory=list, max_length=20_000)
+    samples: list[Sample] = Field(default_factory=list, max_length=MOST_ROWS)
+    latencies: list[LatencyCount] = Field(default_factory=list, max_length=MOST_ROWS)
 
 
 class MetricPoint(Wire):

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import ValidatorFunctionWrapHandler, WrapValidator
 
 
 class RawJson(bytes):
@@ -30,10 +30,13 @@ class RawJsonRoute(APIRoute):
         return handle_raw
 
 
-def from_raw_json(model: type[BaseModel]) -> WrapValidator:
-    """For `Annotated[Model, from_raw_json(Model)]`: the type of a body of a RawJsonRoute."""
+def from_raw_json(parse: Callable[[bytes], Any]) -> WrapValidator:
+    """For `Annotated[Model, from_raw_json(parse)]`: the type of a body of a RawJsonRoute.
+
+    `parse` makes the model from JSON, or raises pydantic's ValidationError.
+    """
 
     def validate(value: Any, validate_parsed: ValidatorFunctionWrapHandler) -> Any:
-        return model.model_validate_json(value) if isinstance(value, RawJson) else validate_parsed(value)
+        return parse(value) if isinstance(value, RawJson) else validate_parsed(value)
 
     return WrapValidator(validate)

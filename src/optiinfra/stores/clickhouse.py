@@ -4,7 +4,7 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
@@ -41,7 +41,9 @@ _PROXY_ERROR = re.compile(r"HTTP status (5\d\d)")
 
 TableName = Literal["samples", "latency_counts"]
 
+_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 _TIMESTAMP = "DateTime64(3, 'UTC')"
+"""Milliseconds since 1970."""
 _COLUMNS: dict[TableName, dict[str, str]] = {
     "samples": {
         "customer_id": "String",
@@ -125,14 +127,19 @@ class Telemetry:
         """
         if not columns or not columns[0]:
             return
-        types = _COLUMNS[table]  # otherwise the driver asks for them
+        types = list(_COLUMNS[table].values())  # otherwise the driver asks for them
+        # The driver takes numbers as they are, and twice as long for timestamps as this.
+        numbers = [
+            [(moment - _EPOCH) // _MILLISECOND for moment in column] if kind == _TIMESTAMP else column
+            for column, kind in zip(columns, types, strict=True)
+        ]
         await self._call(
             self._client.insert,
             table,
-            columns,
-            list(types),
+            numbers,
+            list(_COLUMNS[table]),
             column_oriented=True,
-            column_type_names=list(types.values()),
+            column_type_names=types,
             settings={"insert_deduplication_token": token} if token else {},
         )
 

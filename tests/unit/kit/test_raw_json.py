@@ -29,7 +29,7 @@ async def ordinary(body: Reading) -> Reading:
 
 
 @bulk_router.post("/raw")
-async def raw(body: Annotated[Reading, from_raw_json(Reading)]) -> Reading:
+async def raw(body: Annotated[Reading, from_raw_json(Reading.model_validate_json)]) -> Reading:
     """The body, validated from JSON."""
     return body
 

@@ -17,6 +17,7 @@ from optiinfra.orchestrator.inventory.service import store_deployments
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.runtimes import service
 from optiinfra.orchestrator.runtimes.commands import acknowledge_command, deliver_commands
+from optiinfra.orchestrator.telemetry.parsing import parse_batch
 from optiinfra.orchestrator.telemetry.service import store
 
 router = APIRouter(prefix="/agent-runtime")
@@ -34,7 +35,7 @@ def _customer(principal: Principal) -> str:
 @bulk_router.post("/{runtime_id}/telemetry", status_code=202)
 async def telemetry(
     runtime_id: str,
-    body: Annotated[TelemetryBatch, from_raw_json(TelemetryBatch)],
+    body: Annotated[TelemetryBatch, from_raw_json(parse_batch)],
     principal: CurrentPrincipal,
     platform: CurrentPlatform,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,

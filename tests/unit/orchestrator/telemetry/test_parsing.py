@@ -1,0 +1,91 @@
+"""Batches that are parsed by msgspec, compared with pydantic's."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from optiinfra.api.telemetry import MOST_ROWS, LatencyCount, Sample, TelemetryBatch
+from optiinfra.orchestrator.telemetry.parsing import parse_batch
+
+SAMPLE = {"deployment_id": "dep_1", "metric": "throughput", "timestamp": "2026-11-27T10:00:00Z", "value": 2.5}
+COUNT = {"deployment_id": "dep_1", "replica_id": "rep_1", "timestamp": "2026-11-27T10:00:00Z", "le": 0.5, "count": 3}
+
+Parsed = tuple[list[Sample], list[LatencyCount]]
+
+
+def parsed(body: bytes) -> Parsed | list[tuple[int | str, ...]]:
+    """What `parse_batch` makes of a body: samples and latency counts, or the places of errors."""
+    return outcome(parse_batch, body)
+
+
+def outcome(parse: Any, body: bytes) -> Parsed | list[tuple[int | str, ...]]:
+    try:
+        batch = parse(body)
+    except ValidationError as error:
+        return [each["loc"] for each in error.errors()]
+    return batch.samples, batch.latencies
+
+
+moments = st.datetimes().map(lambda moment: f"{moment.isoformat()}Z") | st.sampled_from(
+    ["2026-11-27T10:00:00+05:30", "2026-11-27 10:00:00Z", "2026-11-27T10:00:00", "1764237600", "9999-12-31T23:59:59Z"]
+)
+numbers = st.floats(allow_nan=False) | st.integers(-5, 2**65) | st.sampled_from([0, -0.0, 1e18, 2**62, 2**62 + 1])
+values = st.none() | st.booleans() | numbers | st.text(max_size=5) | moments | st.lists(st.none(), max_size=2)
+
+
+def rows(template: dict[str, Any], unusual: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[list[Any]]:
+    """Lists of rows like the template, in some of which some fields have other values."""
+    fields = {name: st.just(value) | unusual.get(name, values) for name, value in template.items()}
+    return st.lists(st.fixed_dictionaries(fields, optional={"unknown": values}) | values, max_size=3)
+
+
+batches = st.fixed_dictionaries(
+    {},
+    optional={
+        "samples": rows(SAMPLE | {"replica_id": "rep_1"}, {"timestamp": moments, "value": numbers}),
+        "latencies": rows(COUNT, {"timestamp": moments, "le": numbers | st.none(), "count": numbers}),
+        "unknown": values,
+    },
+)
+
+
+@given(batches | values)
+def test_any_batch_is_parsed_as_by_pydantic(batch: Any) -> None:
+    body = json.dumps(batch).encode()
+    assert parsed(body) == outcome(TelemetryBatch.model_validate_json, body)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"nothing", b'{"samples": ["\\ud800"]}', b"[" * 50_000, b"\xff"])
+def test_text_that_is_not_json_is_refused(body: bytes) -> None:
+    with pytest.raises(ValidationError, match="Invalid JSON"):
+        parse_batch(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "wrong"),
+    [
+        ("samples", {"value": -1}, "greater than or equal to 0"),
+        ("samples", {"value": 1.1e18}, "less than or equal to 1000000000000000000"),
+        ("samples", {"timestamp": "2026-11-27T10:00:00"}, "timezone"),
+        ("samples", {"timestamp": "1969-12-31T23:59:59Z"}, "greater than or equal to"),
+        ("latencies", {"timestamp": "9999-01-01T00:00:00Z"}, "less than"),
+        ("latencies", {"le": 0}, "greater than 0"),
+        ("latencies", {"count": 2**62 + 1}, "less than or equal to"),
+        ("latencies", {"count": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_value_out_of_bounds_is_refused(name: str, change: dict[str, Any], wrong: str) -> None:
+    row = (SAMPLE if name == "samples" else COUNT) | change
+    with pytest.raises(ValidationError, match=wrong):
+        parse_batch(json.dumps({name: [row]}).encode())
+
+
+@pytest.mark.parametrize(("name", "row"), [("samples", SAMPLE), ("latencies", COUNT)])
+def test_too_many_rows_are_refused(name: str, row: dict[str, Any]) -> None:
+    assert len(getattr(parse_batch(json.dumps({name: [row] * MOST_ROWS}).encode()), name)) == MOST_ROWS
+    with pytest.raises(ValidationError, match=f"at most {MOST_ROWS} items"):
+        parse_batch(json.dumps({name: [row] * (MOST_ROWS + 1)}).encode())
