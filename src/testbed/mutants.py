@@ -186,12 +186,17 @@ def judge(run: PytestRun) -> tuple[Status, str]:
 async def try_all(mutants: Sequence[Mutant], report: Callable[[Result], None], root: Path = paths.ROOT) -> list[Result]:
     """Try mutants on the commit checked out in `root`, `CONCURRENCY` tests at a time; `report` gets each at once.
 
-    The mutants of one test share a worktree, where the test runs once on the original source.
+    The mutants of one test share a worktree, where the test runs once on the original source. Performance tests come
+    last and run alone.
     """
     commit = git(root, "rev-parse", "HEAD")
     by_test: dict[str, list[Mutant]] = {}
     for mutant in mutants:
         by_test.setdefault(mutant.test, []).append(mutant)
+    # The longest groups first, so that none of them is left over at the end.
+    groups = sorted(by_test.values(), key=len, reverse=True)
+    alone = [group for group in groups if _runs_alone(group[0].test)]
+    together = [group for group in groups if group not in alone]
     semaphore = asyncio.Semaphore(CONCURRENCY)
     with temporary_folder() as folder:
 
@@ -217,9 +222,13 @@ async def try_all(mutants: Sequence[Mutant], report: Callable[[Result], None], r
             return results
 
         async with asyncio.TaskGroup() as tasks:
-            # The longest groups first, so that none of them is left over at the end.
-            running = [tasks.create_task(attempt(group)) for group in sorted(by_test.values(), key=len, reverse=True)]
-    return [result for task in running for result in task.result()]
+            running = [tasks.create_task(attempt(group)) for group in together]
+        tried = [task.result() for task in running] + [await attempt(group) for group in alone]
+    return [result for results in tried for result in results]
+
+
+def _runs_alone(test: str) -> bool:
+    return test.startswith("tests/performance/")
 
 
 async def _require_passing(test: str, tree: Path) -> None:
@@ -266,7 +275,7 @@ async def _run(test: str, tree: Path) -> PytestRun:
     report = tree / "mutant.xml"
     report.unlink(missing_ok=True)
     options = ["-q", "--no-header", "--tb=long", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-    seconds = PERFORMANCE_SECONDS if test.startswith("tests/performance/") else TEST_SECONDS
+    seconds = PERFORMANCE_SECONDS if _runs_alone(test) else TEST_SECONDS
     options += [f"--timeout={stretched(seconds):g}", f"--junitxml={report}"]
     code, output = await _python(tree, "-m", "pytest", *options, test, seconds=2 * seconds)
     if not report.exists():  # pytest could not even start
