@@ -3,16 +3,18 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from sqlalchemy.exc import NoResultFound
 
+from optiinfra.api.common import now
 from optiinfra.api.runtimes import Command, CommandResult, Measure
 from optiinfra.orchestrator.platform import Platform
-from optiinfra.orchestrator.runtimes import commands
+from optiinfra.orchestrator.runtimes import commands, service
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 from tests.contract.conftest import CUSTOMER
@@ -102,6 +104,19 @@ async def test_execute_command_without_a_runtime_fails_after_its_deadline(databa
     with pytest.raises(commands.CommandError, match=r"did not answer measure within .*no runtime has ever connected"):
         await execute(platform)
     assert await deliver(platform, "runtime_1", 0.0) == [], "it is cancelled"
+
+
+async def test_execute_command_without_an_answer_tells_when_the_runtime_was_last_heard_of(database: Database) -> None:
+    platform = platform_of(database, command_seconds=0.05)
+    runtime = await service.connect(platform, CUSTOMER, "host", "1")
+    async with database.transaction() as session:
+        await session.execute(update(models.Runtime).values(last_seen_at=now() - timedelta(days=1, hours=1)))
+    before = now()
+    await deliver(platform, runtime, 0.0)
+    with pytest.raises(commands.CommandError, match="last heard of at") as raised:
+        await execute(platform)
+    heard = str(raised.value).rpartition("at ")[2].removesuffix(" UTC)")
+    assert f"{before:%H:%M:%S}" <= heard <= f"{now():%H:%M:%S}"
 
 
 async def test_execute_command_whose_customer_is_deleted_finds_nothing(platform: Platform) -> None:

@@ -56,12 +56,15 @@ class Connection(asyncio.Protocol):
         return connection
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of the answer to a GET request."""
+        """Status and body of the answer to a GET request. Raises TimeoutError, or ConnectionError if it is closed."""
         assert self._transport is not None
+        if self._transport.is_closing():
+            raise ConnectionResetError("the server closed the connection before the request")
         self._parser, self._body = httptools.HttpResponseParser(self), b""
         self._answered = asyncio.get_running_loop().create_future()
         self._transport.write(b"GET " + path.encode() + self._headers)
-        await self._answered
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await self._answered
         return self._parser.get_status_code(), self._body
 
     def close(self) -> None:
@@ -105,8 +108,7 @@ async def load(connections: Iterable[Connection], paths: Iterable[str], seconds:
 async def _repeat(connection: Connection, paths: Iterator[str], until: float, done: Load) -> None:
     while time.perf_counter() < until:
         path = next(paths)
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            status, body = await connection.get(path)
+        status, body = await connection.get(path)
         done.answers += 1
         if status != 200:
             done.errors.append(f"{path}: {status} {body[:300].decode(errors='replace')}")

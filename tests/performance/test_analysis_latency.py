@@ -36,15 +36,15 @@ def test_recommendations_are_stored_within_two_seconds(acme: Customer, figures: 
         # The second one that is too slow decides.
         while len(analyses) < ANALYSES and sum(one.stored > BUDGET_SECONDS for one in analyses) < 2:
             analyses.append(_timed_analysis(acme, live))
-    pending = {found.id for found in acme.send(calls.recommendations(acme.id)) if found.status == "pending"}
-    assert pending, "none is pending"
-    assert pending <= set(analyses[-1].recommendation_ids), "each analysis supersedes the one before it"
     stored = [analysis.stored for analysis in analyses]
     completed = [analysis.completed for analysis in analyses]
     figures.record("recommendations stored, median", percentile(stored, 50), "s")
     figures.record("recommendations stored, p95", percentile(stored, 95), "s", at_most=BUDGET_SECONDS)
     figures.record("validated and completed, p95", percentile(completed, 95), "s")
     figures.plot(stored=stored, completed=completed)
+    pending = {found.id for found in acme.send(calls.recommendations(acme.id)) if found.status == "pending"}
+    assert pending, "none is pending"
+    assert pending <= set(analyses[-1].recommendation_ids), "each analysis supersedes the one before it"
     assert figures.missed() == []
 
 

@@ -1,7 +1,8 @@
 """The API's real mix for eight seconds, beside a bare service that authenticates alike and reads as many rows.
 
 Both services are asked in turn, in slices of a quarter of a second, so that whatever else the machine does slows both.
-Sixteen connections ask for single rows in one slice, for lists in the next.
+Sixteen connections ask for single rows in one slice, for lists in the next. They are browsers of one customer, so that
+concurrent requests for a series share its query, as on a dashboard that many have open.
 
 Meanwhile another connection asks the platform for `/health` every 20 ms. An answer takes as long as the event loop
 stalls, and as long as the service and this process wait for a processor. The latter is subtracted where the system
