@@ -156,7 +156,7 @@ class NewInstances:
         deployment = await context.deployment()
         if dead := sorted(set(replicas) - set(replicas_on(deployment, instances))):
             raise StepError(f"{', '.join(dead)}, which an earlier stage deployed, is dead")
-        originals = replicas_on(deployment, await _original_instances(context))
+        originals = replicas_on(deployment, _source_ids(context))
         weights = shifted_weights(originals, replicas, share)
         await set_weights(context, weights)
         return {"instance_ids": instances, "replica_ids": replicas, "weights": weights}
