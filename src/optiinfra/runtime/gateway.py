@@ -13,7 +13,7 @@ from optiinfra.kit import http
 from optiinfra.runtime.validation_errors import describe
 
 T = TypeVar("T")
-_PROMPTING_CLIENTS = 4
+_PROMPTING_CLIENTS = 16
 
 
 class GatewayError(Exception):
