@@ -1,10 +1,17 @@
-"""Performance test 1: twenty concurrent spot migrations of ten tenants, each executed once."""
+"""Performance test 1: twenty concurrent spot migrations of ten tenants, each executed once.
 
+The simulated fleet is three times slower than usual. A real migration waits nearly all the time, for models to load and
+for measurements, and the platform must spend these waits together. At the usual speed they are so short that the
+processors of this machine, which also simulates eleven customers and their clouds, are the limit.
+"""
+
+import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -18,13 +25,24 @@ from tests.helpers import cloud_state
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, NewCustomer
 from tests.helpers.migration_checks import FinishedMigration, ObservedEstate, Violations, find_violations
+from tests.helpers.own_environment import own_environment
 
 pytestmark = pytest.mark.performance
 
 TENANTS = 10
 DEPLOYMENTS = {"chat": ("g5.xlarge", 3), "summaries": ("g6.12xlarge", 2)}
 """Type and number of the instances of each deployment."""
+FLEET_SPEED = "100"
 MIGRATION_SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, Any]]:
+    """An environment with a slower fleet, whose stores are consistent afterwards."""
+    with own_environment(f"migrations-{os.getpid()}", "--speed", FLEET_SPEED) as own:
+        yield own.document
+        checked = own.invoke("check-consistency", "--json")
+        assert checked.returncode == 0, checked.stdout
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ def test_concurrent_migrations_are_executed_once_and_in_half_the_time(
         prepared = [migration for migrations in pool.map(_prepare, tenants) for migration in migrations]
         one_by_one = TENANTS * sum(single.values())
         began = time.monotonic()
-        optimizations = _run(prepared, pool, 0.75 * one_by_one)
+        optimizations = _run(prepared, pool, 0.6 * one_by_one)
         wall = time.monotonic() - began
         for deployment, seconds in single.items():
             figures.record(f"migration of {deployment} alone", seconds, "s")
