@@ -7,19 +7,21 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from optiinfra.api.common import now
 from optiinfra.api.telemetry import MetricPoint, MetricType, TelemetryBatch
 from optiinfra.kit.tasks import log_failure
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.reads import Query
 
 log = structlog.get_logger(__name__)
 
 Samples = Sequence[tuple[str, str, str, str, datetime, float]]
 """Rows as `stores.clickhouse` takes them."""
 
+_CUSTOMER = Query(select(models.Customer.id).where(models.Customer.id == bindparam("customer_id")))
 _OPEN_EDGE = math.inf
 _AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
 
@@ -74,10 +76,7 @@ async def _insert_unless_deleted(
         raise
     finally:
         await asyncio.wait((inserting,))  # its thread continues after a cancellation
-        customer = select(models.Customer.id).where(models.Customer.id == customer_id)
-        async with platform.database.transaction() as session:
-            deleted = await session.scalar(customer) is None
-        if deleted:
+        if not await platform.database.read(_CUSTOMER, customer_id=customer_id):
             await platform.telemetry.delete_customer(customer_id)
             log.info("telemetry of deleted customer removed", customer_id=customer_id)
 

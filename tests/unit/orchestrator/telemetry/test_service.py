@@ -3,8 +3,6 @@
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,6 +14,7 @@ from optiinfra.kit import tasks
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.telemetry import service as telemetry
 from optiinfra.stores.errors import StoreUnavailable
+from optiinfra.stores.postgres.reads import Query
 from tests.unit.logs import logged
 
 pytestmark = pytest.mark.anyio
@@ -30,12 +29,8 @@ class Stores:
         self._inserts, self._deleted_at, self._breaks = 0, deleted_at, breaks
         self.platform = cast("Platform", SimpleNamespace(telemetry=self, database=self))
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
-        async def scalar(_query: Any) -> str | None:
-            return "cust_1" if self.exists else None
-
-        yield SimpleNamespace(scalar=scalar)
+    async def read(self, _query: Query, customer_id: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(id=customer_id)] if self.exists else []
 
     async def insert_samples(self, rows: list[Any], _token: str | None = None) -> None:
         await self.insert_columns("samples", list(zip(*rows, strict=True)))
