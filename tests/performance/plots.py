@@ -63,7 +63,7 @@ def draw_telemetry_ingestion(figure: Figure, data: dict[str, Any]) -> None:
         ("raw insert", data["inserted"], COMPARED),
     ):
         batches.plot([1000 * each for each in seconds], color=color, label=label)
-    batches.set(xlabel="batch of 20,000 samples", ylabel="milliseconds", ylim=(0, None))
+    batches.set(xlabel="batch of 5,000 samples", ylabel="milliseconds", ylim=(0, None))
     batches.legend()
     slowest = {name: 1000 * percentile(seconds, 95) for name, seconds in data["dashboard"].items()}
     queries.barh(list(slowest), list(slowest.values()), color=OURS)

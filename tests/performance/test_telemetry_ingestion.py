@@ -16,19 +16,18 @@ from clickhouse_connect.driver.client import Client
 
 from optiinfra.api import calls
 from optiinfra.api.calls import Call
-from optiinfra.api.telemetry import MOST_ROWS
+from optiinfra.runtime.outbox import BATCH_ROWS
 from testbed.figures import Figures, percentile
 from tests.helpers.callers import bearer
 from tests.helpers.customer import Customer
 
 pytestmark = pytest.mark.performance
 
-BATCH = MOST_ROWS
 METRICS = ("throughput", "p95_latency_ms", "quality_score", "gpu_utilization", "queue_length")
 MOMENTS, INTERVAL = 20_000, timedelta(seconds=30)  # a week of two deployments
 SAMPLES = 200_000
 REPLICA = "measured"
-REPEATED = range(0, SAMPLES // BATCH, 4)
+REPEATED = range(0, SAMPLES // BATCH_ROWS, 4)
 DASHBOARD_LOADS = 20
 
 Row = tuple[str, str, str, str, datetime, float]
@@ -72,8 +71,8 @@ def test_telemetry_is_ingested_at_half_the_raw_rate_and_dashboard_stays_fast(
         stored = f"{environment['namespace']}.samples WHERE customer_id = '{acme.id}' AND replica_id = '{REPLICA}'"
         assert _summary(raw, stored) == _summary(raw, "samples") == _expected(batches)
     inserted, ingested = (percentile(seconds[send], 50) for send in (insert, ingest))
-    figures.record("raw insert", BATCH / inserted, "samples/s")
-    figures.record("ingestion", BATCH / ingested, "samples/s")
+    figures.record("raw insert", BATCH_ROWS / inserted, "samples/s")
+    figures.record("ingestion", BATCH_ROWS / ingested, "samples/s")
     figures.record("ingestion to raw insert", inserted / ingested, at_least=0.5)
     loads = _dashboard_loads(acme)
     for name, taken in loads.items():
@@ -91,8 +90,8 @@ def _batches(customer: Customer, began: datetime) -> Iterator[Batch]:
         for metric in METRICS
     ]
     assert len(rows) == SAMPLES
-    for start in range(0, SAMPLES, BATCH):
-        part = rows[start : start + BATCH]
+    for start in range(0, SAMPLES, BATCH_ROWS):
+        part = rows[start : start + BATCH_ROWS]
         samples = [
             {
                 "deployment_id": deployment,
