@@ -37,8 +37,10 @@ def draw_analysis_latency(figure: Figure, data: dict[str, Any]) -> None:
     axes.plot(numbers, data["stored"], "o", color=OURS, label="recommendations stored")
     axes.plot(numbers, data["completed"], "o", color=COMPARED, label="validated and completed")
     axes.axhline(2.0, color=BUDGET, label="budget of the stored ones, p95")
-    axes.set(xlabel="analysis", ylabel="seconds after the request", ylim=(0, None))
-    axes.legend()
+    axes.set(
+        xlabel="analysis", ylabel="seconds after the request", ylim=(0, None), xticks=range(0, len(numbers) + 1, 5)
+    )
+    axes.legend(loc="center right")
 
 
 def draw_api_throughput(figure: Figure, data: dict[str, Any]) -> None:
@@ -48,7 +50,7 @@ def draw_api_throughput(figure: Figure, data: dict[str, Any]) -> None:
         color, marker = (OURS if label.startswith("platform") else COMPARED), ("o" if "lists" in label else "s")
         rates.plot(range(1, len(values) + 1), values, marker, color=color, label=label)
     rates.set(xlabel="round", ylabel="requests/s", ylim=(0, None))
-    rates.legend()
+    rates.legend(loc="lower center", ncols=2)
     stalls.plot(data["health_ms"], color=OURS)
     stalls.axhline(50, color=BUDGET, label="budget")
     stalls.set(xlabel="call of /health", ylabel="milliseconds", ylim=(0, None))
@@ -60,7 +62,7 @@ def draw_telemetry_ingestion(figure: Figure, data: dict[str, Any]) -> None:
     batches, queries = figure.subplots(1, 2, width_ratios=(3, 2))
     for label, seconds, color in (
         ("platform", data["ingested"], OURS),
-        ("raw insert", data["inserted"], COMPARED),
+        ("direct insert", data["inserted"], COMPARED),
     ):
         batches.plot([1000 * each for each in seconds], color=color, label=label)
     batches.set(xlabel="batch of 5,000 samples", ylabel="milliseconds", ylim=(0, None))
@@ -97,7 +99,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=EVIDENCE)
     folder = parser.parse_args().folder
-    for file in sorted(folder.glob("test_*.json")):
+    files = sorted(folder.glob("test_*.json"))
+    if not files:
+        parser.error(f"{folder} has no figures; run `nox -s performance` first")
+    for file in files:
         document = json.loads(file.read_text())
         print(draw(document, file.stem.removeprefix("test_"), DOCS))  # noqa: T201
 
