@@ -37,10 +37,8 @@ def draw_analysis_latency(figure: Figure, data: dict[str, Any]) -> None:
     axes.plot(numbers, data["stored"], "o", color=OURS, label="recommendations stored")
     axes.plot(numbers, data["completed"], "o", color=COMPARED, label="validated and completed")
     axes.axhline(2.0, color=BUDGET, label="budget of the stored ones, p95")
-    axes.set(
-        xlabel="analysis", ylabel="seconds after the request", ylim=(0, None), xticks=range(0, len(numbers) + 1, 5)
-    )
-    axes.legend(loc="center right")
+    axes.set(xlabel="analysis", ylabel="seconds after the request", ylim=(0, None), xticks=numbers[4::5])
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
 
 
 def draw_api_throughput(figure: Figure, data: dict[str, Any]) -> None:
