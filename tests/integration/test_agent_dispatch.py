@@ -64,6 +64,7 @@ def analyze(customer: Customer) -> str:
     return completed(customer, customer.start_analysis("cost")).summary or ""
 
 
+@pytest.mark.slow
 def test_load_is_shared_between_two_instances_of_an_agent(customer: Customer, new_agent: NewAgent) -> None:
     first, second = new_agent("cost", found_nothing("first")), new_agent("cost", found_nothing("second"))
     _check_less_loaded_is_asked(customer, first, second)
