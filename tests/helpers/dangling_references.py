@@ -1,6 +1,6 @@
 """Dangling references of every kind, each seeded into a store or cloud for the duration of a context.
 
-Open spot requests (`step_orders`) are left out: the mock cloud fulfils a request in the call that makes it.
+Open spot requests (`step_spot_requests`) are left out: the mock cloud fulfils a request in the call that makes it.
 """
 
 import json

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection"),
 ]
 
-UNCHECKED = {"optimizations", "analyses", "commands", "similar_outcomes", "step_orders", "step_instances"}
+UNCHECKED = {"optimizations", "analyses", "commands", "similar_outcomes", "step_spot_requests", "step_instances"}
 """Kinds without an object: nothing is in progress, no prediction was corrected, no instance was created for a step."""
 
 APART = (

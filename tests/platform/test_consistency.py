@@ -125,7 +125,7 @@ def test_consistency_report_after_a_migration_is_clean(platform: Platform, migra
     assert seen.consistent
     unseen = {kind for kind, count in seen.checked.items() if count == 0}
     # Nothing is in progress or pending, and no recommendation refers to an earlier outcome.
-    assert unseen == {"optimizations", "analyses", "commands", "similar_outcomes", "step_orders"}
+    assert unseen == {"optimizations", "analyses", "commands", "similar_outcomes", "step_spot_requests"}
 
 
 def test_unreachable_account_is_reported(platform: Platform, migrated: Customer) -> None:

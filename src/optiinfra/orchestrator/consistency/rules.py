@@ -127,7 +127,7 @@ def dangling_step_resources(contents: AccountContents, known: Known) -> list[Dan
     ignored: a former customer keeps their instances.
     """
     found = []
-    for kind, tagged in (("step_instances", step_instances(contents)), ("step_orders", contents.requests)):
+    for kind, tagged in (("step_instances", step_instances(contents)), ("step_spot_requests", contents.requests)):
         for name, tags in sorted(tagged.items()):
             if tags.get(CUSTOMER_TAG, contents.account.customer_id) != contents.account.customer_id:
                 continue

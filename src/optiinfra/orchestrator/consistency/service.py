@@ -7,7 +7,7 @@
   `analyses` without a workflow, `workflows` and `workflow_records` (DBOS's own tables) without their row, pending
   `commands` of optimizations that ended, `replicas` on instances that no account lists, `running_instances` that their
   account does not list (one that it lists as terminated is merely stale until the next refresh);
-- each cloud account: `step_instances` and `step_orders` (open spot requests) that were created for a step of an
+- each cloud account: `step_instances` and `step_spot_requests` (open spot requests) that were created for a step of an
   optimization that does not exist, or as targets of one that was rolled back.
 
 A store or account that does not answer in time is reported as `unreachable`, and the rest is checked all the same.
@@ -136,7 +136,7 @@ async def _check_once(platform: Platform, result: _Pass) -> _Pass:
     result.add("running_instances", len(running), rules.missing_instances(running, contents, now()))
     result.add("cloud_accounts", len(contents), ())
     result.add("step_instances", sum(len(rules.step_instances(each)) for each in contents), ())
-    result.add("step_orders", sum(len(each.requests) for each in contents), ())
+    result.add("step_spot_requests", sum(len(each.requests) for each in contents), ())
     dangling = (found for each in contents for found in rules.dangling_step_resources(each, known))
     result.dangling += dict.fromkeys(dangling)  # once, where two roles lead to one account
     return result

@@ -82,9 +82,9 @@ def test_dangling_step_resources_of_a_former_customer_is_empty() -> None:
 
 
 def test_dangling_step_resources_include_open_spot_requests() -> None:
-    orders = {"sir-1": {STEP_TAG: "opt_back:targets"}, "sir-2": {STEP_TAG: "opt_busy:targets"}}
-    (found,) = rules.dangling_step_resources(AccountContents(HERE, [instance("i-own")], orders), KNOWN)
-    assert (found.kind, found.id) == ("step_orders", "sir-1")
+    requests = {"sir-1": {STEP_TAG: "opt_back:targets"}, "sir-2": {STEP_TAG: "opt_busy:targets"}}
+    (found,) = rules.dangling_step_resources(AccountContents(HERE, [instance("i-own")], requests), KNOWN)
+    assert (found.kind, found.id) == ("step_spot_requests", "sir-1")
 
 
 @pytest.mark.parametrize("state", ["running", "stopped", "terminated"])
