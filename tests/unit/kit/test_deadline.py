@@ -1,13 +1,12 @@
 """The response to a request that takes too long."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from starlette.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from optiinfra.kit import tasks
 from optiinfra.kit.deadline import DeadlineMiddleware
@@ -49,16 +48,23 @@ async def call(handler: Callable[[], Awaitable[object]], path: str = "/x", secon
         return await http.get(path)
 
 
+async def call_plain(app: ASGIApp) -> httpx.Response:
+    """The response of an application that begins in the moment in which its deadline does, however slow the machine."""
+    transport = httpx.ASGITransport(DeadlineMiddleware(app, SHORT))
+    async with httpx.AsyncClient(transport=transport, base_url="http://t") as http:
+        return await http.get("/x")
+
+
 async def test_deadline_exceeded_answers_503_and_cancels_handler() -> None:
     ended = asyncio.Event()
 
-    async def handler() -> None:
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
 
-    answer = await call(handler, seconds=SHORT)
+    answer = await call_plain(app)
     assert answer.status_code == 503
     assert answer.headers["retry-after"]
     assert "no answer within" in answer.json()["detail"]
@@ -76,15 +82,12 @@ async def test_deadline_of_long_call_is_later() -> None:
 
 
 async def test_deadline_does_not_end_started_response() -> None:
-    async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(4):
-            yield b"piece "
-            await asyncio.sleep(0.3)
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(4 * SHORT)
+        await send({"type": "http.response.body", "body": b"late"})
 
-    async def handler() -> StreamingResponse:
-        return StreamingResponse(pieces())
-
-    assert (await call(handler, seconds=0.6)).text == "piece " * 4
+    assert (await call_plain(app)).text == "late"
 
 
 async def test_deadline_exceeded_answers_before_the_handler_has_ended() -> None:
@@ -107,14 +110,14 @@ async def test_request_cancelled_after_its_deadline_ends_cancelled() -> None:
 
 
 async def test_deadline_exceeded_logs_a_defect_that_ends_the_handler() -> None:
-    async def handler() -> None:
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise RuntimeError("ours") from None
 
     with logged(tasks) as records:
-        assert (await call(handler, seconds=SHORT)).status_code == 503
+        assert (await call_plain(app)).status_code == 503
     assert [str(record["exc_info"]) for record in records] == ["ours"]
 
 
