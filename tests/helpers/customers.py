@@ -13,6 +13,7 @@ from fixtures import estates
 from fixtures.estates import Estate
 from fixtures.provision import SeededEstate, provision, remove
 from fixtures.trust import AUTHORITIES
+from optiinfra.domain.optimization import FINAL
 from tests.helpers.accounts import estate_of, signed_up
 from tests.helpers.customer import Customer
 
@@ -33,9 +34,22 @@ def provisioned(environment: dict[str, Any], estate: Estate, *, keep: bool = Fal
     try:
         with _signed_in(environment, seeded) as customer:
             yield customer
+            if not keep:
+                _end_changes(customer)
     finally:
         if not keep:
             remove(environment, seeded)
+
+
+def _end_changes(customer: Customer) -> None:
+    """Roll back what a failed test has left in progress: until then the customer cannot be deleted."""
+    listed = customer.http.get(f"/customers/{customer.id}/optimizations")
+    started = listed.json() if listed.is_success else []  # the test may have deleted the customer
+    unfinished = [one["id"] for one in started if one["status"] not in FINAL]
+    for optimization_id in unfinished:
+        customer.http.post(f"/optimizations/{optimization_id}/rollback")
+    for optimization_id in unfinished:
+        customer.wait_for_optimization(optimization_id)
 
 
 @contextmanager
