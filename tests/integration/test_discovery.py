@@ -173,12 +173,10 @@ def wait_for_replicas(customer: Customer, name: str, states: Mapping[str, str], 
         return engines, found.replicas, found.deployment_id
 
     wanted = sorted(states.items())
-    *_, deployment_id = wait_until(
-        seen,
-        f"replicas of {name} {wanted}, {with_traffic} of them with traffic",
-        RUNTIME_SECONDS,
-        accept=lambda found: found[:2] == (wanted, with_traffic),
+    _, carrying, deployment_id = wait_until(
+        seen, f"replicas of {name} {wanted}", RUNTIME_SECONDS, accept=lambda found: found[0] == wanted
     )
+    assert carrying == with_traffic
     assert sorted((one["instance_id"], one["state"]) for one in customer.fleet(name)["replicas"]) == wanted
     return deployment_id
 
