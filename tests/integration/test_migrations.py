@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -147,6 +148,21 @@ def check_newest(engine: Any, before: Content, schema: set[tuple[Any, ...]]) -> 
     assert {row["idle_since"] for row in rows["instances"]} == {None}
 
 
+def check_migrations(url: str) -> None:
+    """All the way down and up again, one by one, at once, and from nothing."""
+    engine = create_engine(url)
+    try:
+        newest, schema = walk_down(engine)
+        assert newest["customer_deletions"], "no unfinished deletion to migrate"
+        assert {row["status"] for row in newest["commands"]} == {"done", "failed", "cancelled", "pending"}
+        assert None in {row["monthly_cost"] for row in newest["instances"]}
+        assert {row["deployment_id"] is None for row in newest["recommendations"]} == {True, False}
+        check_newest(engine, newest, schema)
+        check_from_nothing(engine)
+    finally:
+        engine.dispose()
+
+
 def fill(stores: Stores, customer: Customer) -> None:
     """Rows with every value that a migration changes."""
     (deployment,) = customer.seeded.deployments
@@ -195,20 +211,12 @@ def test_migrations_down_and_up_keep_the_data_of_a_customer(own: PrivatePlatform
         idle = recommend(customer)
         shown = customer.infrastructure()
         startup.stop(own.name, print)
-        stores = Stores(own.document)
-        fill(stores, customer)
-        stores.close()
-        engine = create_engine(own.document["urls"]["postgresql"])
-        newest, schema = walk_down(engine)
-        assert newest["customer_deletions"], "no unfinished deletion to migrate"
-        assert {row["status"] for row in newest["commands"]} == {"done", "failed", "cancelled", "pending"}
-        assert None in {row["monthly_cost"] for row in newest["instances"]}
-        assert {row["deployment_id"] is None for row in newest["recommendations"]} == {True, False}
-        check_newest(engine, newest, schema)
-        check_from_nothing(engine)
-        engine.dispose()
-
-        startup.start(own.name, own.described.settings, print)
+        try:
+            with closing(Stores(own.document)) as stores:
+                fill(stores, customer)
+            check_migrations(own.document["urls"]["postgresql"])
+        finally:  # also after a failure, because the customer is removed through the platform
+            startup.start(own.name, own.described.settings, print)
 
         tokens = customer.post("/auth/login", {"username": customer.seeded.email, "password": customer.seeded.password})
         customer.http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
