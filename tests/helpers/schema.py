@@ -11,6 +11,9 @@ Rows = list[dict[str, Any]]
 Content = dict[str, Rows]
 """Rows by table."""
 
+Schema = set[tuple[Any, ...]]
+"""The columns, indexes and constraints of all tables."""
+
 _VERSION_TABLE = "alembic_version"
 
 _COLUMNS = """
@@ -30,7 +33,7 @@ def configuration(connection: Connection) -> Config:
     return config
 
 
-def describe(connection: Connection) -> set[tuple[Any, ...]]:
+def describe(connection: Connection) -> Schema:
     """Every column, constraint and index of the current schema, without the schema's name."""
     (schema,) = connection.execute(text("SELECT current_schema")).one()
     rows = [tuple(row) for query in (_COLUMNS, _CONSTRAINTS, _INDEXES) for row in connection.execute(text(query))]

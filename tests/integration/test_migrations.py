@@ -20,7 +20,7 @@ from tests.helpers.customers import ESTATES, provisioned
 from tests.helpers.idle_shutdown import recommend
 from tests.helpers.outcomes import seed_outcome
 from tests.helpers.private_platform import PrivatePlatform, private_platform_over
-from tests.helpers.schema import Content, configuration, content, describe, project, shared_columns, tables
+from tests.helpers.schema import Content, Schema, configuration, content, describe, project, shared_columns, tables
 from tests.helpers.stores import Stores
 
 pytestmark = [
@@ -75,7 +75,7 @@ def assert_same_values(expected: Content, found: Content, when: str) -> None:
         assert project(found[table], columns) == project(expected[table], columns), f"{table} {when}"
 
 
-def step(engine: Any, action: Callable[..., None], revision: str) -> tuple[Content, set[tuple[Any, ...]]]:
+def step(engine: Any, action: Callable[..., None], revision: str) -> tuple[Content, Schema]:
     """Migrate to a revision; the rows and the schema afterwards."""
     with engine.begin() as connection:
         action(configuration(connection), revision)
@@ -89,11 +89,13 @@ def revisions(engine: Any) -> list[tuple[str, str | None]]:
         return [(script.revision, script.down_revision) for script in scripts.walk_revisions()]  # type: ignore[misc]
 
 
-def walk_down(engine: Any) -> tuple[Content, set[tuple[Any, ...]]]:
-    """Undo, redo and undo each revision but the first. Returns the newest schema's rows and description before that."""
+def walk_down(engine: Any) -> tuple[Content, dict[str, Schema]]:
+    """Undo, redo and undo each revision but the first. Returns the rows before that, and each revision's schema."""
     with engine.connect() as connection:
-        newest = rows, schema = content(connection), describe(connection)
+        newest, schema = content(connection), describe(connection)
+    rows, schemas = newest, {}
     for revision, before in revisions(engine):
+        schemas[revision] = schema
         if before is None:
             continue
         older_rows, older_schema = step(engine, command.downgrade, before)
@@ -110,26 +112,26 @@ def walk_down(engine: Any) -> tuple[Content, set[tuple[Any, ...]]]:
             assert again == project(surviving[table], columns), f"{table} after an upgrade to {revision}"
         rows, schema = step(engine, command.downgrade, before)
         assert (rows, schema) == (older_rows, older_schema)
-    return newest
+    return newest, schemas
 
 
-def check_from_nothing(engine: Any) -> None:
-    """In an empty schema of its own, all migrations up, down and up again give the same schema as in the database."""
+def check_from_nothing(engine: Any, schemas: dict[str, Schema]) -> None:
+    """In an empty schema, each migration leads to the schema that the downgrade to it led to, also a second time."""
     with engine.begin() as connection:
-        expected = describe(connection)
         connection.execute(text("CREATE SCHEMA scratch"))
         connection.execute(text("SET LOCAL search_path TO scratch"))
         config = configuration(connection)
         for _ in range(2):
-            command.upgrade(config, "head")
-            assert describe(connection) == expected
+            for revision, schema in reversed(schemas.items()):
+                command.upgrade(config, revision)
+                assert describe(connection) == schema, f"the schema of {revision}"
             command.downgrade(config, "base")
             assert tables(connection) == []
         connection.execute(text("SET LOCAL search_path TO public"))
         connection.execute(text("DROP SCHEMA scratch CASCADE"))
 
 
-def check_newest(engine: Any, before: Content, schema: set[tuple[Any, ...]]) -> None:
+def check_newest(engine: Any, before: Content, schema: Schema) -> None:
     """All migrations at once lead to the schema that the models describe, with all rows that the first one can hold."""
     rows, found = step(engine, command.upgrade, "head")
     assert found == schema
@@ -152,13 +154,13 @@ def check_migrations(url: str) -> None:
     """All the way down and up again, one by one, at once, and from nothing."""
     engine = create_engine(url)
     try:
-        newest, schema = walk_down(engine)
+        newest, schemas = walk_down(engine)
         assert newest["customer_deletions"], "no unfinished deletion to migrate"
         assert {row["status"] for row in newest["commands"]} == {"done", "failed", "cancelled", "pending"}
         assert None in {row["monthly_cost"] for row in newest["instances"]}
         assert {row["deployment_id"] is None for row in newest["recommendations"]} == {True, False}
-        check_newest(engine, newest, schema)
-        check_from_nothing(engine)
+        check_newest(engine, newest, next(iter(schemas.values())))
+        check_from_nothing(engine, schemas)
     finally:
         engine.dispose()
 
