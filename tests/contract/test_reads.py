@@ -79,7 +79,10 @@ async def test_reads_share_a_bounded_number_of_connections(database: Database) -
 async def test_read_after_the_server_has_ended_idle_connections_is_answered(database: Database) -> None:
     ended = await backends(database, 8)
     await end_connections(database)
-    assert not await backends(database, 8) & ended
+    reading = asyncio.create_task(backends(database, 8))
+    await asyncio.wait((reading,))
+    assert reading.exception() is None
+    assert not reading.result() & ended
 
 
 async def test_cancelled_read_leaves_a_usable_connection(database: Database) -> None:
