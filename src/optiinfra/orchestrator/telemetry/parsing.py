@@ -23,7 +23,7 @@ def parse_batch(body: bytes) -> TelemetryBatch:
     """
     try:
         batch = _DECODER.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return TelemetryBatch.model_validate_json(body)
     moments = [*(sample.timestamp for sample in batch.samples), *(count.timestamp for count in batch.latencies)]
     if moments and not FIRST_MOMENT <= min(moments) <= max(moments) < END_MOMENT:

@@ -59,7 +59,19 @@ def test_any_batch_is_parsed_as_by_pydantic(batch: Any) -> None:
     assert parsed(body) == outcome(TelemetryBatch.model_validate_json, body)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"nothing", b'{"samples": ["\\ud800"]}', b"[" * 50_000, b"\xff"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"nothing",
+        b'{"samples": ["\\ud800"]}',
+        b"[" * 50_000,
+        b"\xff",
+        b'{"samp\xffles": []}',
+        json.dumps({"samples": [SAMPLE]}).encode().replace(b"dep_1", b"dep_\xff"),
+    ],
+)
 def test_text_that_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(ValidationError, match="Invalid JSON"):
         parse_batch(body)
