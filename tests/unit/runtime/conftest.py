@@ -31,13 +31,16 @@ def fake_platform() -> FakePlatform:
 
 
 @pytest.fixture
-def connect(
-    fake_gateway: FakeGateway, fake_platform: FakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Connect:
-    """Connects an executor whose deadlines are 0.3 s, with one golden prompt."""
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines of 0.3 s, for tests that miss them."""
     for deadline in ("READY_SECONDS", "DRAIN_SECONDS", "LEAST_SECONDS"):
         monkeypatch.setattr(replicas, deadline, 0.3)
     monkeypatch.setattr(commands, "FLUSH_SECONDS", 0.3)
+
+
+@pytest.fixture
+def connect(fake_gateway: FakeGateway, fake_platform: FakePlatform, tmp_path: Path) -> Connect:
+    """Connects an executor with one golden prompt."""
     prompts = tmp_path / "prompts.yaml"
     prompts.write_text('prompts: [{id: p, messages: [{role: user, content: "q"}], expected: "1"}]')
 

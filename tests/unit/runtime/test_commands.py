@@ -97,6 +97,7 @@ async def test_refused_token_ends_the_command_without_a_result(connect: Connect,
         await executor.execute(command("discover"))
 
 
+@pytest.mark.usefixtures("short_deadlines")
 async def test_measure_waits_for_its_telemetry_up_to_a_deadline(connect: Connect) -> None:
     executor = await connect()  # nothing is sent, so telemetry stays in the outbox
     assert (await executor.execute(command("measure", "first"))).output["requests_served"] == 200

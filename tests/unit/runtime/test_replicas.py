@@ -22,6 +22,7 @@ async def test_deploy_replica_waits_until_the_engine_is_ready(connect: Connect, 
     assert fake_gateway.seen.count(("GET", "/replicas/r3/health", None)) == 3
 
 
+@pytest.mark.usefixtures("short_deadlines")
 async def test_deploy_replica_that_is_not_ready_in_time_fails_with_its_id(
     connect: Connect, fake_gateway: FakeGateway
 ) -> None:
@@ -51,6 +52,7 @@ async def test_retire_replica_drains_it_and_is_idempotent(connect: Connect, fake
     assert (await (await connect()).execute(command("retire_replica", replica_id="r2"))).ok
 
 
+@pytest.mark.usefixtures("short_deadlines")
 async def test_retire_replica_that_does_not_drain_in_time_fails(connect: Connect, fake_gateway: FakeGateway) -> None:
     fake_gateway.weights, fake_gateway.running = {"r1": 1.0, "r2": 0.0}, [5.0]
     result = await (await connect()).execute(command("retire_replica", replica_id="r2"))
@@ -101,7 +103,8 @@ async def test_set_weights_does_not_wait_for_a_loading_engine(connect: Connect, 
     assert (await executor.execute(command("set_weights", "back", weights={"r1": 1.0, "r3": 0.0}))).ok
     assert not loading.done()
     assert "r3" in fake_gateway.weights  # the command that was issued first is applied first
-    assert not (await loading).ok
+    fake_gateway.health = [200]
+    assert (await loading).ok
 
 
 def restarts(fake_gateway: FakeGateway) -> list[tuple[str, str | None]]:
@@ -146,6 +149,7 @@ async def test_restart_replica_with_weight_is_refused(connect: Connect, fake_gat
     assert restarts(fake_gateway) == []
 
 
+@pytest.mark.usefixtures("short_deadlines")
 async def test_restart_replica_that_does_not_drain_in_time_fails(connect: Connect, fake_gateway: FakeGateway) -> None:
     fake_gateway.weights, fake_gateway.running = {"r1": 1.0, "r2": 0.0}, [5.0]
     result = await (await connect()).execute(command("restart_replica", replica_id="r2", engine_args=ARGS))
@@ -178,6 +182,7 @@ async def test_restart_replica_that_restarts_already_waits_until_ready(
     assert (result.ok, restarts(fake_gateway), fake_gateway.starting["r2"]) == (True, [], 0)
 
 
+@pytest.mark.usefixtures("short_deadlines")
 async def test_restart_replica_that_is_not_ready_in_time_fails(connect: Connect, fake_gateway: FakeGateway) -> None:
     fake_gateway.weights, fake_gateway.start_reads = {"r1": 1.0, "r2": 0.0}, 1000
     result = await (await connect()).execute(command("restart_replica", replica_id="r2", engine_args=ARGS))
