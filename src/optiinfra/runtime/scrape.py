@@ -23,7 +23,7 @@ SUMS = {
 }
 MEANS = {"vllm:kv_cache_usage_perc": "kv_cache_usage", "DCGM_FI_DEV_GPU_UTIL": "gpu_percent"}
 LATENCY = "vllm:e2e_request_latency_seconds_bucket"
-_READ = (*SUMS, *MEANS, LATENCY)
+_PARSED = (*SUMS, *MEANS, LATENCY)
 _LARGEST = 1e15
 """Larger values are implausible; up to it, sums and quotients fit into telemetry's numbers."""
 _COUNTERS = ("finished", "prompt_tokens", "output_tokens", "prefix_queries", "prefix_hits", "latency_seconds")
@@ -66,12 +66,12 @@ class Interval:
 
 def parse(exposition: str) -> Reading:
     """Parse an exposition; ValueError if it is invalid. Metrics that are missing or implausible are left out."""
-    # An engine exposes ten times as many lines as are read here, and parsing takes long.
-    read = "\n".join(line for line in exposition.split("\n") if line.startswith(_READ))
+    # An engine exposes many more metrics than these, and parsing takes long.
+    wanted = "\n".join(line for line in exposition.split("\n") if line.startswith(_PARSED))
     sums: dict[str, float] = {}
     means: dict[str, list[float]] = {}
     cumulative: dict[float, float] = {}
-    for family in text_string_to_metric_families(read or exposition):
+    for family in text_string_to_metric_families(wanted or exposition):
         for sample in family.samples:
             if sample.name == LATENCY:
                 edge = float(sample.labels.get("le", "missing"))
