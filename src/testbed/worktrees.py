@@ -27,11 +27,13 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def worktree(root: Path, commit: str, tree: Path) -> Iterator[Path]:
-    """A worktree of a commit, removed whatever happens."""
+    """A worktree of a commit, removed whatever happens, with the environments that were started in it."""
     try:
         git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
         yield tree
     finally:
+        for environment in (tree / ".testenv").glob("*/environment.json"):
+            _clean(tree, "--name", environment.parent.name)
         git(root, "worktree", "remove", "--force", str(tree))
 
 
@@ -78,10 +80,10 @@ def remove_orphaned(say: Callable[[str], None]) -> None:
                 sessions.remove(session)
 
 
-def _clean(tree: Path) -> None:
-    """Stop and remove the environments of a worktree: it is a checkout, so it can do that by itself."""
+def _clean(tree: Path, *options: str) -> None:
+    """Run `invoke clean` of a worktree, which removes what was started there."""
     with contextlib.suppress(FileNotFoundError):  # the worktree is gone
-        command = [sys.executable, "-m", "invoke", "clean"]
+        command = [sys.executable, "-m", "invoke", "clean", *options]
         subprocess.run(command, cwd=tree, env=variables(tree), capture_output=True, check=False)
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from testbed import mutants, paths
 from testbed.mutants import Mutant, MutantError, PytestRun, Result, Status, judge
-from testbed.worktrees import git
+from testbed.worktrees import git, worktree
 
 RULE = "src/optiinfra/rule.py"
 RULE_TESTS = "tests/test_rule.py"
@@ -93,6 +94,23 @@ def test_try_all_counts_only_own_assertions_as_kills(checkout: Path) -> None:
     trees = subprocess.run(["git", "worktree", "list"], cwd=checkout, capture_output=True, text=True, check=True)
     assert len(trees.stdout.splitlines()) == 1, "every worktree is removed"
     assert (checkout / RULE).read_text() == SOURCE
+
+
+def test_worktree_in_which_an_environment_is_left_running_is_cleaned(checkout: Path, tmp_path: Path) -> None:
+    task = f"""
+        from pathlib import Path
+        from invoke import task
+
+        @task
+        def clean(context, name):
+            Path({str(tmp_path / "cleaned")!r}).write_text(name)
+    """
+    with worktree(checkout, "HEAD", tmp_path / "tree") as tree:
+        (tree / "tasks.py").write_text(textwrap.dedent(task))
+        left = tree / ".testenv" / "left" / "environment.json"
+        left.parent.mkdir(parents=True)
+        left.touch()
+    assert (tmp_path / "cleaned").read_text() == "left"
 
 
 def test_check_sources_refuses_the_installed_platform(checkout: Path, tmp_path: Path) -> None:
