@@ -20,7 +20,7 @@ import nox
 
 nox.needs_version = ">=2025.10"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "typecheck", "unit"]
+nox.options.reuse_venv = "yes"
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "test-results.xml"

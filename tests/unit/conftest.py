@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "same",
     derandomize=True,
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     report_multiple_bugs=False,

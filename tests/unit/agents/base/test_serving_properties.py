@@ -42,7 +42,7 @@ def engines(draw: st.DrawFn) -> Engine:
         raise
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(
     st.just("meta-llama/Llama-3.1-8B-Instruct"),
     types,
