@@ -127,7 +127,7 @@ def test_invalid_parameter_is_answered_422_with_its_location_and_the_rule(
         (b"", "application/json"),
         (b"{", "application/json"),
         (b"\xff\xfe\x00", "application/json"),
-        (b"[" * 50_000, "application/json"),
+        (b"[" * 10_000, "application/json"),
         (b"<email>a@b.example</email>", "application/xml"),
         (b"email=a%40b.example", "application/x-www-form-urlencoded"),
         (b'{"username": "a", "password": "b"}', "text/plain"),

@@ -51,8 +51,9 @@ class LatencyCount:
 class TelemetryBatch(Body):
     """The telemetry of one scrape."""
 
-    samples: list[Sample] = Field(default_factory=list, max_length=MOST_ROWS)
-    latencies: list[LatencyCount] = Field(default_factory=list, max_length=MOST_ROWS)
+    # At the first error: reporting thousands takes long.
+    samples: list[Sample] = Field(default_factory=list, max_length=MOST_ROWS, fail_fast=True)
+    latencies: list[LatencyCount] = Field(default_factory=list, max_length=MOST_ROWS, fail_fast=True)
 
 
 class MetricPoint(Wire):

@@ -5,7 +5,7 @@ import gc
 import secrets
 import socket
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+Headers = Iterable[tuple[bytes, bytes]]
 Check = Callable[[], Coroutine[Any, Any, None]]
 """Raises if a dependency does not answer. `/ready` is public: it shows StoreUnavailable's text, else the type only."""
 
@@ -38,6 +39,7 @@ CHECK_SECONDS = 2.0
 _COLLECTED_OBJECTS = 50_000
 """How many more objects there are before the young ones are collected. With 700, Python's default, a batch of telemetry
 caused a dozen collections, and every tenth batch a full one, which visits everything and takes 0.1 s."""
+_PRIVATE_HEADERS: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _LATENCY = Histogram("optiinfra_http_request_seconds", "Time to answer", ["method", "route", "status"])
 
@@ -52,12 +54,13 @@ def create_app(
     checks: Mapping[str, Check] | None = None,
     answer_seconds: float = REQUEST_SECONDS,
     long_calls: Collection[str] = (),
+    large_bodies: Collection[str] = (),
 ) -> FastAPI:
     """A FastAPI application with everything that all services share.
 
     `public` paths need no credential, besides health and metrics. `/ready` runs the `checks`; entries may be added
     while the service starts. A request may wait `answer_seconds` for the start of its response; `long_calls`
-    (see `kit.deadline`) may wait longer.
+    (see `kit.deadline`) may wait longer, and `large_bodies` (see `kit.bodies`) may be larger than others.
     """
     logging.configure(service, version)
     app = FastAPI(
@@ -69,7 +72,7 @@ def create_app(
         redirect_slashes=False,  # the redirect would follow the caller's Host header
     )
     public_paths = PUBLIC_ROUTES | frozenset(public)
-    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(BodyLimitMiddleware, public=public_paths, large=large_bodies)
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public_paths)
     app.add_middleware(StoreOutageMiddleware)
     app.add_middleware(DeadlineMiddleware, seconds=answer_seconds, long_calls=long_calls)
@@ -152,8 +155,19 @@ async def _run_check(check: Check) -> str:
     return "ok"
 
 
+def _missing(headers: Headers, present: Headers) -> Iterator[tuple[bytes, bytes]]:
+    """The headers that a response lacks. A response with an ETag, which is a static file, may be kept by caches."""
+    names = {name for name, _ in present}
+    for name, value in headers:
+        if name not in names and not (name == b"cache-control" and b"etag" in names):
+            yield name, value
+
+
 class _Observe:
-    """Gives each request a trace id, returns it in a header, and measures latency by route."""
+    """Gives each request a trace id, returns it in a header, and measures latency by route.
+
+    Responses may hold tokens or a customer's data, so no cache may keep them, and no browser guess their type.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -171,7 +185,11 @@ class _Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (logging.TRACE_HEADER.encode(), trace.encode())]
+                message["headers"] = [
+                    *message["headers"],
+                    *_missing(_PRIVATE_HEADERS, message["headers"]),
+                    (logging.TRACE_HEADER.encode(), trace.encode()),
+                ]
             await send(message)
 
         try:

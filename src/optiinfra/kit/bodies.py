@@ -1,4 +1,7 @@
-"""Limit of the request body's size: a larger body is rejected before it fills the memory."""
+"""Limits of request bodies: what exceeds them is refused before it is parsed, and before it fills the memory."""
+
+import re
+from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -6,34 +9,54 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from optiinfra.kit.problems import problem_response
 
-MAX_BYTES = 16 * 2**20
-"""The largest allowed telemetry batch takes half of it."""
+PUBLIC_BYTES = 16 * 2**10
+"""For callers without a credential."""
+ORDINARY_BYTES = 64 * 2**10
+LARGE_BYTES = 16 * 2**20
+"""For the requests that need it: the largest allowed telemetry batch takes half of it."""
+MAX_VALUES = 400_000
+"""Lists, objects and their elements: millions of empty lists fit into a large body, and take seconds to parse."""
 
 
 class BodyLimitMiddleware:
-    """Rejects a body whose Content-Length is too large, and stops reading one that grows beyond the limit."""
+    """Refuses a body whose Content-Length is too large, and stops reading one that grows beyond a limit.
 
-    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BYTES) -> None:
-        self.app, self.max_bytes = app, max_bytes
-        self.detail = f"a request body may have at most {max_bytes:,} bytes: send several smaller requests"
+    `public` are paths that need no credential, `large` regular expressions for the requests (`POST /path`) with large
+    bodies.
+    """
+
+    def __init__(self, app: ASGIApp, public: Collection[str] = (), large: Collection[str] = ()) -> None:
+        self.app, self._public = app, frozenset(public)
+        self._large = re.compile("|".join(large) or r"(?!)")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        most = self._most_bytes(scope)
+        detail = f"the body of this request may have at most {most:,} bytes"
         # uvicorn has checked that it is a number.
-        if int(Headers(scope=scope).get("content-length", 0)) > self.max_bytes:
-            await problem_response(413, "too_large", self.detail)(scope, receive, send)
+        if int(Headers(scope=scope).get("content-length", 0)) > most:
+            await problem_response(413, "too_large", detail)(scope, receive, send)
             return
-        read = 0
+        read = values = 0
 
         async def counted() -> Message:
-            nonlocal read
+            nonlocal read, values
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.max_bytes:
-                raise HTTPException(413, self.detail)
+            body = message.get("body", b"")
+            read += len(body)
+            if read > most:
+                raise HTTPException(413, detail)
+            values += sum(map(body.count, (b",", b"[", b"{")))
+            if values > MAX_VALUES:
+                raise HTTPException(413, f"a request body may have at most {MAX_VALUES:,} lists, objects and elements")
             return message
 
         await self.app(scope, counted, send)
+
+    def _most_bytes(self, scope: Scope) -> int:
+        if scope["path"] in self._public:
+            return PUBLIC_BYTES
+        return LARGE_BYTES if self._large.fullmatch(f"{scope['method']} {scope['path']}") else ORDINARY_BYTES

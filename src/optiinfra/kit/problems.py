@@ -1,5 +1,6 @@
 """Errors on the wire: RFC 9457 problem details."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,9 @@ from optiinfra.kit.logging import TRACE_HEADER, trace_id
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = {"Retry-After": "2"}
 """Header of a 503 that a client may retry."""
+_MOST_ERRORS, _MOST_CHARACTERS = 20, 1_000
+"""How much of what is wrong with a request is reported. What was sent may be long, and part of an error's text."""
+_PATH_CHARACTERS = 200
 _KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -44,6 +48,20 @@ def problem_response(
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
 
 
+def invalid_response(errors: Sequence[tuple[str, str]]) -> JSONResponse:
+    """A 422 that names what is wrong where, as far as there is room."""
+    shown, room = [], _MOST_CHARACTERS
+    for where, what in errors[:_MOST_ERRORS]:
+        if room <= 0:
+            break
+        shown.append({"where": where[:room], "what": what[: max(0, room - len(where))]})
+        room -= len(where) + len(what)
+    detail = "; ".join(f"{item['where']}: {item['what']}" for item in shown)
+    if left := len(errors) - len(shown):
+        detail += f"; and {left:,} more"
+    return problem_response(422, "invalid", detail, extra={"errors": shown})
+
+
 def install(app: FastAPI) -> None:
     """Return problem details for every exception that a handler raises."""
 
@@ -54,20 +72,21 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
+        path = request.url.path[:_PATH_CHARACTERS]
         status, detail = error.status_code, str(error.detail)
         if status == 400:  # FastAPI and Starlette answer so if the body is neither JSON nor a form
             status, detail = 422, "body: cannot be read"
         elif status == 404:
-            detail = f"no such path: {request.url.path}"
+            detail = f"no such path: {path}"
         elif status == 405:
-            detail = f"{request.url.path} allows {(headers or {}).get('Allow')}, not {request.method}"
+            detail = (
+                f"{path} allows {(headers or {}).get('Allow')}, not {request.method}"
+            )
         return problem_response(status, _KINDS.get(status, "invalid"), detail, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [{"where": ".".join(map(str, item["loc"])), "what": item["msg"]} for item in error.errors()]
-        detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors)
-        return problem_response(422, "invalid", detail, extra={"errors": errors})
+        return invalid_response([(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors()])
 
     @app.exception_handler(Exception)
     async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:

@@ -85,6 +85,7 @@ def create(settings: Settings) -> FastAPI:
         public=(*accounts.PUBLIC, *runtimes.PUBLIC),
         checks=checks,
         long_calls=(*runtimes.LONG_CALLS, *consistency.LONG_CALLS, *customers.LONG_CALLS),
+        large_bodies=runtimes.LARGE_BODIES,
     )
     # Not include_router: it would match each path twice, router by router.
     app.router.routes.extend(route for concept in _CONCEPTS for route in concept.router.routes)

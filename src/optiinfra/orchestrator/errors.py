@@ -3,12 +3,15 @@
 Services and workflows raise these; only the handlers below know of HTTP.
 """
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError, IntegrityError
 
 from optiinfra.kit.problems import problem_response
 from optiinfra.stores.postgres.violations import is_foreign_key_violation
+
+log = structlog.get_logger(__name__)
 
 
 class DomainError(Exception):
@@ -54,7 +57,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(DataError)
     async def _not_storable(_request: Request, error: DataError) -> JSONResponse:
-        return problem_response(422, "invalid", f"a value cannot be stored: {error.orig}")
+        log.warning("value refused by PostgreSQL", error=str(error.orig))
+        return problem_response(422, "invalid", "a value is too large, or has characters that cannot be stored")
 
     @app.exception_handler(IntegrityError)
     async def _violated(_request: Request, error: IntegrityError) -> JSONResponse:

@@ -46,6 +46,7 @@ def notes_service() -> FastAPI:
         lifespan=lifespan,
         authenticate=authenticate,
         public=["/open"],
+        large_bodies=["POST /notes/[^/]+/text"],
         checks={"db": unavailable_database, "peer": unreachable_peer},
     )
 
@@ -60,6 +61,10 @@ def notes_service() -> FastAPI:
     @app.put("/notes/{note_id}", responses=error_responses(409))
     async def put(note_id: str, body: Note) -> Note:
         raise Problem(409, "taken", f"{note_id} is taken")
+
+    @app.post("/notes/{note_id}/text", status_code=201)
+    async def text(note_id: str, body: Note) -> None:
+        pass
 
     @app.get("/notes")
     async def notes(limit: int = 1) -> list[Note]:

@@ -40,6 +40,12 @@ def test_trailing_slash_is_not_redirected_to_the_host_header(client: TestClient)
     problem_detail(answer, 404, "not_found")
 
 
+def test_response_is_kept_by_no_cache_and_its_type_is_not_guessed(client: TestClient) -> None:
+    for answer in (client.post("/open", json={"text": "a"}), client.get("/nothing"), client.get("/notes")):
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 def test_ready_shows_outages_without_internals(client: TestClient) -> None:
     answer = client.get("/ready")
     assert answer.status_code == 503

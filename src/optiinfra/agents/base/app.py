@@ -157,6 +157,7 @@ def create_agent(
         lifespan=agent.lifespan,
         authenticate=agent.authenticate,
         long_calls=("POST /tasks",),  # the orchestrator has a deadline of its own for them
+        large_bodies=("POST /tasks",),
         checks={"clickhouse": agent.check_telemetry} | outcomes_check,
     )
 

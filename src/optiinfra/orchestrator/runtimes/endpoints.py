@@ -25,6 +25,11 @@ bulk_router = APIRouter(route_class=RawJsonRoute)
 
 PUBLIC = ("/agent-runtime/connect",)  # its credential is in the body
 LONG_CALLS = ("GET /agent-runtime/[^/]+/commands",)
+LARGE_BODIES = (
+    "POST /agent-runtime/[^/]+/telemetry",
+    "PUT /agent-runtime/[^/]+/inventory",
+    "POST /agent-runtime/[^/]+/commands/[^/]+/result",
+)
 
 
 def _customer(principal: Principal) -> str:
