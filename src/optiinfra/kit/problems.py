@@ -79,9 +79,7 @@ def install(app: FastAPI) -> None:
         elif status == 404:
             detail = f"no such path: {path}"
         elif status == 405:
-            detail = (
-                f"{path} allows {(headers or {}).get('Allow')}, not {request.method}"
-            )
+            detail = f"{path} allows {(headers or {}).get('Allow')}, not {request.method}"
         return problem_response(status, _KINDS.get(status, "invalid"), detail, headers=headers)
 
     @app.exception_handler(RequestValidationError)
