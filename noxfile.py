@@ -145,6 +145,12 @@ def performance(session: nox.Session) -> None:
 
 
 @nox.session
+def security(session: nox.Session) -> None:
+    """The security tests, in parallel."""
+    suite(session, *PARALLEL, *chosen(session, "tests/security"), coverage=True)
+
+
+@nox.session
 def fast(session: nox.Session) -> None:
     """Unit and contract tests, and the short integration and security tests, on a live environment."""
     folders = [*existing("tests/contract", "tests/integration", "tests/security"), "tests/unit"]

@@ -1,5 +1,6 @@
 """Clients of the orchestrator's HTTP API, synchronous and asynchronous: they send the calls of `api.calls`."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -49,14 +50,14 @@ class AsyncApiClient:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
-    async def send(self, call: Call[T], token: str | None = None) -> T:
+    async def send(self, call: Call[T], token: str | None = None, headers: Mapping[str, str] | None = None) -> T:
         """The response. Raises ApiError, InvalidResponseError, or httpx.HTTPError if there is no response."""
-        return _parse(call, await self._http.request(call.method, call.path, **_arguments(call, token)))
+        return _parse(call, await self._http.request(call.method, call.path, **_arguments(call, token, headers)))
 
 
-def _arguments(call: Call[Any], token: str | None) -> dict[str, Any]:
+def _arguments(call: Call[Any], token: str | None, more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What httpx needs besides method and path. Fields of the body that were not set are not sent."""
-    headers = {"authorization": f"Bearer {token}"} if token else {}
+    headers = dict(more or {}) | ({"authorization": f"Bearer {token}"} if token else {})
     if call.body is None:
         return {"params": dict(call.query), "headers": headers}
     content = call.body.model_dump_json(exclude_unset=True)

@@ -35,6 +35,9 @@ def storable(value: Any, depth: int = 0) -> Any:
     return [storable(item, depth + 1) for item in value] if isinstance(value, list) else value
 
 
+PORTAL_SECRET_HEADER, PORTAL_CLIENT_HEADER = "x-optiinfra-portal-secret", "x-optiinfra-client-address"
+"""With its own secret the portal forwards the address of its user, on whose behalf it calls."""
+
 _MAX_DEPTH = 32
 # The stores cannot hold NUL characters.
 _WITHOUT_NUL = r"^[^\x00]*$"

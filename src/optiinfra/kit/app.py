@@ -20,6 +20,7 @@ from optiinfra.kit import logging, openapi, problems
 from optiinfra.kit.auth import PUBLIC_ROUTES, Authenticate, AuthenticationMiddleware
 from optiinfra.kit.bodies import BodyLimitMiddleware
 from optiinfra.kit.deadline import DeadlineMiddleware
+from optiinfra.kit.rate_limit import RateLimitMiddleware, SecondsToWait
 from optiinfra.kit.store_outage import StoreOutageMiddleware
 from optiinfra.kit.tasks import cancel_in_background, first_completed
 from optiinfra.stores.errors import StoreUnavailable
@@ -55,12 +56,14 @@ def create_app(
     answer_seconds: float = REQUEST_SECONDS,
     long_calls: Collection[str] = (),
     large_bodies: Collection[str] = (),
+    seconds_to_wait: SecondsToWait | None = None,
 ) -> FastAPI:
     """A FastAPI application with everything that all services share.
 
     `public` paths need no credential, besides health and metrics. `/ready` runs the `checks`; entries may be added
     while the service starts. A request may wait `answer_seconds` for the start of its response; `long_calls`
     (see `kit.deadline`) may wait longer, and `large_bodies` (see `kit.bodies`) may be larger than others.
+    `seconds_to_wait` limits the rate of authenticated requests.
     """
     logging.configure(service, version)
     app = FastAPI(
@@ -73,6 +76,8 @@ def create_app(
     )
     public_paths = PUBLIC_ROUTES | frozenset(public)
     app.add_middleware(BodyLimitMiddleware, public=public_paths, large=large_bodies)
+    if seconds_to_wait is not None:
+        app.add_middleware(RateLimitMiddleware, seconds_to_wait=seconds_to_wait)
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public_paths)
     app.add_middleware(StoreOutageMiddleware)
     app.add_middleware(DeadlineMiddleware, seconds=answer_seconds, long_calls=long_calls)
@@ -101,10 +106,20 @@ def create_app(
     return app
 
 
-def serve(app: FastAPI, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; open event streams are closed after a second."""
+def serve(app: FastAPI, host: str, port: int, trusted_proxies: str = "") -> None:
+    """Serve until SIGTERM or SIGINT; open event streams are closed after a second.
+
+    Only of `trusted_proxies`, addresses or networks separated by commas, is a forwarded client's address believed.
+    """
     config = uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=1, timeout_keep_alive=30
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=30,
+        forwarded_allow_ips=trusted_proxies,  # uvicorn's default trusts this machine, and a variable
     )
     _Server(config, app.state.shutdown).run()
 

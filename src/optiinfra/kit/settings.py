@@ -9,6 +9,8 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="OPTIINFRA_", frozen=True)
 
     host: str = "127.0.0.1"
+    trusted_proxies: str = ""
+    """Addresses or networks of proxies before the service, separated by commas."""
     version: str = "unknown"
     start_deadline_seconds: float = 60.0
     """How long a starting service waits for its dependencies."""

@@ -25,6 +25,7 @@ from optiinfra.orchestrator.consistency import endpoints as consistency
 from optiinfra.orchestrator.customers import endpoints as customers
 from optiinfra.orchestrator.events import endpoints as events
 from optiinfra.orchestrator.inventory import endpoints as inventory
+from optiinfra.orchestrator.limits import service as limits
 from optiinfra.orchestrator.optimizations import endpoints as optimizations
 from optiinfra.orchestrator.optimizations.executor import StepExecutor
 from optiinfra.orchestrator.optimizations.types import TYPES
@@ -40,6 +41,7 @@ from optiinfra.stores import redis
 from optiinfra.stores.clickhouse import Telemetry
 from optiinfra.stores.postgres.database import CONNECT_ARGUMENTS, Database
 from optiinfra.stores.qdrant import OutcomeMemory
+from optiinfra.stores.rate_limits import Lockouts, RateLimits
 
 _CONCEPTS = (
     accounts,
@@ -86,6 +88,7 @@ def create(settings: Settings) -> FastAPI:
         checks=checks,
         long_calls=(*runtimes.LONG_CALLS, *consistency.LONG_CALLS, *customers.LONG_CALLS),
         large_bodies=runtimes.LARGE_BODIES,
+        seconds_to_wait=limits.seconds_to_wait,
     )
     # Not include_router: it would match each path twice, router by router.
     app.router.routes.extend(route for concept in _CONCEPTS for route in concept.router.routes)
@@ -97,8 +100,8 @@ def create(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncIterator[Platform]:
     """Connect to all stores, waiting for them up to the start deadline, and bring their schemas up to date."""
-    # Two clients, so that many waiting readers cannot delay agents' heartbeats.
-    wake_client, presence_client = redis.connect(settings.redis_url), redis.connect(settings.redis_url)
+    # Several clients, so that many waiting readers delay neither agents' heartbeats nor requests.
+    wake_client, presence_client, limits_client = clients = [redis.connect(settings.redis_url) for _ in range(3)]
     wake = redis.WakeUp(wake_client, settings.redis_prefix)
     database = Database(settings.postgresql_url, wake.notify)
     memory = OutcomeMemory(settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection)
@@ -140,12 +143,18 @@ async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncItera
             presence=redis.Presence(
                 presence_client, settings.redis_prefix, agent_registry.presence_seconds(settings.heartbeat_seconds)
             ),
+            rate_limits=RateLimits(limits_client, settings.redis_prefix),
+            lockouts=Lockouts(
+                limits_client,
+                settings.redis_prefix,
+                settings.rate_limit_lockout_failures,
+                settings.rate_limit_lockout_seconds,
+                settings.rate_limit_longest_lockout_seconds,
+            ),
             agents_http=agents_http,
             prices=PriceBook.load(),
         )
-    await asyncio.gather(
-        telemetry.close(), memory.close(), database.close(), redis.close(wake_client), redis.close(presence_client)
-    )
+    await asyncio.gather(telemetry.close(), memory.close(), database.close(), *(redis.close(each) for each in clients))
 
 
 async def _authenticate(connection: HTTPConnection) -> Principal | None:

@@ -40,11 +40,25 @@ class NotFound(DomainError):  # noqa: N818
         super().__init__("not_found", f"no such {what}")
 
 
+class TooManyRequests(DomainError):  # noqa: N818
+    """A limit is reached; `seconds` later it may not be."""
+
+    def __init__(self, seconds: int, detail: str = "too many requests") -> None:
+        super().__init__("rate_limited", f"{detail}: try again in {seconds} s")
+        self.seconds = seconds
+
+
 class Conflict(DomainError):  # noqa: N818
     """The current state does not allow the request."""
 
 
-_STATUS: dict[type[DomainError], int] = {Unauthenticated: 401, Forbidden: 403, NotFound: 404, Conflict: 409}
+_STATUS: dict[type[DomainError], int] = {
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    TooManyRequests: 429,
+}
 
 
 def install(app: FastAPI) -> None:
@@ -53,7 +67,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(DomainError)
     async def _refused(_request: Request, error: DomainError) -> JSONResponse:
         status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
-        return problem_response(status, error.code, error.detail)
+        headers = {"Retry-After": str(error.seconds)} if isinstance(error, TooManyRequests) else None
+        return problem_response(status, error.code, error.detail, headers=headers)
 
     @app.exception_handler(DataError)
     async def _not_storable(_request: Request, error: DataError) -> JSONResponse:

@@ -13,6 +13,7 @@ from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.clickhouse import Telemetry
 from optiinfra.stores.postgres.database import Database
 from optiinfra.stores.qdrant import OutcomeMemory
+from optiinfra.stores.rate_limits import Lockouts, RateLimits
 from optiinfra.stores.redis import Presence, WakeUp
 
 
@@ -26,6 +27,8 @@ class Platform:
     memory: OutcomeMemory
     wake: WakeUp
     presence: Presence
+    rate_limits: RateLimits
+    lockouts: Lockouts
     agents_http: httpx.AsyncClient
     prices: PriceBook
     tasks_in_flight: Counter[str] = field(default_factory=Counter)

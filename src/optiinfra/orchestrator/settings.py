@@ -1,6 +1,14 @@
 """Settings of the orchestrator."""
 
+from typing import Annotated
+
+from limits import RateLimitItem, parse
+from pydantic import PlainValidator
+
 from optiinfra.kit.settings import ServiceSettings
+
+RateLimit = Annotated[RateLimitItem, PlainValidator(parse)]
+"""Written as `10/minute`."""
 
 
 class Settings(ServiceSettings):
@@ -24,6 +32,20 @@ class Settings(ServiceSettings):
     token_signing_key: str
     enrolment_secret: str
     admin_token: str
+
+    portal_secret: str
+    """With it the portal forwards the addresses of its users."""
+
+    rate_limit_sign_in: RateLimit = parse("10/minute")
+    """For each account and address."""
+    rate_limit_sign_up: RateLimit = parse("60/minute")
+    """For each address."""
+    rate_limit_api: RateLimit = parse("100/second")
+    """For all users of a customer."""
+    rate_limit_lockout_failures: int = 5
+    """After so many failed attempts to sign in, the account is locked for the address, each time twice as long."""
+    rate_limit_lockout_seconds: float = 30.0
+    rate_limit_longest_lockout_seconds: float = 3600.0
 
     executor_id: str = "orchestrator"
     access_token_seconds: int = 900

@@ -9,4 +9,4 @@ with collection_paused():
 
 if __name__ == "__main__":
     settings = Settings()
-    serve(create(settings), settings.host, settings.portal_port)
+    serve(create(settings), settings.host, settings.portal_port, settings.trusted_proxies)

@@ -27,7 +27,7 @@ _STATIC = Path(str(files("optiinfra.portal") / "static"))
 def create(settings: Settings, orchestrator: httpx.AsyncClient | None = None) -> FastAPI:
     """The application; `orchestrator` is the client to reach it with, by default one for the settings' address."""
     client = orchestrator or http.client(settings.orchestrator_url)
-    platform = Platform(client)
+    platform = Platform(client, settings.portal_secret)
     sessions = Sessions(settings.portal_session_key, platform)
 
     @asynccontextmanager

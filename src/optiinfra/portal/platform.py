@@ -13,6 +13,7 @@ from websockets.typing import Subprotocol
 
 from optiinfra.api.calls import Call
 from optiinfra.api.client import ApiError, AsyncApiClient, InvalidResponseError
+from optiinfra.api.common import PORTAL_CLIENT_HEADER, PORTAL_SECRET_HEADER
 from optiinfra.api.events import SUBPROTOCOL, Event, bearer_subprotocol
 from optiinfra.kit.problems import Problem
 
@@ -24,17 +25,18 @@ T = TypeVar("T")
 class Platform:
     """Raises `Problem`: the orchestrator's for what it refuses, 503 if it is unavailable, 502 for invalid responses."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
-        self._http, self._client = http, AsyncApiClient(http)
+    def __init__(self, http: httpx.AsyncClient, secret: str) -> None:
+        self._http, self._client, self._secret = http, AsyncApiClient(http), secret
 
     async def ready(self) -> None:
         """Raises if the orchestrator does not answer."""
         (await self._http.get("/health")).raise_for_status()
 
-    async def send(self, call: Call[T], token: str | None = None) -> T:
-        """The response to a call of `api.calls`, sent with the user's token."""
+    async def send(self, call: Call[T], token: str | None = None, client_address: str | None = None) -> T:
+        """The response to a call of `api.calls`, sent with the user's token, or for a caller from that address."""
+        headers = {PORTAL_SECRET_HEADER: self._secret, PORTAL_CLIENT_HEADER: client_address} if client_address else {}
         try:
-            return await self._client.send(call, token)
+            return await self._client.send(call, token, headers)
         except httpx.HTTPError as error:
             raise _unavailable(type(error).__name__) from error
         except ApiError as error:

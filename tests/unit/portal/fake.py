@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from optiinfra.api.accounts import Identity
 from optiinfra.api.agents import Agent, Prediction, Validation
+from optiinfra.api.common import PORTAL_CLIENT_HEADER, PORTAL_SECRET_HEADER
 from optiinfra.api.customers import Deployment, Infrastructure, Instance, Replica, Slo
 from optiinfra.api.recommendations import Optimization, Recommendation, Result, Step
 from optiinfra.domain.optimization import STEPS
@@ -21,6 +22,7 @@ from optiinfra.portal.settings import Settings
 NOW = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 OWNER = Identity(customer_id="cust_1", email="ops@acme.example", role="owner")
 PASSWORD = "correct-horse-battery"
+SECRET = "p" * 48
 ADDRESS = "http://portal.test"
 
 
@@ -33,7 +35,12 @@ VERDICT = {
 
 def portal(orchestrator: "Orchestrator") -> FastAPI:
     """A portal whose API calls go to this orchestrator."""
-    settings = Settings(orchestrator_url="http://orchestrator.test", portal_session_key="k" * 48, version="abc1234")
+    settings = Settings(
+        orchestrator_url="http://orchestrator.test",
+        portal_session_key="k" * 48,
+        portal_secret=SECRET,
+        version="abc1234",
+    )
     transport = httpx.MockTransport(orchestrator)
     return create(settings, httpx.AsyncClient(base_url=settings.orchestrator_url, transport=transport))
 
@@ -47,16 +54,19 @@ def browser(app: FastAPI) -> TestClient:
 class Orchestrator:
     """One user and that user's customer. `unavailable` refuses connections, `calls` lists the requests.
 
-    `invalid` is a path that is answered with an unexpected JSON body.
+    `invalid` is a path that is answered with an unexpected JSON body, `refusal` what every request is answered with.
+    `forwarded` are the headers with which the portal forwarded the address of the last request's user.
     """
 
     def __init__(self) -> None:
         self.identity = OWNER
         self.unavailable = False
         self.invalid = ""
+        self.refusal: httpx.Response | None = None
         self.expires_in = 900
         self.logins = 0
         self.calls: list[str] = []
+        self.forwarded: dict[str, str | None] = {}
         self.infrastructure = estate()
         self.recommendations = [recommendation("rec_1"), recommendation("rec_2", objection="p95 would pass 10 s")]
         self.optimizations: list[Optimization] = []
@@ -64,8 +74,11 @@ class Orchestrator:
     def __call__(self, request: httpx.Request) -> httpx.Response:
         """httpx.MockTransport's handler."""
         self.calls.append(f"{request.method} {request.url.path}")
+        self.forwarded = {name: request.headers.get(name) for name in (PORTAL_SECRET_HEADER, PORTAL_CLIENT_HEADER)}
         if self.unavailable:
             raise httpx.ConnectError("connection refused")
+        if self.refusal is not None:
+            return self.refusal
         if request.url.path == self.invalid:
             return httpx.Response(200, json={"unexpected": "body"})
         public: dict[str, Callable[[dict[str, Any]], httpx.Response]] = {

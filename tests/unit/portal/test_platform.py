@@ -32,7 +32,7 @@ def send_identity(handler: Callable[[httpx.Request], httpx.Response]) -> Problem
 
     async def send() -> None:
         client = httpx.AsyncClient(transport=httpx.MockTransport(handler), base_url="http://orchestrator")
-        await Platform(client).send(calls.identity(), "token")
+        await Platform(client, fake.SECRET).send(calls.identity(), "token")
 
     with pytest.raises(Problem) as caught:
         asyncio.run(send())
@@ -74,7 +74,7 @@ def test_send_invalid_response_is_a_bad_gateway_logged_without_values() -> None:
 
 
 def test_events_of_an_unreachable_platform_are_a_problem() -> None:
-    platform = Platform(httpx.AsyncClient(base_url="http://127.0.0.1:9"))
+    platform = Platform(httpx.AsyncClient(base_url="http://127.0.0.1:9"), fake.SECRET)
 
     async def read() -> None:
         async for _ in platform.events("token", "cust_1", 0, 1.0):
@@ -92,7 +92,7 @@ def test_events_are_parsed_or_a_problem(sent: str, raised: str | None) -> None:
     async def read() -> list[Event | None]:
         async with serve(send, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as server:
             port = next(iter(server.sockets)).getsockname()[1]
-            platform = Platform(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}"))
+            platform = Platform(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}"), fake.SECRET)
             return [one async for one in platform.events("token", "cust_1", 0, 5.0)]
 
     if raised is None:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from optiinfra.api.common import PORTAL_CLIENT_HEADER, PORTAL_SECRET_HEADER
 from optiinfra.portal.platform import Platform
 from optiinfra.portal.sessions import COOKIE, Session, Sessions
 from tests.unit.portal import fake
@@ -26,6 +27,20 @@ def test_page_without_session_redirects_to_login_and_back(visitor: TestClient) -
     assert 'name="next" value="/optimizations/opt_1"' in form.text
     data = {"email": fake.OWNER.email, "password": fake.PASSWORD, "next": "/optimizations/opt_1"}
     assert visitor.post("/login", data=data).headers["location"] == "/optimizations/opt_1"
+
+
+def test_login_forwards_the_address_of_the_user(visitor: TestClient, orchestrator: fake.Orchestrator) -> None:
+    visitor.post("/login", data={"email": fake.OWNER.email, "password": "wrong"})
+    assert orchestrator.forwarded == {PORTAL_SECRET_HEADER: fake.SECRET, PORTAL_CLIENT_HEADER: "testclient"}
+
+
+def test_login_after_too_many_attempts_says_when_to_try_again(
+    visitor: TestClient, orchestrator: fake.Orchestrator
+) -> None:
+    orchestrator.refusal = fake.problem(429, "rate_limited", "too many requests: try again in 30 s")
+    answer = visitor.post("/login", data={"email": fake.OWNER.email, "password": fake.PASSWORD})
+    assert answer.status_code == 429
+    assert "try again in 30 s" in answer.text
 
 
 @pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example", "/\\evil.example", "evil"])
@@ -81,7 +96,7 @@ def test_forged_cookie_redirects_to_login(owner: TestClient) -> None:
 
 
 def test_unseal_with_another_key_is_none() -> None:
-    platform = Platform(httpx.AsyncClient(base_url="http://orchestrator.test"))
+    platform = Platform(httpx.AsyncClient(base_url="http://orchestrator.test"), fake.SECRET)
     ours, theirs = Sessions("a" * 32, platform), Sessions("b" * 32, platform)
     session = Session(access_token="a", refresh_token="r", expires_at=0.0, identity=fake.OWNER)
     assert ours.unseal(ours.seal(session)) == session

@@ -124,4 +124,4 @@ def test_configuration_gives_a_program_only_its_own_secrets(environment: Environ
     text = parsed(environment)["program:portal"]["environment"]
     assert environment.credentials["portal_session_key"] in text
     assert environment.credentials["postgresql_password"] not in text
-    assert find_part("portal").variables == ("PORTAL_SESSION_KEY",)
+    assert find_part("portal").variables == ("PORTAL_SESSION_KEY", "PORTAL_SECRET")

@@ -7,6 +7,8 @@ from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import require_user
 from optiinfra.orchestrator.accounts import service
+from optiinfra.orchestrator.limits import service as limits
+from optiinfra.orchestrator.limits.service import ClientAddress
 from optiinfra.orchestrator.platform import CurrentPlatform
 
 router = APIRouter(prefix="/auth")
@@ -14,16 +16,18 @@ router = APIRouter(prefix="/auth")
 PUBLIC = ("/auth/signup", "/auth/login", "/auth/refresh")
 
 
-@router.post("/signup", status_code=201, responses=error_responses(409))
-async def signup(body: Signup, platform: CurrentPlatform) -> SignedUp:
+@router.post("/signup", status_code=201, responses=error_responses(409, 429))
+async def signup(body: Signup, platform: CurrentPlatform, address: ClientAddress) -> SignedUp:
     """Create a customer and its owner."""
+    await limits.admit_sign_up(platform, address)
     return SignedUp(customer_id=await service.sign_up(platform, body))
 
 
-@router.post("/login", responses=error_responses(401))
-async def login(body: Login, platform: CurrentPlatform) -> Tokens:
+@router.post("/login", responses=error_responses(401, 429))
+async def login(body: Login, platform: CurrentPlatform, address: ClientAddress) -> Tokens:
     """Sign in with e-mail address and password."""
-    return await service.sign_in(platform, body)
+    async with limits.limited_sign_in(platform, body.username, address):
+        return await service.sign_in(platform, body)
 
 
 @router.post("/refresh", responses=error_responses(401))

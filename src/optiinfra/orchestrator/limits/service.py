@@ -1,0 +1,71 @@
+"""Limits on what callers may do: by address before they have signed in, by customer afterwards."""
+
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from optiinfra.api.common import PORTAL_CLIENT_HEADER, PORTAL_SECRET_HEADER
+from optiinfra.kit.auth import current_principal
+from optiinfra.orchestrator.errors import TooManyRequests, Unauthenticated
+from optiinfra.orchestrator.platform import Platform, of_connection
+
+
+async def client_address(connection: HTTPConnection) -> str:
+    """The address of the caller; of the portal's user if the portal calls.
+
+    uvicorn has replaced a trusted proxy's address by the one that it forwards.
+    """
+    forwarded, secret = connection.headers.get(PORTAL_CLIENT_HEADER), connection.headers.get(PORTAL_SECRET_HEADER, "")
+    if forwarded and hmac.compare_digest(secret.encode(), of_connection(connection).settings.portal_secret.encode()):
+        return forwarded
+    return connection.client.host if connection.client else "unknown"
+
+
+ClientAddress = Annotated[str, Depends(client_address)]
+
+
+async def admit_sign_up(platform: Platform, address: str) -> None:
+    """Raises TooManyRequests when the address has signed up too often."""
+    _refuse_until(await platform.rate_limits.hit(platform.settings.rate_limit_sign_up, "sign-up", _digest(address)))
+
+
+@asynccontextmanager
+async def limited_sign_in(platform: Platform, account: str, address: str) -> AsyncIterator[None]:
+    """Count an attempt to sign in, and its failure when the block raises Unauthenticated.
+
+    Raises TooManyRequests when there were too many attempts from this address for this account, or while failures have
+    locked the two. Other addresses are not affected, so that nobody can lock an account's owner out.
+    """
+    key = _digest(account.strip().lower(), address)
+    _refuse_until(await platform.lockouts.seconds_left(key))
+    _refuse_until(await platform.rate_limits.hit(platform.settings.rate_limit_sign_in, "sign-in", key))
+    try:
+        yield
+    except Unauthenticated:
+        await platform.lockouts.fail(key)
+        raise
+    await platform.lockouts.succeed(key)
+
+
+async def seconds_to_wait(connection: HTTPConnection) -> int | None:
+    """How long the customer of an authenticated caller has to wait before the next request; None if not at all."""
+    principal, platform = current_principal(connection), of_connection(connection)
+    if principal.kind != "user" or principal.customer_id is None:
+        return None
+    limit = platform.settings.rate_limit_api
+    return await platform.rate_limits.hit_frequent(limit, "api", principal.customer_id)
+
+
+def _refuse_until(seconds: int | None) -> None:
+    if seconds is not None:
+        raise TooManyRequests(seconds)
+
+
+def _digest(*parts: str) -> str:
+    """A key without personal data; parts with a separator in them cannot be mistaken for others."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:32]
