@@ -69,7 +69,7 @@ async def connect_aws(
     """
     account = (endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key, timeouts)
     return await retry(
-        lambda: asyncio.to_thread(_connect, *account), timeouts.outage, CloudUnavailable, pause=timeouts.poll
+        lambda: aws_clients.in_thread(_connect, *account), timeouts.outage, CloudUnavailable, pause=timeouts.poll
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from optiinfra.clouds.aws_clients import translate_errors
+from optiinfra.clouds.aws_clients import in_thread, translate_errors
 from optiinfra.clouds.protocol import STEP_TAG, CloudUnavailable
 from optiinfra.clouds.retries import retry
 
@@ -87,8 +87,7 @@ class Ec2Api:
         return await self.call(pages)
 
     async def _call_once(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        # botocore blocks; a thread keeps the event loop free.
-        return await asyncio.to_thread(translate_errors(operation), *args, **kwargs)
+        return await in_thread(translate_errors(operation), *args, **kwargs)
 
 
 def step_filter(key: str) -> Shape:

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import boto3
 import botocore.session
+from anyio import CapacityLimiter, to_thread
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
@@ -37,8 +38,17 @@ _CAPACITY_CODES = {
 }
 _TEMPORARY_CODES = {"InternalError", "RequestLimitExceeded", "ServiceUnavailable", "Throttling", "Unavailable"}
 
+_THREADS = CapacityLimiter(32)
+"""Threads of their own: clouds that do not answer must not keep stores and passwords waiting."""
+
 # Clients may be used by several threads at once, but not created.
 _CREATION_LOCK = threading.Lock()
+
+
+async def in_thread(operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call botocore, which blocks, in a thread."""
+    call = functools.partial(operation, *args, **kwargs)
+    return await to_thread.run_sync(call, abandon_on_cancel=True, limiter=_THREADS)
 
 
 def ec2_clients(

@@ -1,6 +1,6 @@
 """Telemetry in ClickHouse: the orchestrator writes, agents read with a user that can do nothing else."""
 
-import asyncio
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import clickhouse_connect
+from anyio import CapacityLimiter, to_thread
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from urllib3.exceptions import HTTPError
@@ -19,6 +20,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ANSWER_SECONDS = 10
+_THREADS = CapacityLimiter(8)
+"""Threads of their own: queries must not wait for passwords or clouds. The client keeps as many connections."""
 
 _TEMPORARY_CODES = {
     159: "TIMEOUT_EXCEEDED",
@@ -254,7 +257,8 @@ class Telemetry:
 
     async def _call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with translate_errors("ClickHouse", outage_reason):
-            return await asyncio.to_thread(operation, *args, **kwargs)
+            call = functools.partial(operation, *args, **kwargs)
+            return await to_thread.run_sync(call, abandon_on_cancel=True, limiter=_THREADS)
 
 
 def outage_reason(error: Exception) -> str | None:
