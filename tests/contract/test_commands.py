@@ -13,13 +13,16 @@ from sqlalchemy.exc import NoResultFound
 
 from optiinfra.api.common import now
 from optiinfra.api.runtimes import Command, CommandResult, Measure
+from optiinfra.orchestrator.errors import Unauthenticated
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes import commands, service
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 from tests.contract.conftest import CUSTOMER
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("customer")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("customer", "agent_token")]
+
+TOKEN = "token_1"
 
 
 async def wait_for(_channel: str, fetch: Callable[[], Awaitable[Any]], seconds: float) -> Any:
@@ -28,6 +31,14 @@ async def wait_for(_channel: str, fetch: Callable[[], Awaitable[Any]], seconds: 
     while (found := await fetch()) is None and time.monotonic() < ends:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     return found
+
+
+@pytest.fixture
+async def agent_token(customer: None, database: Database) -> None:
+    """The token of the customer's runtimes."""
+    async with database.transaction() as session:
+        expires_at = now() + timedelta(hours=1)
+        session.add(models.AgentToken(id=TOKEN, customer_id=CUSTOMER, token_hash="x", expires_at=expires_at))
 
 
 @pytest.fixture
@@ -48,7 +59,7 @@ def execute(platform: Platform, deployment: str = "chat") -> "asyncio.Task[dict[
 
 
 async def deliver(platform: Platform, runtime: str = "runtime_1", seconds: float = 10.0) -> list[Command]:
-    return await commands.deliver_commands(platform, CUSTOMER, runtime, seconds)
+    return await commands.deliver_commands(platform, CUSTOMER, TOKEN, runtime, seconds)
 
 
 async def acknowledge(platform: Platform, command: Command, **output: Any) -> None:
@@ -142,3 +153,15 @@ async def test_acknowledge_command_of_another_customer_is_refused(platform: Plat
     result = CommandResult(ok=True)
     assert not await commands.acknowledge_command(platform, "cust_other", command.command_id, result)
     await cancel_waiting(waiting)
+
+
+@pytest.mark.parametrize("change", [{"revoked_at": now()}, {"expires_at": now()}])
+async def test_waiting_delivery_is_refused_when_the_agent_token_ends(
+    database: Database, platform: Platform, change: dict[str, Any]
+) -> None:
+    delivery = asyncio.create_task(deliver(platform))
+    await asyncio.sleep(0)
+    async with database.transaction() as session:
+        await session.execute(update(models.AgentToken).values(**change))
+    with pytest.raises(Unauthenticated, match="deleted or has expired"):
+        await delivery

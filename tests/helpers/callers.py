@@ -56,7 +56,7 @@ def all_callers(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
         cleanup.callback(call, http, "DELETE", f"/customers/{customer_id}", secrets["admin_token"])
         login = {"username": signup["email"], "password": signup["password"]}
         user = call(http, "POST", "/auth/login", body=login)["access_token"]
-        installed = call(http, "GET", f"/customers/{customer_id}/agent-install-command", user)
+        installed = call(http, "POST", f"/customers/{customer_id}/agent-install-command", user)
         connect = {
             "customer_id": customer_id,
             "agent_token": installed["agent_token"],

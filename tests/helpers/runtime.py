@@ -130,7 +130,7 @@ class PlayedRuntime:
 @contextmanager
 def connected_runtime(customer: Customer) -> Iterator[PlayedRuntime]:
     """A runtime that connects with a new token of the customer."""
-    token = customer.get(f"/customers/{customer.id}/agent-install-command")["agent_token"]
+    token = customer.post(f"/customers/{customer.id}/agent-install-command")["agent_token"]
     with httpx.Client(base_url=customer.http.base_url, headers=bearer(token), timeout=stretched(15)) as http:
         body = {"customer_id": customer.id, "agent_token": token, "hostname": "played", "version": "1"}
         connected = call_with(http, "POST", "/agent-runtime/connect", body)

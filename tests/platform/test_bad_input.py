@@ -196,7 +196,7 @@ def test_viewer_may_read_but_change_nothing(environment: dict[str, Any], http: h
     for method, path, body in (
         ("PATCH", f"{mine}/preferences", {"priority": "cost"}),
         ("POST", f"{mine}/analyze", {"agent_type": "cost"}),
-        ("GET", f"{mine}/agent-install-command", None),
+        ("POST", f"{mine}/agent-install-command", None),
         ("DELETE", mine, None),
         ("POST", "/recommendations/rec_1/approve", None),
         ("POST", "/optimizations/opt_1/rollback", None),

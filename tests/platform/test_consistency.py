@@ -197,7 +197,7 @@ def test_customer_deleted_during_an_analysis_leaves_no_traces(
 
 
 def test_customer_deleted_while_telemetry_arrives_leaves_no_traces(platform: Platform, customer: Customer) -> None:
-    token = customer.get(f"/customers/{customer.id}/agent-install-command")["agent_token"]
+    token = customer.post(f"/customers/{customer.id}/agent-install-command")["agent_token"]
     sample = {"deployment_id": customer.deployment_id(MIGRATED), "metric": "throughput", "timestamp": now().isoformat()}
     body = json.dumps({"samples": [sample | {"value": 1.0}]}).encode()
     url = httpx.URL(customer.seeded.orchestrator_url)

@@ -45,6 +45,9 @@ NEVER_SUCCESSFUL = {
     # and these would delete the callers.
     "DELETE /customers/{customer_id}",
     "DELETE /orchestrator/agents/{agent_id}",
+    # These need the id of something that was made before.
+    "DELETE /customers/{customer_id}/agent-tokens/{token_id}",
+    "DELETE /customers/{customer_id}/api-keys/{key_id}",
 }
 ESTATE_IDS = ("analysis_id", "recommendation_id", "optimization_id")
 
@@ -88,9 +91,10 @@ class World:
 
     def record(self, answer: Any) -> None:
         """Record what a response says was created."""
-        if answer.status_code == 201 and "agent_secret" in (made := answer.json()):
+        made = answer.json() if answer.status_code == 201 else {}
+        if "agent_secret" in made:
             self.agents[made["agent_id"]] = made["agent_secret"]
-        elif answer.status_code == 201:
+        elif "success" in made:
             self.customers.append(made["customer_id"])
 
     def clean_up(self) -> None:

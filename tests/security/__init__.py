@@ -1,0 +1,1 @@
+"""Security tests: each proves one promise against the running services."""

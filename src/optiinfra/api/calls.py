@@ -12,7 +12,8 @@ from pydantic import BaseModel, TypeAdapter
 
 from optiinfra.api.accounts import Identity, Login, Refresh, SignedUp, Signup, Tokens
 from optiinfra.api.agents import Agent
-from optiinfra.api.customers import Infrastructure, InstallCommand, Onboard, Preferences, Started
+from optiinfra.api.credentials import InstallCommand
+from optiinfra.api.customers import Infrastructure, Onboard, Preferences, Started
 from optiinfra.api.events import Event, LatestEvent
 from optiinfra.api.recommendations import (
     Analysis,
@@ -83,7 +84,7 @@ def onboard(customer_id: str, body: Onboard) -> Call[Started]:
 
 def agent_install_command(customer_id: str) -> Call[InstallCommand]:
     """Issue a token for the customer's runtime."""
-    return Call("GET", _path("customers", customer_id, "agent-install-command"), _INSTALL_COMMAND)
+    return Call("POST", _path("customers", customer_id, "agent-install-command"), _INSTALL_COMMAND)
 
 
 def delete_customer(customer_id: str) -> Call[None]:

@@ -58,14 +58,6 @@ class Started(Wire):
     status: Literal["started"] = "started"
 
 
-class InstallCommand(Wire):
-    """The command that starts the runtime. The token is shown only once."""
-
-    install_command: str
-    agent_token: str
-    token_id: str
-
-
 class Instance(Wire):
     """One cloud instance. `monthly_cost` is 0 unless it runs, and None while it runs without a known price.
 

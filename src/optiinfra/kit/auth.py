@@ -16,9 +16,12 @@ _NO_CREDENTIAL = "no valid credential: send `Authorization: Bearer TOKEN`, with 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The authenticated caller. A user has `customer_id`, `role` and `session_id`, a runtime `customer_id` only."""
+    """The authenticated caller.
 
-    kind: Literal["user", "agent", "enrolment", "runtime", "admin", "orchestrator"]
+    A user has `customer_id`, `role` and `session_id`, an API key `customer_id` and `role`, a runtime `customer_id`.
+    """
+
+    kind: Literal["user", "api_key", "agent", "enrolment", "runtime", "admin", "orchestrator"]
     subject: str
     customer_id: str | None = None
     role: str | None = None

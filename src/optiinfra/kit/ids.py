@@ -5,7 +5,21 @@ import secrets
 from typing import Literal
 
 Prefix = Literal[
-    "cust", "user", "session", "rec", "opt", "anal", "task", "agent", "evt", "acct", "dep", "runtime", "cmd", "token"
+    "cust",
+    "user",
+    "session",
+    "rec",
+    "opt",
+    "anal",
+    "task",
+    "agent",
+    "evt",
+    "acct",
+    "dep",
+    "runtime",
+    "cmd",
+    "token",
+    "key",
 ]
 
 

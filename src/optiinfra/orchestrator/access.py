@@ -9,12 +9,17 @@ OWNERS = ("owner",)
 
 
 def require_user(principal: Principal, roles: tuple[str, ...] = ALL_ROLES) -> str:
-    """The customer whose user is calling. Raises Forbidden unless the user has one of these roles."""
-    if principal.kind != "user" or principal.customer_id is None:
+    """The customer whose user or API key is calling. Raises Forbidden unless it has one of these roles."""
+    if principal.kind not in ("user", "api_key") or principal.customer_id is None:
         raise Forbidden("only a customer's user may do this")
     if principal.role not in roles:
         raise Forbidden(f"this needs the role {' or '.join(roles)}; yours is {principal.role}")
     return principal.customer_id
+
+
+def require_person(principal: Principal) -> None:
+    """Raises Forbidden unless a user who is signed in is calling: an API key has no session and no account."""
+    require_kind(principal, "user")
 
 
 def require_tenant(principal: Principal, customer_id: str, roles: tuple[str, ...] = ALL_ROLES) -> str:

@@ -22,6 +22,8 @@ from optiinfra.orchestrator.agents import service as agent_registry
 from optiinfra.orchestrator.analyses import endpoints as analyses
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
 from optiinfra.orchestrator.consistency import endpoints as consistency
+from optiinfra.orchestrator.credentials import agent_tokens, api_keys
+from optiinfra.orchestrator.credentials import endpoints as credentials
 from optiinfra.orchestrator.customers import endpoints as customers
 from optiinfra.orchestrator.events import endpoints as events
 from optiinfra.orchestrator.inventory import endpoints as inventory
@@ -34,7 +36,6 @@ from optiinfra.orchestrator.platform import Platform, of_connection
 from optiinfra.orchestrator.recommendations import endpoints as recommendations
 from optiinfra.orchestrator.recovery import recover_periodically
 from optiinfra.orchestrator.runtimes import endpoints as runtimes
-from optiinfra.orchestrator.runtimes import service as runtime_service
 from optiinfra.orchestrator.settings import Settings
 from optiinfra.orchestrator.telemetry import endpoints as telemetry
 from optiinfra.stores import redis
@@ -46,6 +47,7 @@ from optiinfra.stores.rate_limits import Lockouts, RateLimits
 _CONCEPTS = (
     accounts,
     customers,
+    credentials,
     inventory,
     telemetry,
     runtimes,
@@ -169,7 +171,9 @@ async def _authenticate(connection: HTTPConnection) -> Principal | None:
     if token.startswith("agsec_"):
         return await agent_registry.authenticate(platform, token)
     if token.startswith("agtok_"):
-        return await runtime_service.authenticate(platform, token)
+        return await agent_tokens.authenticate(platform, token)
+    if token.startswith(f"{api_keys.PREFIX}_"):
+        return await api_keys.authenticate(platform, token)
     return await account_service.authenticate(platform, token)
 
 

@@ -50,6 +50,7 @@ class Settings(ServiceSettings):
     executor_id: str = "orchestrator"
     access_token_seconds: int = 900
     refresh_token_seconds: int = 14 * 24 * 3600
+    agent_token_seconds: int = 365 * 24 * 3600
     recommendation_ttl_seconds: int = 7 * 24 * 3600
     heartbeat_seconds: float = 2.0
     agent_task_seconds: float = 30.0

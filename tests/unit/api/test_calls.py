@@ -16,6 +16,7 @@ from optiinfra.api.customers import Onboard, Preferences
 from optiinfra.orchestrator.accounts import endpoints as accounts
 from optiinfra.orchestrator.agents import endpoints as agents
 from optiinfra.orchestrator.analyses import endpoints as analyses
+from optiinfra.orchestrator.credentials import endpoints as credentials
 from optiinfra.orchestrator.customers import endpoints as customers
 from optiinfra.orchestrator.events import endpoints as events
 from optiinfra.orchestrator.inventory import endpoints as inventory
@@ -39,6 +40,7 @@ MODULES = (
     accounts,
     agents,
     analyses,
+    credentials,
     customers,
     events,
     inventory,

@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from optiinfra.api.accounts import Identity, Login, Refresh, SignedUp, Signup, Tokens
 from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
-from optiinfra.orchestrator.access import require_user
+from optiinfra.orchestrator.access import require_person
 from optiinfra.orchestrator.accounts import service
 from optiinfra.orchestrator.limits import service as limits
 from optiinfra.orchestrator.limits.service import ClientAddress
@@ -39,12 +39,12 @@ async def refresh(body: Refresh, platform: CurrentPlatform) -> Tokens:
 @router.post("/logout", status_code=204)
 async def logout(principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
     """End the session of the access token: its tokens are refused from now on, and its event streams are closed."""
-    require_user(principal)
+    require_person(principal)
     await service.sign_out(platform, principal)
 
 
 @router.get("/me")
 async def me(principal: CurrentPrincipal, platform: CurrentPlatform) -> Identity:
     """The user of the access token."""
-    require_user(principal)
+    require_person(principal)
     return await service.identify(platform, principal.subject)

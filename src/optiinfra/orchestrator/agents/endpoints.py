@@ -46,5 +46,5 @@ async def deregister(agent_id: str, principal: CurrentPrincipal, platform: Curre
 @router.get("")
 async def agents(principal: CurrentPrincipal, platform: CurrentPlatform) -> list[Agent]:
     """Every registered agent."""
-    require_kind(principal, "admin", "user")
+    require_kind(principal, "admin", "user", "api_key")
     return await service.list_agents(platform)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from optiinfra.api.customers import Customer, InstallCommand, Onboard, Preferences, Started
+from optiinfra.api.customers import Customer, Onboard, Preferences, Started
 from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import OWNERS, require_tenant, require_tenant_or_admin
@@ -10,7 +10,6 @@ from optiinfra.orchestrator.background import start_in_background
 from optiinfra.orchestrator.customers import deletion, service
 from optiinfra.orchestrator.inventory.service import discover
 from optiinfra.orchestrator.platform import CurrentPlatform
-from optiinfra.orchestrator.runtimes.service import issue_token
 
 router = APIRouter(prefix="/customers/{customer_id}")
 
@@ -40,15 +39,6 @@ async def onboard(customer_id: str, principal: CurrentPrincipal, platform: Curre
     await service.add_cloud_account(platform, customer_id, body)
     start_in_background(discover(platform, customer_id))
     return Started()
-
-
-@router.get("/agent-install-command")
-async def agent_install_command(
-    customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform
-) -> InstallCommand:
-    """A new token for the customer's runtime, and how to start it."""
-    require_tenant(principal, customer_id, OWNERS)
-    return await issue_token(platform, customer_id)
 
 
 @router.delete("", status_code=204, responses=error_responses(409))

@@ -15,6 +15,8 @@ from optiinfra.api.common import Wire, now
 from optiinfra.api.runtimes import Command, CommandKind, CommandResult
 from optiinfra.domain.command import CommandStatus
 from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.credentials import agent_tokens
+from optiinfra.orchestrator.errors import Unauthenticated
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes.service import describe_last_contact
 from optiinfra.stores.errors import StoreUnavailable
@@ -87,13 +89,17 @@ async def _cancel(platform: Platform, customer_id: str, which: ColumnElement[boo
         await session.execute(update(table).where(*pending).values(status=CommandStatus.CANCELLED, completed_at=now()))
 
 
-async def deliver_commands(platform: Platform, customer_id: str, runtime_id: str, wait_seconds: float) -> list[Command]:
+async def deliver_commands(
+    platform: Platform, customer_id: str, token_id: str, runtime_id: str, wait_seconds: float
+) -> list[Command]:
     """The commands to deliver to this runtime now; waits up to `wait_seconds` for the first.
 
-    Records that the runtime is alive.
+    Records that the runtime is alive. Raises Unauthenticated when its agent token ends meanwhile.
     """
 
     async def undelivered() -> list[Command] | None:
+        if not await agent_tokens.is_active(platform, token_id):
+            raise Unauthenticated("unauthenticated", "this agent token has been deleted or has expired")
         overdue = now() - timedelta(seconds=platform.settings.command_redelivery_seconds)
         which = {"customer_id": customer_id, "runtime_id": runtime_id, "overdue": overdue}
         if not await platform.database.read(_ANY_TO_DELIVER, **which):
@@ -103,7 +109,7 @@ async def deliver_commands(platform: Platform, customer_id: str, runtime_id: str
     caller = models.Runtime.id == runtime_id, models.Runtime.customer_id == customer_id
     async with platform.database.transaction() as session:
         await session.execute(update(models.Runtime).where(*caller).values(last_seen_at=now()))
-    return await platform.wake.wait_for(_issued_channel(customer_id), undelivered, wait_seconds) or []
+    return await platform.wake.wait_for(agent_tokens.channel(customer_id), undelivered, wait_seconds) or []
 
 
 async def acknowledge_command(platform: Platform, customer_id: str, command_id: str, result: CommandResult) -> bool:
@@ -117,10 +123,6 @@ async def acknowledge_command(platform: Platform, customer_id: str, command_id: 
             row.output, row.error, row.completed_at = result.output, result.error, now()
             notify_after_commit(session, _result_channel(command_id))
     return True
-
-
-def _issued_channel(customer_id: str) -> str:
-    return f"commands:{customer_id}"
 
 
 def _result_channel(command_id: str) -> str:
@@ -152,7 +154,7 @@ async def _issue(platform: Platform, customer_id: str, key: str, kind: CommandKi
         await session.execute(statement)
         same_key = select(table.id).where(table.customer_id == customer_id, table.idempotency_key == key)
         command_id = (await session.scalars(same_key)).one()
-        notify_after_commit(session, _issued_channel(customer_id))
+        notify_after_commit(session, agent_tokens.channel(customer_id))
     return command_id
 
 

@@ -12,6 +12,7 @@ from optiinfra.kit.auth import CurrentPrincipal, Principal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.kit.raw_json import RawJsonRoute, from_raw_json
 from optiinfra.orchestrator.access import require_kind
+from optiinfra.orchestrator.credentials import agent_tokens
 from optiinfra.orchestrator.errors import NotFound, Unauthenticated
 from optiinfra.orchestrator.inventory.service import store_deployments
 from optiinfra.orchestrator.platform import CurrentPlatform
@@ -56,9 +57,9 @@ router.include_router(bulk_router)
 @router.post("/connect", responses=error_responses(401))
 async def connect(body: Connect, platform: CurrentPlatform) -> Connected:
     """Connect with a customer's token."""
-    principal = await service.authenticate(platform, body.agent_token)
+    principal = await agent_tokens.authenticate(platform, body.agent_token)
     if principal is None or principal.customer_id != body.customer_id:
-        raise Unauthenticated("unauthenticated", "unknown or revoked agent token, or another customer's")
+        raise Unauthenticated("unauthenticated", "unknown, deleted or expired agent token, or another customer's")
     return Connected(runtime_id=await service.connect(platform, body.customer_id, body.hostname, body.version))
 
 
@@ -84,8 +85,11 @@ async def commands(
     platform: CurrentPlatform,
     wait: Annotated[float, Query(ge=0, le=60)] = 20,
 ) -> list[Command]:
-    """Fetch commands by a long poll: answered as soon as there is one, or empty after `wait` seconds."""
-    delivery = deliver_commands(platform, _customer(principal), runtime_id, wait)
+    """Fetch commands by a long poll: answered as soon as there is one, or empty after `wait` seconds.
+
+    When the agent token ends meanwhile, the answer is 401.
+    """
+    delivery = deliver_commands(platform, _customer(principal), principal.subject, runtime_id, wait)
     return await cancel_on_shutdown(request.app, delivery, default=[])
 
 

@@ -1,50 +1,13 @@
-"""Runtimes on customers' sides: their tokens, and which have connected."""
-
-import json
-import shlex
+"""Runtimes on customers' sides: which have connected."""
 
 import structlog
-from sqlalchemy import bindparam, select
+from sqlalchemy import select
 
-from optiinfra.api.customers import InstallCommand
-from optiinfra.kit.auth import Principal
-from optiinfra.kit.ids import new_id, new_secret, secret_hash
+from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
-from optiinfra.stores.postgres.reads import Query
-
-_TOKEN = Query(
-    select(models.AgentToken.id, models.AgentToken.customer_id).where(
-        models.AgentToken.token_hash == bindparam("token_hash"), models.AgentToken.revoked_at.is_(None)
-    )
-)
 
 log = structlog.get_logger(__name__)
-
-
-async def issue_token(platform: Platform, customer_id: str) -> InstallCommand:
-    """A new token for the customer's runtime; only its hash is stored."""
-    token, token_id = new_secret("agtok"), new_id("token")
-    async with platform.database.transaction() as session:
-        session.add(models.AgentToken(id=token_id, customer_id=customer_id, token_hash=secret_hash(token)))
-    enrolment = {
-        "customer_id": customer_id,
-        "agent_token": token,
-        "gateway_url": "http://YOUR-INFERENCE-GATEWAY",
-        "golden_prompts": "/PATH/TO/YOUR/GOLDEN-PROMPTS.yaml",
-    }
-    command = (
-        f"(umask 077; mkdir -p enrolments; echo {shlex.quote(json.dumps(enrolment))} > enrolments/{customer_id}.json); "
-        f"OPTIINFRA_ORCHESTRATOR_URL={platform.settings.orchestrator_url} "
-        "OPTIINFRA_RUNTIME_ENROLMENTS=enrolments OPTIINFRA_STATE_DIR=. python -m optiinfra.runtime"
-    )
-    return InstallCommand(install_command=command, agent_token=token, token_id=token_id)
-
-
-async def authenticate(platform: Platform, token: str) -> Principal | None:
-    """The runtime that a token belongs to; None for an unknown or revoked one."""
-    rows = await platform.database.read(_TOKEN, token_hash=secret_hash(token))
-    return Principal("runtime", rows[0].id, rows[0].customer_id) if rows else None
 
 
 async def connect(platform: Platform, customer_id: str, hostname: str, version: str) -> str:

@@ -164,7 +164,7 @@ class Deployment(Base):
 
 
 class AgentToken(Base):
-    """A token with which a customer's runtime connects."""
+    """A token with which a customer's runtime connects; `last_used_at` is up to a minute old."""
 
     __tablename__ = "agent_tokens"
 
@@ -172,6 +172,24 @@ class AgentToken(Base):
     customer_id: Mapped[str] = _owner()
     token_hash: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = _now()
+    expires_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class ApiKey(Base):
+    """A key with which a customer's programs call the API; `last_used_at` is up to a minute old."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    name: Mapped[str]
+    scope: Mapped[str]
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _now()
+    expires_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 
