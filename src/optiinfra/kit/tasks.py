@@ -1,7 +1,9 @@
-"""Helpers for asyncio tasks: race several, cancel one without waiting, log failures of unawaited tasks."""
+"""Helpers for asyncio tasks: race several, count or cancel them, log failures of unawaited ones."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -13,6 +15,18 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _cancelled: "set[asyncio.Future[Any]]" = set()
+
+
+@contextmanager
+def counted(counter: Counter[str], key: str) -> Iterator[None]:
+    """Count one more of this key while the context lasts; keys without any are removed."""
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
 
 
 async def first_completed(*coroutines: Coroutine[Any, Any, T]) -> T:

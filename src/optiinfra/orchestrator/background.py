@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
 
+from optiinfra.kit.tasks import counted
 from optiinfra.stores.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -24,16 +25,9 @@ def start_in_background(work: Coroutine[Any, Any, None]) -> None:
     task.add_done_callback(_log_failure)
 
 
-@contextmanager
-def in_progress(name: str) -> Iterator[None]:
+def in_progress(name: str) -> AbstractContextManager[None]:
     """Mark work as in progress while the context lasts; `name` says what is done for which customer."""
-    _in_progress[name] += 1
-    try:
-        yield
-    finally:
-        _in_progress[name] -= 1
-        if not _in_progress[name]:
-            del _in_progress[name]
+    return counted(_in_progress, name)
 
 
 def is_in_progress(name: str) -> bool:

@@ -33,6 +33,8 @@ class Platform:
     prices: PriceBook
     tasks_in_flight: Counter[str] = field(default_factory=Counter)
     """How many tasks this process has sent to each agent and not got back, by agent id."""
+    streams: Counter[str] = field(default_factory=Counter)
+    """How many event streams this process serves, by customer id."""
 
 
 def of_connection(connection: HTTPConnection) -> Platform:

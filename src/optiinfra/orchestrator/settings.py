@@ -47,6 +47,11 @@ class Settings(ServiceSettings):
     rate_limit_lockout_seconds: float = 30.0
     rate_limit_longest_lockout_seconds: float = 3600.0
 
+    quota_analyses: int = 8
+    """How many analyses of a customer may be in progress at once."""
+    quota_streams: int = 50
+    """How many event streams of a customer one process serves at once."""
+
     executor_id: str = "orchestrator"
     access_token_seconds: int = 900
     refresh_token_seconds: int = 14 * 24 * 3600

@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import httpx
 import jwt
@@ -12,6 +10,7 @@ import structlog
 from optiinfra.api.agents import FULL_LOAD_TASKS, Agent
 from optiinfra.api.problems import STARTING, STORE_UNAVAILABLE
 from optiinfra.domain.recommendation import AgentType
+from optiinfra.kit.tasks import counted
 from optiinfra.orchestrator.agents.answers import Answer, Task, valid_answer
 from optiinfra.orchestrator.agents.service import REGISTRATIONS, list_agents
 from optiinfra.orchestrator.platform import Platform
@@ -53,7 +52,7 @@ async def dispatch_task(platform: Platform, agent_type: AgentType, task: Task, a
         if agent is None:
             break
         try:
-            with _in_flight(platform, agent):
+            with counted(platform.tasks_in_flight, agent.agent_id):
                 content = await _post(platform, agent, task)
             return valid_answer(agent_type, task, answer_type, content)
         except _AgentUnavailable as error:
@@ -103,19 +102,6 @@ def _load(platform: Platform, agent: Agent) -> tuple[float, int]:
     in_flight = platform.tasks_in_flight[agent.agent_id]
     unreported = max(0, in_flight - agent.current_tasks)
     return agent.load + unreported / FULL_LOAD_TASKS, agent.current_tasks + unreported
-
-
-@contextmanager
-def _in_flight(platform: Platform, agent: Agent) -> Iterator[None]:
-    """Count a task of this agent while it lasts."""
-    tasks, agent_id = platform.tasks_in_flight, agent.agent_id
-    tasks[agent_id] += 1
-    try:
-        yield
-    finally:
-        tasks[agent_id] -= 1
-        if not tasks[agent_id]:
-            del tasks[agent_id]
 
 
 def _is_restart(error: Exception) -> bool:

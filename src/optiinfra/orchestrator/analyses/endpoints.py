@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request
 
 from optiinfra.api.recommendations import Analysis, AnalysisStarted, Analyze
 from optiinfra.kit.auth import CurrentPrincipal
+from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import APPROVERS, require_tenant, require_user
 from optiinfra.orchestrator.analyses import service
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
@@ -19,7 +20,7 @@ async def _workflow(request: Request) -> AnalysisWorkflow:
     return workflow
 
 
-@router.post("/customers/{customer_id}/analyze", status_code=202)
+@router.post("/customers/{customer_id}/analyze", status_code=202, responses=error_responses(429))
 async def analyze(
     customer_id: str,
     body: Analyze,
@@ -29,7 +30,7 @@ async def analyze(
 ) -> AnalysisStarted:
     """Start an analysis by an agent of that type; its recommendations appear when it has ended."""
     require_tenant(principal, customer_id, APPROVERS)
-    analysis_id = await service.create(platform.database, customer_id, body.agent_type)
+    analysis_id = await service.create(platform, customer_id, body.agent_type)
     await workflow.start(analysis_id)
     return AnalysisStarted(analysis_id=analysis_id)
 

@@ -1,22 +1,33 @@
 """Analyses: recorded on request, and shown to their customer."""
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 
 from optiinfra.api.recommendations import Analysis
 from optiinfra.domain.analysis import AnalysisStatus
 from optiinfra.domain.recommendation import AgentType
 from optiinfra.kit.ids import new_id
-from optiinfra.orchestrator.errors import NotFound
+from optiinfra.orchestrator.errors import NotFound, TooManyRequests
 from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.inventory.repository import lock_customer
+from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 from optiinfra.stores.postgres.reads import Query, json_list
 
+_RETRY_SECONDS = 5
 
-async def create(database: Database, customer_id: str, agent_type: AgentType) -> str:
-    """Record an analysis that an agent of that type is to make; its id."""
-    analysis_id = new_id("anal")
-    async with database.transaction() as session:
+
+async def create(platform: Platform, customer_id: str, agent_type: AgentType) -> str:
+    """Record an analysis that an agent of that type is to make; its id.
+
+    Raises TooManyRequests while the customer has as many analyses in progress as allowed.
+    """
+    analysis_id, most = new_id("anal"), platform.settings.quota_analyses
+    in_progress = models.Analysis.customer_id == customer_id, models.Analysis.status == AnalysisStatus.STARTED
+    async with platform.database.transaction() as session:
+        await lock_customer(session, customer_id)  # so that concurrent requests count each other
+        if (await session.scalar(select(func.count()).where(*in_progress)) or 0) >= most:
+            raise TooManyRequests(_RETRY_SECONDS, f"at most {most} analyses of a customer may be in progress")
         session.add(
             models.Analysis(
                 id=analysis_id, customer_id=customer_id, agent_type=agent_type, status=AnalysisStatus.STARTED

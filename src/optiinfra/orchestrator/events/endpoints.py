@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, WebSocket
 
 from optiinfra.api.events import SUBPROTOCOL, Event, LatestEvent
 from optiinfra.kit.auth import CurrentPrincipal, Principal, current_principal
-from optiinfra.kit.tasks import first_completed
+from optiinfra.kit.tasks import counted, first_completed
 from optiinfra.orchestrator.access import require_tenant
 from optiinfra.orchestrator.accounts import service as accounts
 from optiinfra.orchestrator.accounts import tokens
@@ -46,15 +46,23 @@ async def latest(customer_id: str, principal: CurrentPrincipal, platform: Curren
 
 @router.websocket("/ws/customers/{customer_id}")
 async def live(websocket: WebSocket, customer_id: str, after: Annotated[int, Query(ge=0, le=_MAX_SEQ)] = 0) -> None:
-    """Send each event after number `after` once, in order, as it happens, until the user's session ends."""
+    """Send each event after number `after` once, in order, as it happens, until the user's session ends.
+
+    Refused while the customer has as many streams as allowed.
+    """
     principal = current_principal(websocket)
     if principal.kind != "user" or principal.customer_id != customer_id:
         await websocket.close(4404, "no such customer")
         return
-    await websocket.accept(subprotocol=SUBPROTOCOL)
-    sending = _send_until_signed_out(websocket, of_connection(websocket), principal, after)
+    platform = of_connection(websocket)
+    if platform.streams[customer_id] >= (most := platform.settings.quota_streams):
+        await websocket.close(4429, f"at most {most} event streams of a customer may be open")
+        return
+    sending = _send_until_signed_out(websocket, platform, principal, after)
     try:
-        await first_completed(_wait_until_closed(websocket), sending)
+        with counted(platform.streams, customer_id):
+            await websocket.accept(subprotocol=SUBPROTOCOL)
+            await first_completed(_wait_until_closed(websocket), sending)
     except Exception as error:
         log.warning("event stream failed", customer_id=customer_id, error=repr(error))
         with contextlib.suppress(RuntimeError):  # the connection may be closed: that may be the error
