@@ -21,6 +21,8 @@ DEFAULT_NAME = "e2e"
 BACKENDS = ("embedded",)
 # Below the range of ephemeral ports, so that no outgoing connection takes a port before we do.
 FREE_PORTS = range(20000, 32000)
+PRINCIPAL_ARN = "arn:aws:iam::123456789012:role/optiinfra-orchestrator"
+"""The platform's own identity, in the account that the mock cloud assumes for unknown keys."""
 STORE_SECRETS = (
     "postgresql_password",
     "clickhouse_password",
@@ -192,7 +194,7 @@ class Environment:
             "QDRANT_READER": {"QDRANT_API_KEY": credentials["qdrant_read_only_api_key"]},
             "POSTGRESQL_URL": {"POSTGRESQL_URL": urls["postgresql"]},
             "REDIS_URL": {"REDIS_URL": urls["redis"], "REDIS_PREFIX": self.namespace},
-            "AWS_ENDPOINT_URL": {"AWS_ENDPOINT_URL": urls["cloud-front"]},
+            "AWS_ENDPOINT_URL": {"AWS_ENDPOINT_URL": urls["cloud-front"], "AWS_PRINCIPAL_ARN": PRINCIPAL_ARN},
             "LOCALSTACK_URL": {"LOCALSTACK_URL": urls["localstack"]},
             # Tests call a hundred times as often as people, from one address.
             "RATE_LIMITS": {

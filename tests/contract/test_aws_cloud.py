@@ -190,6 +190,6 @@ def test_connect_aws_to_unreachable_cloud_says_so() -> None:
     with pytest.raises(CloudUnavailable, match="Could not connect"):
         asyncio.run(
             connect_aws(
-                "http://127.0.0.1:9", REGION, role_arn("777777777777"), None, "test", "test", Timeouts(outage=0.0)
+                "http://127.0.0.1:9", REGION, role_arn("777777777777"), "external", "test", "test", Timeouts(outage=0.0)
             )
         )

@@ -77,9 +77,9 @@ def platform(database: Database, telemetry: Telemetry) -> Platform:
     return cast("Platform", platform)
 
 
-def onboarding(external_id: str = "right", account_id: str = ACCOUNT) -> Onboard:
+def onboarding(account_id: str = ACCOUNT) -> Onboard:
     role = f"arn:aws:iam::{account_id}:role/optiinfra"
-    return Onboard(cloud_provider="aws", region="us-east-1", iam_role_arn=role, external_id=external_id)
+    return Onboard(cloud_provider="aws", region="us-east-1", iam_role_arn=role)
 
 
 def instance(name: str, state: InstanceState = "running") -> CloudInstance:
@@ -87,14 +87,23 @@ def instance(name: str, state: InstanceState = "running") -> CloudInstance:
 
 
 def showing(*names: str, after: asyncio.Event | None = None, state: InstanceState = "running") -> Any:
-    """An answer with these instances in this state, once `after` is set; a wrong external id is refused."""
+    """An answer with these instances in this state, once `after` is set."""
 
-    async def answer(account: models.CloudAccount) -> list[CloudInstance]:
+    async def answer(_account: models.CloudAccount) -> list[CloudInstance]:
         if after is not None:
             await after.wait()
-        if account.external_id != "right":
-            raise CloudError("AssumeRole: AccessDenied: not with that external id")
         return [instance(name, state) for name in names]
+
+    return answer
+
+
+def refusing(after: asyncio.Event | None = None) -> Any:
+    """A refusal of the role, once `after` is set."""
+
+    async def answer(_account: models.CloudAccount) -> list[CloudInstance]:
+        if after is not None:
+            await after.wait()
+        raise CloudError("AssumeRole: AccessDenied: not with that external id")
 
     return answer
 
@@ -114,14 +123,14 @@ async def discoveries(platform: Platform) -> int:
 
 async def test_discover_of_a_corrected_account_drops_the_earlier_listing(platform: Platform, clouds: Clouds) -> None:
     late = asyncio.Event()
-    clouds.answers = [showing(after=late), showing("i-1")]
-    await add_cloud_account(platform, CUSTOMER, onboarding("wrong"))
+    clouds.answers = [refusing(late), showing("i-1")]
+    await add_cloud_account(platform, CUSTOMER, onboarding())
     first = asyncio.create_task(inventory.discover(platform, CUSTOMER))
     await asyncio.wait_for(clouds.asked.wait(), 5)
-    await add_cloud_account(platform, CUSTOMER, onboarding("right"))
+    await add_cloud_account(platform, CUSTOMER, onboarding())
     late.set()
     await first
-    assert await seen(platform) == ("discovering", []), "the earlier listing used the wrong external id"
+    assert await seen(platform) == ("discovering", []), "the earlier listing began before the role was corrected"
     await inventory.discover(platform, CUSTOMER)
     assert await seen(platform) == ("discovered", ["i-1"])
     assert await discoveries(platform) == 1
@@ -167,8 +176,8 @@ async def test_discover_stores_the_first_costs_after_an_outage_of_clickhouse(
 
 
 async def test_discover_of_an_unreadable_account_marks_it_as_failed(platform: Platform, clouds: Clouds) -> None:
-    clouds.answers = [showing()]
-    await add_cloud_account(platform, CUSTOMER, onboarding("wrong"))
+    clouds.answers = [refusing()]
+    await add_cloud_account(platform, CUSTOMER, onboarding())
     await inventory.discover(platform, CUSTOMER)
     assert await seen(platform) == ("failed", [])
     assert await discoveries(platform) == 0
@@ -178,16 +187,16 @@ async def test_refresh_with_an_unreadable_account_fails_only_if_that_is_required
     platform: Platform, clouds: Clouds
 ) -> None:
     await add_cloud_account(platform, CUSTOMER, onboarding())
-    await add_cloud_account(platform, CUSTOMER, onboarding("wrong", SECOND_ACCOUNT))
+    await add_cloud_account(platform, CUSTOMER, onboarding(SECOND_ACCOUNT))
     async with platform.database.transaction() as session:
         readable, unreadable = [each.id for each in await repository.accounts(session, CUSTOMER)]
 
-    clouds.answers = [showing("i-1"), showing()]
+    clouds.answers = [showing("i-1"), refusing()]
     (estate,) = await asyncio.gather(inventory.refresh(platform, CUSTOMER, [readable]), return_exceptions=True)
     assert isinstance(estate, Infrastructure), f"it raised {estate}"
     assert [each.instance_id for each in estate.instances] == ["i-1"]
     for required in ([unreadable], None):
-        clouds.answers = [showing("i-1"), showing()]
+        clouds.answers = [showing("i-1"), refusing()]
         with pytest.raises(CloudError, match="AccessDenied"):
             await inventory.refresh(platform, CUSTOMER, required)
 

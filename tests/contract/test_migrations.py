@@ -1,5 +1,7 @@
 """Migrations on a database that holds rows of the schema before."""
 
+import re
+
 import pytest
 from alembic import command
 from sqlalchemy import create_engine, text
@@ -27,4 +29,30 @@ async def test_0004_fills_in_account_id_from_role_arn(postgresql: Engine) -> Non
         )
         command.upgrade(config, "head")
         assert connection.scalar(text("SELECT account_id FROM cloud_accounts")) == "111122223333"
+    engine.dispose()
+
+
+@pytest.mark.usefixtures("database")
+async def test_0008_issues_an_external_id_to_each_customer_and_drops_those_of_callers(postgresql: Engine) -> None:
+    engine = create_engine(postgresql.environment.urls()["postgresql"])
+    with engine.connect() as connection:
+        config = configuration(connection)
+        command.downgrade(config, "0007")
+        for name in ("c", "d"):
+            connection.execute(
+                text("INSERT INTO customers (id, company_name, plan, preferences) VALUES (:id, 'x', 'x', '{}')"),
+                {"id": name},
+            )
+        connection.execute(
+            text(
+                "INSERT INTO cloud_accounts (id, customer_id, provider, region, role_arn, external_id, status) VALUES"
+                " ('a', 'c', 'aws', 'us-east-1', 'arn:aws:iam::111122223333:role/o', 'chosen', 'discovered')"
+            )
+        )
+        command.upgrade(config, "0008")
+        issued = {row.id: row.external_id for row in connection.execute(text("SELECT id, external_id FROM customers"))}
+        assert len(set(issued.values())) == len(issued) == 2
+        assert all(re.fullmatch(r"[0-9a-f-]{36}", each) for each in issued.values()), issued
+        command.downgrade(config, "0007")
+        assert connection.scalar(text("SELECT external_id FROM cloud_accounts")) == issued["c"]
     engine.dispose()

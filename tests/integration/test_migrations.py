@@ -107,7 +107,7 @@ def walk_down(engine: Any) -> tuple[Content, dict[str, Schema]]:
         assert again_schema == schema, f"the schema of {revision}"
         assert again_rows.keys() == rows.keys()
         for table in again_rows.keys() & expected.keys() & older_rows.keys():
-            columns = set(older_rows[table][0]) if older_rows[table] else set()
+            columns = shared_columns(older_rows, again_rows, table)
             again = project(again_rows[table], columns)
             assert again == project(surviving[table], columns), f"{table} after an upgrade to {revision}"
         rows, schema = step(engine, command.downgrade, before)
@@ -139,8 +139,13 @@ def check_newest(engine: Any, before: Content, schema: Schema) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "include_schemas": False})
         assert compare_metadata(context, Base.metadata) == []
     surviving = with_recommendations_of_deployments(before)
-    # Known again only after the next discovery, only the present is known, or counted from the migration.
-    changed = {"instances": {"idle_since"}, "cloud_accounts": {"as_of"}, "agent_tokens": {"expires_at", "last_used_at"}}
+    # Known again only after the next discovery, only the present is known, counted from the migration, or issued anew.
+    changed = {
+        "instances": {"idle_since"},
+        "cloud_accounts": {"as_of"},
+        "agent_tokens": {"expires_at", "last_used_at"},
+        "customers": {"external_id"},
+    }
     for table in surviving.keys() - {"customer_deletions"}:
         each = surviving[table]
         columns = set(each[0]) - changed.get(table, set()) if each else set()

@@ -173,7 +173,7 @@ def test_account_that_denies_its_role_is_failed_until_it_allows_it(acme: Custome
     assert "UnauthorizedOperation: You are not authorized" in failed.error
     # A role that the platform has not assumed yet is refused at AssumeRole.
     with pytest.raises(RoleDenied, match="AssumeRole: AccessDenied: not authorized to assume a role"):
-        asyncio.run(connect_aws(front, cloud.region, f"{cloud.role_arn}-new", None, "test", "test"))
+        asyncio.run(connect_aws(front, cloud.region, f"{cloud.role_arn}-new", "any", "test", "test"))
     acme.clear_faults()
     acme.post(f"/customers/{acme.id}/onboard", body)
     recovered = wait_until(acme.infrastructure, "discovery", 30, accept=lambda seen: seen.status == "discovered")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 from optiinfra.api.accounts import Identity, Login, Refresh, SignedUp, Signup, Tokens
 from optiinfra.api.agents import Agent
 from optiinfra.api.credentials import InstallCommand
-from optiinfra.api.customers import Infrastructure, Onboard, Preferences, Started
+from optiinfra.api.customers import CloudTrust, Infrastructure, Onboard, Preferences, Started
 from optiinfra.api.events import Event, LatestEvent
 from optiinfra.api.recommendations import (
     Analysis,
@@ -75,6 +75,11 @@ def identity() -> Call[Identity]:
 def update_preferences(customer_id: str, preferences: Preferences) -> Call[Preferences]:
     """Change the fields that are set in `preferences`."""
     return Call("PATCH", _path("customers", customer_id, "preferences"), _PREFERENCES, preferences)
+
+
+def cloud_trust(customer_id: str) -> Call[CloudTrust]:
+    """The policies to paste into the role for the platform."""
+    return Call("GET", _path("customers", customer_id, "cloud-trust"), _CLOUD_TRUST)
 
 
 def onboard(customer_id: str, body: Onboard) -> Call[Started]:
@@ -169,6 +174,7 @@ _AGENTS = TypeAdapter(list[Agent])
 _ANALYSIS = TypeAdapter(Analysis)
 _ANALYSIS_STARTED = TypeAdapter(AnalysisStarted)
 _APPROVED = TypeAdapter(Approved)
+_CLOUD_TRUST = TypeAdapter(CloudTrust)
 _EVENTS = TypeAdapter(list[Event])
 _IDENTITY = TypeAdapter(Identity)
 _INFRASTRUCTURE = TypeAdapter(Infrastructure)

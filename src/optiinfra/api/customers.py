@@ -39,12 +39,11 @@ class Customer(Wire):
 
 
 class Onboard(Body):
-    """A cloud account that the platform accesses through a role."""
+    """A cloud account that the platform accesses through a role, which requires the external id of `CloudTrust`."""
 
     cloud_provider: Literal["aws"]
     region: str = Field(max_length=40, pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
     iam_role_arn: str = Field(max_length=600, pattern=r"^arn:aws:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]+$")
-    external_id: Text | None = None
 
     @property
     def account_id(self) -> str:
@@ -56,6 +55,14 @@ class Started(Wire):
     """Response to a call that continues in the background."""
 
     status: Literal["started"] = "started"
+
+
+class CloudTrust(Wire):
+    """What a customer puts into the role for the platform: IAM policy documents."""
+
+    external_id: str
+    trust_policy: FreeJson
+    permissions_policy: FreeJson
 
 
 class Instance(Wire):

@@ -55,7 +55,7 @@ def ec2_clients(
     endpoint_url: str | None,
     region: str,
     role_arn: str,
-    external_id: str | None,
+    external_id: str,
     access_key_id: str,
     secret_access_key: str,
 ) -> tuple[Any, Any]:
@@ -68,9 +68,7 @@ def ec2_clients(
     sts = new_client(platform_session, "sts", endpoint_url, region, RETRYING)
 
     def assume() -> dict[str, Any]:
-        request = {"RoleArn": role_arn, "RoleSessionName": _SESSION_NAME}
-        if external_id is not None:
-            request["ExternalId"] = external_id
+        request = {"RoleArn": role_arn, "RoleSessionName": _SESSION_NAME, "ExternalId": external_id}
         credentials = translate_errors(sts.assume_role)(**request)["Credentials"]
         return {
             "access_key": credentials["AccessKeyId"],

@@ -56,6 +56,10 @@ class PriceBook:
             )
         return cls(rows)
 
+    def regions(self, provider: str) -> set[str]:
+        """The provider's regions with prices."""
+        return {region for name, region, _ in self._rows if name == provider}
+
     def on_demand_price(self, provider: str, region: str, instance_type: str) -> Price:
         """The list price."""
         return self._row(provider, region, instance_type).on_demand

@@ -27,6 +27,8 @@ class Settings(ServiceSettings):
     qdrant_api_key: str
     qdrant_collection: str = "outcomes"
     aws_endpoint_url: str
+    aws_principal_arn: str
+    """The IAM identity that assumes customers' roles: their trust policies name it."""
     aws_access_key_id: str = "test"
     aws_secret_access_key: str = "test"  # noqa: S105  the mock cloud asks for some; a real one is set from outside
     token_signing_key: str

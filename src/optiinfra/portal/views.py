@@ -1,5 +1,6 @@
 """Templates, and the formatting of figures in them."""
 
+import json
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -76,6 +77,11 @@ def details(detail: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def document(value: dict[str, Any]) -> str:
+    """A JSON document in readable lines."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 def _line(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_line, value))
@@ -104,5 +110,6 @@ _TEMPLATES.filters |= {
     "humanize": humanize,
     "moment": moment,
     "details": details,
+    "document": document,
 }
 _TEMPLATES.globals |= {"duration": duration, "refused": refused, "missing_validators": missing_validators}

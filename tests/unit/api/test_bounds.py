@@ -50,6 +50,7 @@ def nested(levels: int) -> dict[str, Any]:
         (Onboard, ROLE, {"region": "us" + "-east" * 1000 + "-1"}),
         (Onboard, ROLE, {"region": "us-east-\N{ARABIC-INDIC DIGIT ONE}"}),
         (Onboard, ROLE, {"iam_role_arn": ROLE["iam_role_arn"] + "a" * 3000}),
+        (Onboard, ROLE, {"external_id": "chosen-by-the-caller"}),
         (Register, AGENT, {"base_url": "file:///etc/passwd"}),
         (Register, AGENT, {"base_url": "http://user:password@127.0.0.1"}),
         (Register, AGENT, {"base_url": "http://127.0.0.1/path"}),

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from optiinfra.api.accounts import Identity
 from optiinfra.api.agents import Agent, Prediction, Validation
 from optiinfra.api.common import PORTAL_CLIENT_HEADER, PORTAL_SECRET_HEADER
-from optiinfra.api.customers import Deployment, Infrastructure, Instance, Replica, Slo
+from optiinfra.api.customers import CloudTrust, Deployment, Infrastructure, Instance, Replica, Slo
 from optiinfra.api.recommendations import Optimization, Recommendation, Result, Step
 from optiinfra.domain.optimization import STEPS
 from optiinfra.portal.app import create
@@ -24,6 +24,11 @@ OWNER = Identity(customer_id="cust_1", email="ops@acme.example", role="owner")
 PASSWORD = "correct-horse-battery"
 SECRET = "p" * 48
 ADDRESS = "http://portal.test"
+TRUST = CloudTrust(
+    external_id="ext-1",
+    trust_policy={"Statement": [{"Condition": {"StringEquals": {"sts:ExternalId": "ext-1"}}}]},
+    permissions_policy={"Statement": [{"Action": ["ec2:DescribeInstances"], "Resource": ["<b>*</b>"]}]},
+)
 
 
 VERDICT = {
@@ -110,6 +115,7 @@ class Orchestrator:
         customer = f"/customers/{self.identity.customer_id}"
         shown: dict[str, Any] = {
             "/auth/me": self.identity,
+            f"{customer}/cloud-trust": TRUST,
             f"{customer}/infrastructure": self.infrastructure,
             f"{customer}/recommendations": self.recommendations,
             f"{customer}/optimizations": self.optimizations,

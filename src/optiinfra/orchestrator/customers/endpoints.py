@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from optiinfra.api.customers import Customer, Onboard, Preferences, Started
+from optiinfra.api.customers import CloudTrust, Customer, Onboard, Preferences, Started
 from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import OWNERS, require_tenant, require_tenant_or_admin
@@ -30,6 +30,13 @@ async def preferences(
     """Change some preferences, keep the others."""
     require_tenant(principal, customer_id, OWNERS)
     return await service.update_preferences(platform, customer_id, changes.model_dump(mode="json", exclude_unset=True))
+
+
+@router.get("/cloud-trust")
+async def cloud_trust(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> CloudTrust:
+    """The policies to paste into the role, before its account is connected."""
+    require_tenant(principal, customer_id, OWNERS)
+    return await service.cloud_trust(platform, customer_id)
 
 
 @router.post("/onboard", status_code=202)

@@ -9,10 +9,18 @@ from optiinfra.domain.inventory import CloudAccountStatus
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.optimizations.conflicts import unfinished
 from optiinfra.stores.postgres import models
-from optiinfra.stores.postgres.reads import Query, columns
+from optiinfra.stores.postgres.reads import Query, columns, json_list
 
 CUSTOMER = Query(select(*columns(models.Customer, Customer)).where(models.Customer.id == bindparam("customer_id")))
 """One customer, as the API shows it."""
+
+_ACCOUNTS = select(models.CloudAccount.region).where(models.CloudAccount.customer_id == models.Customer.id).distinct()
+TRUST = Query(
+    select(models.Customer.external_id, json_list(_ACCOUNTS.correlate(models.Customer)).label("accounts")).where(
+        models.Customer.id == bindparam("customer_id")
+    )
+)
+"""A customer's external id, and the region of each account."""
 
 
 async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: Onboard) -> None:
@@ -24,7 +32,6 @@ async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: On
         region=body.region,
         role_arn=body.iam_role_arn,
         account_id=body.account_id,
-        external_id=body.external_id,
         status=CloudAccountStatus.DISCOVERING,
     )
     statement = statement.on_conflict_do_update(
@@ -32,7 +39,6 @@ async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: On
         set_={
             "status": CloudAccountStatus.DISCOVERING,
             "error": None,
-            "external_id": body.external_id,
             "as_of": func.clock_timestamp(),
         },
     )

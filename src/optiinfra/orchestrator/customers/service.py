@@ -1,6 +1,7 @@
 """Customers: reading, preferences, onboarding a cloud account."""
 
-from optiinfra.api.customers import Customer, Onboard, Preferences
+from optiinfra.api.customers import CloudTrust, Customer, Onboard, Preferences
+from optiinfra.clouds import aws_trust
 from optiinfra.orchestrator.customers import repository
 from optiinfra.orchestrator.errors import NotFound
 from optiinfra.orchestrator.events.service import record
@@ -14,6 +15,20 @@ async def get(platform: Platform, customer_id: str) -> Customer:
     if not found:
         raise NotFound("customer")
     return Customer.model_validate(found[0], from_attributes=True)
+
+
+async def cloud_trust(platform: Platform, customer_id: str) -> CloudTrust:
+    """The policies of the customer's role for the platform. Raises NotFound when there is no such customer."""
+    found = await platform.database.read(repository.TRUST, customer_id=customer_id)
+    if not found:
+        raise NotFound("customer")
+    (row,) = found
+    regions = platform.prices.regions("aws").union(account["region"] for account in row.accounts)
+    return CloudTrust(
+        external_id=row.external_id,
+        trust_policy=aws_trust.trust_policy(platform.settings.aws_principal_arn, row.external_id),
+        permissions_policy=aws_trust.permissions_policy(regions),
+    )
 
 
 async def update_preferences(platform: Platform, customer_id: str, changes: dict[str, object]) -> Preferences:

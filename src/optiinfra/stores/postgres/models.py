@@ -4,9 +4,21 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, MetaData, String, UniqueConstraint, false, func
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Enum,
+    ForeignKey,
+    MetaData,
+    String,
+    UniqueConstraint,
+    false,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
 from optiinfra.domain.analysis import AnalysisStatus
 from optiinfra.domain.command import CommandStatus
@@ -59,7 +71,11 @@ def _now() -> Mapped[datetime]:
 
 
 class Customer(Base):
-    """A company. `last_event_seq` is the number of its newest event; it is increased under this row's lock."""
+    """A company. `last_event_seq` is the number of its newest event; it is increased under this row's lock.
+
+    `external_id` is what the platform sends with each AssumeRole for this customer. It is random and never chosen by a
+    caller: a role that requires it can be used for this customer only.
+    """
 
     __tablename__ = "customers"
 
@@ -67,6 +83,7 @@ class Customer(Base):
     company_name: Mapped[str]
     plan: Mapped[str]
     preferences: Mapped[Json]
+    external_id: Mapped[str] = mapped_column(unique=True, server_default=text("(gen_random_uuid())::text"))
     last_event_seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
     created_at: Mapped[datetime] = _now()
 
@@ -109,6 +126,8 @@ class RefreshToken(Base):
 class CloudAccount(Base):
     """A cloud account in one region, reached through a role. `account_id` is the cloud's own account number.
 
+    `external_id` is the customer's.
+
     `as_of` is when it was onboarded last, or when the newest stored listing of it began: older listings are dropped.
     """
 
@@ -121,7 +140,9 @@ class CloudAccount(Base):
     region: Mapped[str]
     role_arn: Mapped[str]
     account_id: Mapped[str | None]
-    external_id: Mapped[str | None]
+    external_id: Mapped[str] = column_property(
+        select(Customer.external_id).where(Customer.id == customer_id).scalar_subquery()
+    )
     status: Mapped[CloudAccountStatus]
     error: Mapped[str | None]
     created_at: Mapped[datetime] = _now()
