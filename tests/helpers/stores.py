@@ -1,12 +1,16 @@
 """Direct access to the stores of an environment: to seed defects in them, and to search them."""
 
-from collections.abc import Collection, Iterator
+import json
+from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC
 from typing import Any
 
 import httpx
 import psycopg
 import redis
 from qdrant_client import QdrantClient
+
+from optiinfra.api.telemetry import Sample
 
 
 class Stores:
@@ -46,6 +50,21 @@ class Stores:
         answer = self._clickhouse.post("/", content=statement)
         assert answer.is_success, f"{statement} answered {answer.status_code}: {answer.text}"
         return answer.text.splitlines()
+
+    def insert_samples(self, customer_id: str, samples: Sequence[Sample]) -> None:
+        """Store samples in ClickHouse as the platform stores figures of its own, which runtimes may not send."""
+        rows = (
+            {
+                "customer_id": customer_id,
+                "deployment_id": sample.deployment_id,
+                "replica_id": sample.replica_id,
+                "metric": sample.metric,
+                "timestamp": f"{sample.timestamp.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3],
+                "value": sample.value,
+            }
+            for sample in samples
+        )
+        self.clickhouse("INSERT INTO samples FORMAT JSONEachRow " + "\n".join(map(json.dumps, rows)))
 
     def tables(self) -> list[str]:
         """Every table of the platform and of DBOS in PostgreSQL, with its schema."""

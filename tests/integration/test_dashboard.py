@@ -181,20 +181,23 @@ def check_series(customer: Customer, runtime: PlayedRuntime, foreign: PlayedRunt
         return Sample(deployment_id=ids[name], replica_id=replica, metric=metric, timestamp=now - ago, value=value)
 
     recently, minute = timedelta(minutes=2), timedelta(minutes=1)
-    for metric, scale in (("p95_latency_ms", 1000.0), ("quality_score", 0.5)):
-        runtime.send(
-            [
-                sample(metric, "chat", "rep-1", recently, 1.0 * scale),
-                sample(metric, "chat", "rep-2", recently, 1.5 * scale),
-                sample(metric, "summaries", "", recently, 2.0 * scale),
-                sample(metric, "chat", "", minute, 1.75 * scale),
-                sample(metric, "chat", "", SPAN - minute, 1.25 * scale),
-                sample(metric, "chat", "", SPAN + minute, 8.0 * scale),
-            ]
-        )
-    foreign.send([sample("throughput", "chat", "", recently, 9.0)])
+
+    def figures(metric: str, scale: float) -> list[Sample]:
+        return [
+            sample(metric, "chat", "rep-1", recently, 1.0 * scale),
+            sample(metric, "chat", "rep-2", recently, 1.5 * scale),
+            sample(metric, "summaries", "", recently, 2.0 * scale),
+            sample(metric, "chat", "", minute, 1.75 * scale),
+            sample(metric, "chat", "", SPAN - minute, 1.25 * scale),
+            sample(metric, "chat", "", SPAN + minute, 8.0 * scale),
+        ]
+
+    runtime.send(figures("p95_latency_ms", 1000.0))
+    theirs = foreign.report(deployment("chat", ["i-1"], "g5.xlarge"))
+    foreign.send([Sample(deployment_id=theirs["chat"], metric="throughput", timestamp=now - recently, value=9.0)])
     stores = Stores(customer.environment)
     try:
+        stores.insert_samples(customer.id, figures("quality_score", 0.5))
         series = dashboard(customer)["series"]
         for metric, points in series.items():
             expected = recomputed(stores, customer.id, metric, now - SPAN)

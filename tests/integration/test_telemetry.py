@@ -4,6 +4,7 @@ import re
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import fmean
@@ -17,19 +18,23 @@ from optiinfra.api.agents import Validation as AgentValidation
 from optiinfra.api.common import now
 from optiinfra.api.customers import Preferences
 from optiinfra.api.parameters import SpotMigrationParameters
-from optiinfra.api.telemetry import LatencyCount, Sample
+from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
 from testbed.waiting import wait_until
 from tests.helpers import cloud_state
 from tests.helpers.agents import ask_agent
+from tests.helpers.callers import problem
 from tests.helpers.cloud_state import HOURLY, HOURS_PER_MONTH
 from tests.helpers.customer import Customer
 from tests.helpers.runtime import PlayedRuntime, connected_runtime, customer_without_fleet, deployment
+from tests.helpers.stores import Stores
 
 pytestmark = pytest.mark.integration
 
 INSTANCE_TYPE = "g5.xlarge"
 EACH = round(HOURLY[INSTANCE_TYPE, "on-demand"] * HOURS_PER_MONTH, 2)
-SENT_METRICS = ("throughput", "p95_latency_ms", "gpu_utilization", "quality_score")
+METRICS = ("throughput", "p95_latency_ms", "gpu_utilization", "quality_score")
+PLATFORM_METRICS = ("monthly_cost", "quality_score")
+"""What the platform establishes itself, and no runtime may send."""
 SUMMED = ("throughput",)
 """The other metrics of the estate are averages over its deployments."""
 MILLISECOND, MINUTE, HOUR, DAY = (
@@ -46,16 +51,20 @@ class Sent:
 
     customer: Customer
     runtime: PlayedRuntime
+    stores: Stores
     chat: str
     batch: str
     present: datetime
     samples: list[Sample] = field(default_factory=list)
 
     def send(self, samples: Sequence[Sample], *, times: int = 1) -> None:
-        """Send a batch, several times under one key."""
+        """Send a batch, several times under one key. What a runtime may not send is stored as the platform does."""
         key = uuid.uuid4().hex
-        for _ in range(times):
-            self.runtime.send(samples, key=key)
+        if {one.metric for one in samples} <= set(PLATFORM_METRICS):
+            self.stores.insert_samples(self.customer.id, samples)
+        else:
+            for _ in range(times):
+                self.runtime.send(samples, key=key)
         self.samples += samples
 
     def expected(
@@ -95,7 +104,7 @@ def sample(deployment_id: str, metric: str, at: datetime, value: float, replica:
     return Sample(deployment_id=deployment_id, replica_id=replica, metric=metric, timestamp=at, value=value)
 
 
-def onboard(customer: Customer, runtime: PlayedRuntime) -> Sent:
+def onboard(customer: Customer, runtime: PlayedRuntime, stores: Stores) -> Sent:
     """Two deployments of two instances and one."""
     (cloud,) = customer.seeded.clouds
     instance_ids = aws.start_instances(cloud_state.ec2(cloud), INSTANCE_TYPE, 3, "on-demand", {"Name": "played"})
@@ -105,13 +114,13 @@ def onboard(customer: Customer, runtime: PlayedRuntime) -> Sent:
     customer.post(f"/customers/{customer.id}/onboard", body)
     moment = now()
     present = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-    return Sent(customer, runtime, ids["chat"], ids["batch"], present)
+    return Sent(customer, runtime, stores, ids["chat"], ids["batch"], present)
 
 
 def check_series(sent: Sent) -> None:
     """Late and repeated samples of several replicas and deployments, read over windows of several widths."""
     began = sent.present - 30 * HOUR
-    for number, metric in enumerate(SENT_METRICS):
+    for number, metric in enumerate(METRICS):
         base = 0.1 * (number + 1)
         # Newest first; the second batch has the same moments again, from another replica and deployment.
         first = [sample(sent.chat, metric, began + hour * HOUR, base + 0.01 * hour, "rep-a") for hour in (3, 1, 0)]
@@ -128,7 +137,7 @@ def check_series(sent: Sent) -> None:
         (began + HOUR, began + HOUR),
         (began + HOUR + MILLISECOND, began + 2 * HOUR - MILLISECOND),
     ]
-    for metric in SENT_METRICS:
+    for metric in METRICS:
         for start, end in windows:
             for resource in (None, sent.chat, sent.batch):
                 sent.assert_series(metric, start, end, resource)
@@ -170,10 +179,16 @@ def check_costs(sent: Sent) -> None:
 
 
 def check_isolation(sent: Sent, other: PlayedRuntime, stranger: Customer) -> None:
-    """Another customer's runtime cannot add to the figures, not even under the same key and the deployment's id."""
+    """Another customer's runtime cannot add to the figures, whatever ids it names; their keys are not its keys."""
     at, key = sent.present - 20 * HOUR, uuid.uuid4().hex
     sent.runtime.send([sample(sent.chat, "throughput", at, 1.0)], key=key)
-    other.send([sample(sent.chat, "throughput", at, 900.0)], key=key)
+    theirs_id = other.report(deployment("chat", ["i-1"], INSTANCE_TYPE))["chat"]
+    assert theirs_id != sent.chat
+    foreign = [sample(theirs_id, "throughput", at, 900.0), sample(sent.chat, "throughput", at, 900.0)]
+    assert refusal(other, foreign, key=key) == (404, "not_found", f"no such deployment: {sent.chat}")
+    not_theirs = PlayedRuntime(sent.runtime.runtime_id, other.http)
+    assert refusal(not_theirs, foreign[:1], key=key) == (404, "not_found", "no such runtime")
+    other.send(foreign[:1], key=key)
     sent.samples.append(sample(sent.chat, "throughput", at, 1.0))
     sent.assert_series("throughput", at, at, sent.chat)
     sent.assert_series("throughput", at, at)
@@ -182,6 +197,32 @@ def check_isolation(sent: Sent, other: PlayedRuntime, stranger: Customer) -> Non
     assert [point["value"] for point in theirs] == [900.0], "the same key of another customer is another batch"
     refused = stranger.http.get(f"/customers/{sent.customer.id}/metrics", params=query)
     assert refused.status_code == 404
+
+
+def refusal(runtime: PlayedRuntime, samples: Sequence[Sample], *, key: str | None = None) -> tuple[int, str, str]:
+    """The problem with which a batch is answered."""
+    body = TelemetryBatch(samples=list(samples)).model_dump(mode="json")
+    headers = {} if key is None else {"Idempotency-Key": key}
+    return problem(runtime.http.post(f"{runtime.path}/telemetry", json=body, headers=headers))
+
+
+def check_refusals(sent: Sent) -> None:
+    """The platform's own figures, unknown metrics and deployments, and a used key change nothing."""
+    at, key = sent.present - 21 * HOUR, uuid.uuid4().hex
+    good = sample(sent.chat, "throughput", at, 1.0)
+    for metric in (*PLATFORM_METRICS, "temperature"):
+        status, kind, detail = refusal(sent.runtime, [good, sample(sent.chat, metric, at, 1.0)], key=key)
+        assert (status, kind) == (422, "invalid")
+        assert f"may not send {metric};" in detail
+    unknown = sample("dep_unknown", "throughput", at, 1.0)
+    assert refusal(sent.runtime, [good, unknown], key=key) == (404, "not_found", "no such deployment: dep_unknown")
+    sent.runtime.send([good], key=key)
+    sent.samples.append(good)
+    status, kind, detail = refusal(sent.runtime, [sample(sent.chat, "throughput", at, 2.0)], key=key)
+    assert (status, kind) == (422, "invalid")
+    assert "used for another batch" in detail
+    for metric in METRICS:
+        sent.assert_series(metric, at, at)
 
 
 def send_load(sent: Sent) -> float:
@@ -328,12 +369,14 @@ def test_telemetry_is_stored_once_and_rolled_up(environment: dict[str, Any]) -> 
         customer_without_fleet(environment) as stranger,
         connected_runtime(customer) as runtime,
         connected_runtime(stranger) as other,
+        closing(Stores(environment)) as stores,
     ):
-        sent = onboard(customer, runtime)
+        sent = onboard(customer, runtime, stores)
         check_series(sent)
         check_default_window(sent)
         check_costs(sent)
         check_isolation(sent, other, stranger)
+        check_refusals(sent)
         busiest = send_load(sent)
         check_utilization(sent)
         check_busiest_hour(sent, busiest)

@@ -12,6 +12,7 @@ import pytest
 from testbed.waiting import stretched
 from tests.helpers.callers import Caller, all_callers, bearer
 from tests.helpers.database import update_one
+from tests.helpers.runtime import deployment
 
 MALFORMED_IDS = {
     "NUL": "%00",
@@ -146,8 +147,10 @@ def test_body_above_the_limit_is_refused_and_the_largest_telemetry_batch_is_acce
     path = f"/agent-runtime/{runtime.ids['runtime_id']}/telemetry"
     message = problem(http.post(path, content=b" " * (16 * 2**20 + 1), headers=runtime.headers), 413)
     assert "16,777,216 bytes" in message
+    inventory = f"/agent-runtime/{runtime.ids['runtime_id']}/inventory"
+    report = {"deployments": [deployment("chat", ["i-1"], "g5.xlarge").model_dump(mode="json")]}
     count = {
-        "deployment_id": "dep_" + "0" * 24,
+        "deployment_id": http.put(inventory, json=report, headers=runtime.headers).json()["deployment_ids"]["chat"],
         "replica_id": "replica-" + "0" * 24,
         "timestamp": "2026-01-01T00:00:00.000000+00:00",
     }

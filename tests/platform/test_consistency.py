@@ -198,11 +198,13 @@ def test_customer_deleted_during_an_analysis_leaves_no_traces(
 
 def test_customer_deleted_while_telemetry_arrives_leaves_no_traces(platform: Platform, customer: Customer) -> None:
     token = customer.post(f"/customers/{customer.id}/agent-install-command")["agent_token"]
+    connect = {"customer_id": customer.id, "agent_token": token, "hostname": "host", "version": "1"}
+    runtime_id = customer.post("/agent-runtime/connect", connect)["runtime_id"]
     sample = {"deployment_id": customer.deployment_id(MIGRATED), "metric": "throughput", "timestamp": now().isoformat()}
     body = json.dumps({"samples": [sample | {"value": 1.0}]}).encode()
     url = httpx.URL(customer.seeded.orchestrator_url)
     head = (
-        f"POST /agent-runtime/runtime_x/telemetry HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {token}\r\n"
+        f"POST /agent-runtime/{runtime_id}/telemetry HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {token}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     )
     with socket.create_connection((url.host, url.port or 80), timeout=stretched(10)) as connection:
@@ -214,7 +216,7 @@ def test_customer_deleted_while_telemetry_arrives_leaves_no_traces(platform: Pla
         assert customer.http.delete(f"/customers/{customer.id}").status_code == 204
 
         connection.sendall(body)
-        assert connection.recv(1000).startswith(b"HTTP/1.1 202 ")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 404 ")
     assert_no_traces(platform, [customer.id])
 
 

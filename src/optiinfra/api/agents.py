@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, HttpUrl
 
-from optiinfra.api.common import Body, Finite, FreeJson, Moment, Prose, Text, Wire
+from optiinfra.api.common import Body, Finite, FreeJson, Identifier, Moment, Prose, Text, Wire
 from optiinfra.api.customers import Infrastructure, Preferences
 from optiinfra.api.runtimes import GoldenAnswer
 from optiinfra.domain.recommendation import AgentType, RecommendationType, RiskLevel
@@ -18,6 +18,11 @@ def _reachable(url: str) -> str:
 
 Origin = Annotated[str, Field(max_length=200, pattern=r"^https?://[^@/?#]+$"), AfterValidator(_reachable)]
 """Scheme, host and port of a service, without a trailing slash."""
+
+LONGEST_TITLE = 300
+MOST_RESOURCES = 5_000
+MOST_DRAFTS = 10_000
+"""Recommendations of one analysis: several for each of the most deployments that a customer may have."""
 
 FULL_LOAD_TASKS = 8
 """Tasks in progress at which an agent reports a load of 1."""
@@ -48,7 +53,7 @@ class Heartbeat(Body):
 
     status: Literal["active", "draining"] = "active"
     current_tasks: int = Field(ge=0, le=1_000_000)
-    load: float = Field(ge=0.0, allow_inf_nan=False)
+    load: float = Field(ge=0.0, le=1e6)
 
 
 class HeartbeatAccepted(Wire):
@@ -91,18 +96,18 @@ class Draft(Wire):
     """
 
     type: RecommendationType
-    title: Prose
+    title: Annotated[Prose, Field(max_length=LONGEST_TITLE)]
     explanation: Prose
     risk_level: RiskLevel
     confidence: Finite = Field(ge=0.0, le=1.0)
     estimated_savings: Finite
     predicted: Prediction
-    affected_resources: list[str]
-    deployment_id: str | None
+    affected_resources: list[Identifier] = Field(max_length=MOST_RESOURCES)
+    deployment_id: Identifier | None
     parameters: FreeJson
-    modelled: dict[str, Finite]
-    features: list[Finite]
-    similar_outcomes: list[str]
+    modelled: dict[Identifier, Finite] = Field(max_length=100)
+    features: list[Finite] = Field(max_length=100)
+    similar_outcomes: list[Identifier] = Field(max_length=100)
 
 
 class AnalyzeTask(Body):
@@ -122,7 +127,7 @@ class AnalyzeTask(Body):
 class AnalyzeAnswer(Wire):
     """The recommendations found; `summary` explains them, and why others were not made."""
 
-    drafts: list[Draft]
+    drafts: list[Draft] = Field(max_length=MOST_DRAFTS)
     summary: Prose
 
 
@@ -174,10 +179,10 @@ class JudgeAnswer(Wire):
     agent_type: AgentType
     decision: Decision
     reason: Prose
-    observations: int = Field(ge=0)
-    estimate: float | None = None
-    lower_bound: float | None = None
-    upper_bound: float | None = None
+    observations: int = Field(ge=0, le=2**62)
+    estimate: Finite | None = None
+    lower_bound: Finite | None = None
+    upper_bound: Finite | None = None
 
 
 Task = Annotated[AnalyzeTask | ValidateTask | JudgeTask, Field(discriminator="kind")]

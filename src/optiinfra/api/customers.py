@@ -1,16 +1,19 @@
 """Customers, their preferences, cloud instances and deployments."""
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, computed_field
 
-from optiinfra.api.common import Body, FreeJson, Moment, Text, Wire
+from optiinfra.api.common import Body, FreeJson, Identifier, Moment, Text, Wire
 from optiinfra.domain.inventory import InventoryStatus
 from optiinfra.domain.recommendation import InstanceState, Lifecycle, RiskLevel
 from optiinfra.domain.savings import total
 
 Provider = Literal["aws", "gcp"]
+
+MOST_REPLICAS = 1_000
+"""Replicas of one deployment."""
 
 
 class Preferences(Body):
@@ -23,7 +26,7 @@ class Preferences(Body):
     priority: Literal["cost", "performance", "quality", "balanced"] = "balanced"
     max_risk: RiskLevel = "medium"
     spot_allowed: bool = True
-    providers: list[Provider] = Field(default_factory=lambda: list[Provider](("aws",)))
+    providers: list[Provider] = Field(default_factory=lambda: list[Provider](("aws",)), max_length=10)
     auto_approve_below: float = Field(default=0.0, ge=0.0, le=1e9)
     paused: bool = False
 
@@ -87,32 +90,36 @@ class Instance(Wire):
 class Slo(Wire):
     """A deployment's objectives: 95th percentile in milliseconds, share of correct golden-prompt answers."""
 
-    p95_latency_ms: float
-    quality: float
+    p95_latency_ms: float = Field(gt=0.0, le=1e9)
+    quality: float = Field(ge=0.0, le=1.0)
 
 
 class Replica(Wire):
     """One engine behind a gateway, and its instance. `engine_args` is None if the gateway does not show them."""
 
-    replica_id: str
-    instance_id: str
-    instance_type: str
+    replica_id: Identifier
+    instance_id: Identifier
+    instance_type: Identifier
     state: Literal["starting", "ready", "draining", "dead"]
     engine_args: FreeJson | None = None
+
+
+Weights = Annotated[dict[Identifier, Annotated[float, Field(ge=0.0, le=1.0)]], Field(max_length=MOST_REPLICAS)]
+"""Share of the traffic by replica."""
 
 
 class DiscoveredDeployment(Wire):
     """A deployment as its gateway describes it."""
 
     name: Text
-    model: str
-    provider: str
-    region: str
+    model: Identifier
+    provider: Identifier
+    region: Identifier
     engine_args: FreeJson
-    weights: dict[str, float]
+    weights: Weights
     slo: Slo
     interruptible: bool
-    replicas: list[Replica]
+    replicas: list[Replica] = Field(max_length=MOST_REPLICAS)
 
 
 class Deployment(Wire):

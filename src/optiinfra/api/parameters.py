@@ -4,30 +4,33 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from optiinfra.api.common import FreeJson, Moment, Wire
+from optiinfra.api.common import Finite, FreeJson, Identifier, Moment, Wire
 from optiinfra.domain.recommendation import RecommendationType
+
+MOST_INSTANCES = 5_000
+"""Instances of one change."""
 
 
 class SpotMigrationParameters(Wire):
     """A spot migration of `count` instances of one type."""
 
-    deployment: str
-    provider: str
-    region: str
-    instance_type: str
-    count: int
-    source_instance_ids: list[str]
-    spot_price: float
-    ondemand_price: float
-    interruptions_per_month: float
+    deployment: Identifier
+    provider: Identifier
+    region: Identifier
+    instance_type: Identifier
+    count: int = Field(ge=1, le=MOST_INSTANCES)
+    source_instance_ids: list[Identifier] = Field(max_length=MOST_INSTANCES)
+    spot_price: Finite = Field(ge=0.0)
+    ondemand_price: Finite = Field(ge=0.0)
+    interruptions_per_month: Finite = Field(ge=0.0)
 
 
 class EngineTuningParameters(Wire):
     """All engine arguments that a deployment should have, by vLLM's names."""
 
-    deployment: str
+    deployment: Identifier
     engine_args: FreeJson
-    source_instance_ids: list[str]
+    source_instance_ids: list[Identifier] = Field(max_length=MOST_INSTANCES)
 
 
 class IdleShutdownParameters(Wire):
@@ -36,11 +39,11 @@ class IdleShutdownParameters(Wire):
     `hourly_cost` is the sum of all instances.
     """
 
-    provider: str
-    region: str
-    instance_ids: list[str] = Field(min_length=1)
+    provider: Identifier
+    region: Identifier
+    instance_ids: list[Identifier] = Field(min_length=1, max_length=MOST_INSTANCES)
     idle_since: Moment
-    hourly_cost: float
+    hourly_cost: Finite = Field(ge=0.0)
 
 
 Parameters = SpotMigrationParameters | EngineTuningParameters | IdleShutdownParameters

@@ -4,8 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from optiinfra.api.common import Body, FreeJson, Moment, Secret, Text, Wire, storable
+from optiinfra.api.common import Body, FreeJson, Identifier, Moment, Prose, Secret, Text, Wire, storable
 from optiinfra.api.customers import DiscoveredDeployment
+
+MOST_DEPLOYMENTS = 5_000
+"""Deployments of one customer, those that are gone included."""
+MOST_UNKNOWN_INSTANCES = 1_000
+LONGEST_ERROR = 10_000
 
 CommandKind = Literal[
     "discover", "deploy_replica", "set_weights", "restart_replica", "retire_replica", "golden_prompts", "measure"
@@ -15,7 +20,7 @@ CommandKind = Literal[
 class Connect(Body):
     """A runtime's first call, with its customer's token."""
 
-    customer_id: Text
+    customer_id: Identifier
     agent_token: Secret
     hostname: Text
     version: Text
@@ -31,17 +36,20 @@ class Connected(Wire):
 class InventoryReport(Body):
     """Every deployment behind the customer's gateway."""
 
-    deployments: list[DiscoveredDeployment]
+    deployments: list[DiscoveredDeployment] = Field(max_length=MOST_DEPLOYMENTS)
 
 
 class InventoryAccepted(Wire):
     """The platform's id of each deployment by name; telemetry is sent under it.
 
-    `history_wanted` names the deployments without telemetry, whose history the runtime must send.
+    `history_wanted` names the deployments without telemetry, whose history the runtime must send. `unknown_instances`
+    are reported instances that the last listings of the customer's cloud accounts do not have, the first of them:
+    they are ignored until a listing has them.
     """
 
     deployment_ids: dict[str, str]
     history_wanted: list[str]
+    unknown_instances: list[str] = Field(default_factory=list)
 
 
 class Command(Wire):
@@ -58,7 +66,7 @@ class CommandResult(Body):
 
     ok: bool
     output: FreeJson = Field(default_factory=dict)
-    error: Annotated[str | None, AfterValidator(storable)] = None
+    error: Annotated[str | None, Field(max_length=LONGEST_ERROR), AfterValidator(storable)] = None
 
 
 class Discover(Wire):
@@ -113,10 +121,10 @@ class GoldenPrompts(Wire):
 class GoldenAnswer(Wire):
     """A replica's answer to one golden prompt."""
 
-    prompt_id: str
-    turns: int
-    expected: str
-    answer: str
+    prompt_id: Identifier
+    turns: int = Field(ge=0, le=1_000)
+    expected: Prose
+    answer: Prose
 
 
 class Measure(Wire):
@@ -129,5 +137,5 @@ class MeasureOutput(Wire):
     """The gateway's counters since the deployment was created, and the runtime's time of the scrape."""
 
     measured_at: Moment
-    requests_served: int
-    requests_dropped: int
+    requests_served: int = Field(ge=0, le=2**62)
+    requests_dropped: int = Field(ge=0, le=2**62)

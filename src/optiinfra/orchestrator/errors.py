@@ -3,6 +3,8 @@
 Services and workflows raise these; only the handlers below know of HTTP.
 """
 
+from typing import Any
+
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -15,11 +17,14 @@ log = structlog.get_logger(__name__)
 
 
 class DomainError(Exception):
-    """A request that one of our rules refuses; `code` is a stable name for programs, `detail` is for people."""
+    """A request that one of our rules refuses; `code` is a stable name for programs, `detail` is for people.
 
-    def __init__(self, code: str, detail: str) -> None:
+    `extra` are further members of the problem details.
+    """
+
+    def __init__(self, code: str, detail: str, **extra: Any) -> None:
         super().__init__(detail)
-        self.code, self.detail = code, detail
+        self.code, self.detail, self.extra = code, detail, extra
 
 
 class Unauthenticated(DomainError):  # noqa: N818  named after the condition, as its siblings
@@ -36,8 +41,15 @@ class Forbidden(DomainError):  # noqa: N818
 class NotFound(DomainError):  # noqa: N818
     """Not found; the same for an unknown id, a malformed one and another customer's."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__("not_found", f"no such {what}")
+    def __init__(self, what: str, **extra: Any) -> None:
+        super().__init__("not_found", f"no such {what}", **extra)
+
+
+class Invalid(DomainError):  # noqa: N818
+    """A value breaks a rule that its shape alone does not show."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("invalid", detail)
 
 
 class TooManyRequests(DomainError):  # noqa: N818
@@ -57,6 +69,7 @@ _STATUS: dict[type[DomainError], int] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    Invalid: 422,
     TooManyRequests: 429,
 }
 
@@ -68,7 +81,7 @@ def install(app: FastAPI) -> None:
     async def _refused(_request: Request, error: DomainError) -> JSONResponse:
         status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
         headers = {"Retry-After": str(error.seconds)} if isinstance(error, TooManyRequests) else None
-        return problem_response(status, error.code, error.detail, headers=headers)
+        return problem_response(status, error.code, error.detail, extra=error.extra, headers=headers)
 
     @app.exception_handler(DataError)
     async def _not_storable(_request: Request, error: DataError) -> JSONResponse:

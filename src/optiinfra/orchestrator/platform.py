@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import httpx
+from cachetools import LRUCache
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
@@ -15,6 +16,8 @@ from optiinfra.stores.postgres.database import Database
 from optiinfra.stores.qdrant import OutcomeMemory
 from optiinfra.stores.rate_limits import Lockouts, RateLimits
 from optiinfra.stores.redis import Presence, WakeUp
+
+_KNOWN_RUNTIMES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Platform:
     """How many tasks this process has sent to each agent and not got back, by agent id."""
     streams: Counter[str] = field(default_factory=Counter)
     """How many event streams this process serves, by customer id."""
+    known_runtimes: "LRUCache[tuple[str, str], None]" = field(default_factory=lambda: LRUCache(_KNOWN_RUNTIMES))
+    """Runtimes and the tokens that they connected with, by their ids, as far as they were looked up lately."""
 
 
 def of_connection(connection: HTTPConnection) -> Platform:

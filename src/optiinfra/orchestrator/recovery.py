@@ -22,6 +22,7 @@ from optiinfra.orchestrator.customers.deletion import deletion_of, finish_deleti
 from optiinfra.orchestrator.inventory.service import discover, discovery_of
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.telemetry.service import forget_old_keys
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 
@@ -49,6 +50,7 @@ async def recover_periodically(
     while True:
         try:
             await recover(platform, analyses, optimizations, minimum_age)
+            await forget_old_keys(platform)
             minimum_age = timedelta(seconds=platform.settings.recovery_seconds)
         except StoreUnavailable as error:
             log.warning("recovery postponed", error=str(error))

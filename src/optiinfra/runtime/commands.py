@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from optiinfra.api.common import now
 from optiinfra.api.runtimes import (
+    LONGEST_ERROR,
     Command,
     CommandKind,
     CommandResult,
@@ -102,15 +103,16 @@ class CommandExecutor:
         try:
             result = CommandResult(ok=True, output=await self._handlers[command.kind](command))
         except CommandError as error:
-            result = CommandResult(ok=False, output=error.output, error=str(error))
+            result = CommandResult(ok=False, output=error.output, error=str(error)[:LONGEST_ERROR])
         except (GatewayError, DeadlineError, golden.GoldenPromptError, RejectedError, ValidationError) as error:
-            result = CommandResult(ok=False, error=f"{command.kind}: {error}")
+            result = CommandResult(ok=False, error=f"{command.kind}: {error}"[:LONGEST_ERROR])
         except TokenRefusedError:
             raise
         except Exception as error:
             # Without a result the command would be delivered again and end the connection each time.
             log.exception("command failed unexpectedly", kind=command.kind, command_id=command.command_id)
-            result = CommandResult(ok=False, error=f"{command.kind}: {type(error).__name__}: {error}")
+            text = f"{command.kind}: {type(error).__name__}: {error}"[:LONGEST_ERROR]
+            result = CommandResult(ok=False, error=text)
         if result.ok:
             self._succeeded[key] = result
         log.info("command executed", kind=command.kind, command_id=command.command_id, ok=result.ok, error=result.error)

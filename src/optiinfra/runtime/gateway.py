@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import httpx
 from pydantic import Field, TypeAdapter, ValidationError
 
-from optiinfra.api.common import Moment, Wire
-from optiinfra.api.customers import DiscoveredDeployment, Replica, Slo
+from optiinfra.api.common import FreeJson, Identifier, Moment, Text, Wire
+from optiinfra.api.customers import MOST_REPLICAS, DiscoveredDeployment, Replica, Slo, Weights
+from optiinfra.api.runtimes import MOST_DEPLOYMENTS
 from optiinfra.kit import http
 from optiinfra.runtime.validation_errors import describe
 
@@ -24,33 +25,28 @@ class GatewayRefusedError(GatewayError):
     """The gateway answered with a client error (4xx), so the same call would fail again."""
 
 
-class GatewayReplica(Wire):
+class GatewayReplica(Replica):
     """One engine as the gateway shows it."""
 
-    replica_id: str
-    instance_id: str
-    instance_type: str
-    state: Literal["starting", "ready", "draining", "dead"]
     weight: float
     requests_running: float
-    engine_args: dict[str, Any] | None = None
 
 
 class GatewayDeployment(Wire):
     """One deployment as the gateway shows it; `speed` in simulated seconds per second, counters since its creation."""
 
-    name: str
-    model: str
-    provider: str
-    region: str
-    engine_args: dict[str, Any]
+    name: Text
+    model: Identifier
+    provider: Identifier
+    region: Identifier
+    engine_args: FreeJson
     slo: Slo
     interruptible: bool
     speed: float
-    weights: dict[str, float]
+    weights: Weights
     requests_served: int
     requests_dropped: int
-    replicas: list[GatewayReplica]
+    replicas: list[GatewayReplica] = Field(max_length=MOST_REPLICAS)
 
     def discovered(self) -> DiscoveredDeployment:
         """The deployment as it is reported to the platform."""
@@ -97,7 +93,8 @@ class _Completion(Wire):
     choices: list[_Choice] = Field(min_length=1)
 
 
-_DEPLOYMENT, _DEPLOYMENTS = TypeAdapter(GatewayDeployment), TypeAdapter(list[GatewayDeployment])
+_DEPLOYMENT = TypeAdapter(GatewayDeployment)
+_DEPLOYMENTS = TypeAdapter(Annotated[list[GatewayDeployment], Field(max_length=MOST_DEPLOYMENTS)])
 _HISTORY = TypeAdapter(list[HistoryPoint])
 _NEW_REPLICA, _COMPLETION = TypeAdapter(_NewReplica), TypeAdapter(_Completion)
 

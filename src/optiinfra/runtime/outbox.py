@@ -3,13 +3,13 @@
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 
 from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
 from optiinfra.kit.retries import DeadlineError
-from optiinfra.runtime.platform import Platform, RejectedError
+from optiinfra.runtime.platform import Platform, RejectedError, UnknownDeploymentsError
 
 log = structlog.get_logger(__name__)
 
@@ -54,18 +54,39 @@ class Outbox:
             waiting = f"telemetry batches waiting: {mark - self._done}"
             raise DeadlineError(f"the platform accepted nothing for {deadline:.0f} s; {waiting}") from error
 
+    async def _send(self, batch: TelemetryBatch, key: str) -> None:
+        """Send a batch, without the deployments that were removed since it was made."""
+        while True:
+            try:
+                await self._platform.send(batch, key)
+            except UnknownDeploymentsError as error:
+                log.info("telemetry of removed deployments discarded", deployment_ids=sorted(error.deployment_ids))
+                left = _without(batch, error.deployment_ids)
+                if left == batch or not (left.samples or left.latencies):
+                    return
+                batch = left
+            except RejectedError as error:
+                log.error("telemetry batch rejected", error=str(error))  # noqa: TRY400  the text is enough
+                return
+            else:
+                return
+
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: bool(self._waiting))
                 key, batch = self._waiting[0]
-            try:
-                await self._platform.send(batch, key)
-            except RejectedError as error:
-                log.error("telemetry batch rejected", error=str(error))  # noqa: TRY400  the text is enough
+            await self._send(batch, key)
             async with self._changed:
                 if self._waiting and self._waiting[0][0] == key:
                     self._waiting.popleft()
                     self._done += 1
                 self._changed.notify_all()
+
+
+def _without(batch: TelemetryBatch, deployment_ids: Collection[str]) -> TelemetryBatch:
+    return TelemetryBatch(
+        samples=[sample for sample in batch.samples if sample.deployment_id not in deployment_ids],
+        latencies=[count for count in batch.latencies if count.deployment_id not in deployment_ids],
+    )

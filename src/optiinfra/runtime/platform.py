@@ -3,6 +3,7 @@
 import math
 import socket
 import time
+from collections.abc import Collection
 from typing import Any
 
 import httpx
@@ -30,6 +31,14 @@ class TokenRefusedError(Exception):
 
 class RejectedError(Exception):
     """The platform will not accept this call, or answered it with errors for too long; the text says why."""
+
+
+class UnknownDeploymentsError(RejectedError):
+    """The platform has none of these deployments, or no longer; by our inventory, they are gone."""
+
+    def __init__(self, text: str, deployment_ids: Collection[str]) -> None:
+        super().__init__(text)
+        self.deployment_ids = frozenset(deployment_ids)
 
 
 class Platform:
@@ -106,7 +115,7 @@ class Platform:
             if response.status_code == 401:
                 raise TokenRefusedError(f"{method} {path}: {outcome}")
             if not response.is_success:
-                raise RejectedError(f"{method} {path}: {outcome}")
+                raise _rejected(f"{method} {path}: {outcome}", response)
             return response
 
         # Random pauses, so that the connections of many customers do not retry at the same moment.
@@ -154,6 +163,14 @@ class _StopAfterServerErrors:
         server_error = isinstance(error, _UnavailableError) and error.server_error
         self._since = min(self._since, present) if server_error else math.inf
         return present - self._since > self._seconds
+
+
+def _rejected(text: str, response: httpx.Response) -> RejectedError:
+    try:
+        deployment_ids = response.json()["deployment_ids"] if response.status_code == httpx.codes.NOT_FOUND else []
+    except (ValueError, TypeError, KeyError):
+        deployment_ids = []
+    return UnknownDeploymentsError(text, deployment_ids) if deployment_ids else RejectedError(text)
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

@@ -161,6 +161,8 @@ class FakePlatform:
     rejected: str = ""
     """End of the paths that are answered with the status `rejection`."""
     rejection: int = 422
+    gone: set[str] = field(default_factory=set)
+    """Deployments whose telemetry is refused."""
     attempts: list[str] = field(default_factory=list)
     """The idempotency key of each telemetry call, also of those that failed."""
     deliveries: list[list[Command]] = field(default_factory=list)
@@ -192,6 +194,10 @@ class FakePlatform:
                     200, json={"deployment_ids": {"chat": "dep_1"}, "history_wanted": self.history_wanted}
                 )
             case "POST", ["run_1", "telemetry"]:
+                sent = json.loads(request.content)
+                named = {row["deployment_id"] for row in (*sent["samples"], *sent["latencies"])}
+                if unknown := sorted(named & self.gone)[:1]:  # one at a time
+                    return httpx.Response(404, json={"status": 404, "deployment_ids": unknown})
                 self.batches.append((request.headers["idempotency-key"], json.loads(request.content)))
                 return httpx.Response(202, json={"status": "started"})
             case "GET", ["run_1", "commands"]:

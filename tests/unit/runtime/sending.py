@@ -10,8 +10,8 @@ from optiinfra.runtime.outbox import Outbox
 from tests.unit.runtime.fleet import FakePlatform
 
 
-def sample(value: float) -> Sample:
-    return Sample(deployment_id="d", metric="m", timestamp=now(), value=value)
+def sample(value: float, deployment_id: str = "d") -> Sample:
+    return Sample(deployment_id=deployment_id, metric="m", timestamp=now(), value=value)
 
 
 def received_values(platform: FakePlatform) -> list[float]:

@@ -37,6 +37,26 @@ async def test_rejected_batch_does_not_block_the_next() -> None:
     assert received_values(fake) == [2.0]
 
 
+async def test_batch_is_sent_without_the_deployments_that_are_gone() -> None:
+    fake = FakePlatform(gone={"old", "older"})
+    box = Outbox(await fake.connect())
+
+    def count(deployment_id: str) -> LatencyCount:
+        return LatencyCount(deployment_id=deployment_id, replica_id="r", timestamp=now(), le=1.0, count=1)
+
+    with logged(outbox) as logs:
+        async with sending(box):
+            await box.put([sample(1, "old"), sample(2), sample(3, "older")], [count("older"), count("d")])
+            await box.put([sample(4, "old")], [count("old")])
+            await box.put([sample(5)])
+    assert received_values(fake) == [2.0, 5.0]
+    assert [[row["deployment_id"] for row in body["latencies"]] for _, body in fake.batches] == [["d"], []]
+    first, third = (key for key, _ in fake.batches)
+    assert fake.attempts[:3] == [first] * 3
+    assert fake.attempts[-1] == third
+    assert {entry["log_level"] for entry in logs} == {"info"}
+
+
 async def test_batch_that_keeps_failing_is_discarded_with_a_logged_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 from optiinfra.agents.base.observed import Load, observe
 from optiinfra.agents.base.sources import Sources
+from optiinfra.agents.base.summary import summary_of
 from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask
 
 
@@ -33,4 +34,4 @@ async def analyze(task: AnalyzeTask, sources: Sources) -> AnalyzeAnswer:
         describe(deployment.name, deployment.replicas, load)
         for deployment, load in zip(deployments, loads, strict=True)
     ]
-    return AnalyzeAnswer(drafts=[], summary="; ".join(described) or "there is no deployment yet")
+    return AnalyzeAnswer(drafts=[], summary=summary_of(described, "there is no deployment yet"))

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, delete, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BindParameter, String, bindparam, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.common import now
@@ -96,17 +96,36 @@ async def store_deployments(
     names = [deployment.name for deployment in deployments]
     missing = table.customer_id == customer_id, table.name.not_in(names), table.gone_at.is_(None)
     await session.execute(update(table).where(*missing).values(gone_at=now()))
-    ids: dict[str, str] = {}
-    for deployment in deployments:
-        described = deployment.model_dump(mode="json")
-        statement = insert(table).values(
-            id=new_id("dep"), customer_id=customer_id, name=deployment.name, described=described, seen_at=now()
-        )
-        statement = statement.on_conflict_do_update(
-            index_elements=["customer_id", "name"], set_={"described": described, "seen_at": now(), "gone_at": None}
-        )
-        ids[deployment.name] = (await session.execute(statement.returning(table.id))).scalar_one()
-    return ids
+    rows = {
+        deployment.name: {
+            "id": new_id("dep"),
+            "customer_id": customer_id,
+            "name": deployment.name,
+            "described": deployment.model_dump(mode="json"),
+            "seen_at": now(),
+        }
+        for deployment in deployments
+    }
+    if not rows:
+        return {}
+    statement = insert(table)
+    seen = {"described": statement.excluded.described, "seen_at": statement.excluded.seen_at, "gone_at": None}
+    statement = statement.on_conflict_do_update(index_elements=["customer_id", "name"], set_=seen)
+    stored = await session.execute(statement.returning(table.name, table.id), list(rows.values()))
+    return {row.name: row.id for row in stored}
+
+
+async def count_deployments(session: AsyncSession, customer_id: str) -> int:
+    """How many deployments the customer has and had."""
+    query = select(func.count()).where(models.Deployment.customer_id == customer_id)
+    return (await session.execute(query)).scalar_one()
+
+
+async def known_instances(session: AsyncSession, customer_id: str, instance_ids: Collection[str]) -> set[str]:
+    """Those of the instances that the customer's accounts hold, as last listed."""
+    table = models.Instance
+    asked = table.instance_id == func.any(bindparam("instance_ids", list(instance_ids), type_=ARRAY(String)))
+    return set(await session.scalars(select(table.instance_id).where(table.customer_id == customer_id, asked)))
 
 
 async def instances_to_compare(session: AsyncSession, customer_id: str) -> list[KnownInstance]:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.common import now
 from optiinfra.api.customers import Deployment, DiscoveredDeployment, Infrastructure, Instance
+from optiinfra.api.runtimes import MOST_DEPLOYMENTS
 from optiinfra.clouds.price_book import UnknownPriceError
 from optiinfra.clouds.protocol import Cloud, CloudError, CloudInstance
 from optiinfra.domain.hardware import INSTANCE_TYPES
@@ -137,17 +138,26 @@ async def spot_quotes(platform: Platform, customer_id: str, infrastructure: Infr
 
 async def store_deployments(
     session: AsyncSession, customer_id: str, deployments: list[DiscoveredDeployment]
-) -> dict[str, str]:
+) -> tuple[dict[str, str], list[str]]:
     """Store what the runtime reports; a deployment it no longer reports is marked as gone, and its history is kept.
 
-    Returns our id of each, by name. Raises NotFound when the customer is deleted.
+    Returns our id of each, by name, and the reported instances that no listing of the customer's accounts has: a
+    replica on one of them hosts nothing of the customer's. Raises NotFound when the customer is deleted, Conflict when
+    there are too many deployments.
     """
     ids = await repository.store_deployments(session, customer_id, deployments)
     # After the deployments, as in a customer deletion: prevents a deadlock with transactions that record events.
     if await repository.lock_customer(session, customer_id) is None:
         raise NotFound("customer")
+    if (count := await repository.count_deployments(session, customer_id)) > MOST_DEPLOYMENTS:
+        limit = f"there would be {count:,} deployments, those that are gone included; the limit is {MOST_DEPLOYMENTS:,}"
+        raise Conflict("too_many_deployments", limit)
     await _update_idle(session, customer_id)
-    return ids
+    reported = {replica.instance_id for deployment in deployments for replica in deployment.replicas}
+    unknown = sorted(reported - await repository.known_instances(session, customer_id, reported))
+    if unknown:
+        log.warning("runtime reports unknown instances", customer_id=customer_id, instances=unknown[:20])
+    return ids, unknown
 
 
 async def _update_idle(session: AsyncSession, customer_id: str) -> None:

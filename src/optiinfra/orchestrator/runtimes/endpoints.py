@@ -2,13 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 
 from optiinfra.api.customers import Started
-from optiinfra.api.runtimes import Command, CommandResult, Connect, Connected, InventoryAccepted, InventoryReport
+from optiinfra.api.runtimes import (
+    MOST_UNKNOWN_INSTANCES,
+    Command,
+    CommandResult,
+    Connect,
+    Connected,
+    InventoryAccepted,
+    InventoryReport,
+)
 from optiinfra.api.telemetry import TelemetryBatch
 from optiinfra.kit.app import cancel_on_shutdown
-from optiinfra.kit.auth import CurrentPrincipal, Principal
+from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.kit.raw_json import RawJsonRoute, from_raw_json
 from optiinfra.orchestrator.access import require_kind
@@ -19,7 +27,7 @@ from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.runtimes import service
 from optiinfra.orchestrator.runtimes.commands import acknowledge_command, deliver_commands
 from optiinfra.orchestrator.telemetry.parsing import parse_batch
-from optiinfra.orchestrator.telemetry.service import store
+from optiinfra.orchestrator.telemetry.service import BatchKey, digest_of, store
 
 router = APIRouter(prefix="/agent-runtime")
 bulk_router = APIRouter(route_class=RawJsonRoute)
@@ -33,21 +41,30 @@ LARGE_BODIES = (
 )
 
 
-def _customer(principal: Principal) -> str:
+async def _customer(runtime_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> str:
+    """The customer of the calling runtime, which must be the one of the path.
+
+    A dependency: who calls is checked before what is sent.
+    """
     require_kind(principal, "runtime")
+    await service.require_runtime(platform, principal.subject, runtime_id)
     return principal.customer_id or ""
+
+
+CallingCustomer = Annotated[str, Depends(_customer)]
 
 
 @bulk_router.post("/{runtime_id}/telemetry", status_code=202)
 async def telemetry(
-    runtime_id: str,
+    request: Request,
     body: Annotated[TelemetryBatch, from_raw_json(parse_batch)],
-    principal: CurrentPrincipal,
+    customer_id: CallingCustomer,
     platform: CurrentPlatform,
-    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Started:
     """Send measurements; a batch sent again under the same key is stored once."""
-    await store(platform, _customer(principal), body, idempotency_key)
+    key = None if idempotency_key is None else BatchKey(idempotency_key, digest_of(await request.body()))
+    await store(platform, customer_id, body, key)
     return Started()
 
 
@@ -60,20 +77,22 @@ async def connect(body: Connect, platform: CurrentPlatform) -> Connected:
     principal = await agent_tokens.authenticate(platform, body.agent_token)
     if principal is None or principal.customer_id != body.customer_id:
         raise Unauthenticated("unauthenticated", "unknown, deleted or expired agent token, or another customer's")
-    return Connected(runtime_id=await service.connect(platform, body.customer_id, body.hostname, body.version))
+    runtime_id = await service.connect(platform, body.customer_id, principal.subject, body.hostname, body.version)
+    return Connected(runtime_id=runtime_id)
 
 
 @router.put("/{runtime_id}/inventory")
 async def inventory(
-    runtime_id: str, body: InventoryReport, principal: CurrentPrincipal, platform: CurrentPlatform
+    body: InventoryReport, customer_id: CallingCustomer, platform: CurrentPlatform
 ) -> InventoryAccepted:
     """Report every deployment behind the customer's gateway."""
-    customer_id = _customer(principal)
     async with platform.database.transaction() as session:
-        ids = await store_deployments(session, customer_id, body.deployments)
+        ids, unknown_instances = await store_deployments(session, customer_id, body.deployments)
     known = await platform.telemetry.known_deployments(customer_id)
     return InventoryAccepted(
-        deployment_ids=ids, history_wanted=[name for name, deployment in ids.items() if deployment not in known]
+        deployment_ids=ids,
+        history_wanted=[name for name, deployment in ids.items() if deployment not in known],
+        unknown_instances=unknown_instances[:MOST_UNKNOWN_INSTANCES],
     )
 
 
@@ -81,6 +100,7 @@ async def inventory(
 async def commands(
     runtime_id: str,
     request: Request,
+    customer_id: CallingCustomer,
     principal: CurrentPrincipal,
     platform: CurrentPlatform,
     wait: Annotated[float, Query(ge=0, le=60)] = 20,
@@ -89,15 +109,15 @@ async def commands(
 
     When the agent token ends meanwhile, the answer is 401.
     """
-    delivery = deliver_commands(platform, _customer(principal), principal.subject, runtime_id, wait)
+    delivery = deliver_commands(platform, customer_id, principal.subject, runtime_id, wait)
     return await cancel_on_shutdown(request.app, delivery, default=[])
 
 
 @router.post("/{runtime_id}/commands/{command_id}/result")
 async def result(
-    runtime_id: str, command_id: str, body: CommandResult, principal: CurrentPrincipal, platform: CurrentPlatform
+    command_id: str, body: CommandResult, customer_id: CallingCustomer, platform: CurrentPlatform
 ) -> Started:
     """Acknowledge a command with its result."""
-    if not await acknowledge_command(platform, _customer(principal), command_id, body):
+    if not await acknowledge_command(platform, customer_id, command_id, body):
         raise NotFound("command")
     return Started()

@@ -1,20 +1,43 @@
 """Runtimes on customers' sides: which have connected."""
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.errors import NotFound
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.reads import Query
+
+_RUNTIME = Query(
+    select(models.Runtime.id).where(
+        models.Runtime.id == bindparam("runtime_id"), models.Runtime.token_id == bindparam("token_id")
+    )
+)
 
 log = structlog.get_logger(__name__)
 
 
-async def connect(platform: Platform, customer_id: str, hostname: str, version: str) -> str:
+async def require_runtime(platform: Platform, token_id: str, runtime_id: str) -> None:
+    """Raise NotFound unless the runtime connected with this token.
+
+    A runtime's token never changes, so that one that was found is found for as long as the token is valid.
+    """
+    connection = token_id, runtime_id
+    if connection not in platform.known_runtimes:
+        if not await platform.database.read(_RUNTIME, runtime_id=runtime_id, token_id=token_id):
+            raise NotFound("runtime")
+        platform.known_runtimes[connection] = None
+
+
+async def connect(platform: Platform, customer_id: str, token_id: str, hostname: str, version: str) -> str:
     """Register a connecting runtime; pending commands of its predecessor will be delivered to it. Returns its id."""
     runtime_id = new_id("runtime")
+    runtime = models.Runtime(
+        id=runtime_id, customer_id=customer_id, token_id=token_id, hostname=hostname, version=version
+    )
     async with platform.database.transaction() as session:
-        session.add(models.Runtime(id=runtime_id, customer_id=customer_id, hostname=hostname, version=version))
+        session.add(runtime)
     log.info("runtime connected", customer_id=customer_id, runtime_id=runtime_id, hostname=hostname)
     return runtime_id
 

@@ -28,4 +28,9 @@ def parse_batch(body: bytes) -> TelemetryBatch:
     moments = [*(sample.timestamp for sample in batch.samples), *(count.timestamp for count in batch.latencies)]
     if moments and not FIRST_MOMENT <= min(moments) <= max(moments) < END_MOMENT:
         return TelemetryBatch.model_validate_json(body)
+    texts = {sample.metric for sample in batch.samples}
+    texts |= {row.deployment_id for rows in (batch.samples, batch.latencies) for row in rows}
+    texts |= {row.replica_id for rows in (batch.samples, batch.latencies) for row in rows}
+    if any("\0" in text for text in texts):
+        return TelemetryBatch.model_validate_json(body)
     return TelemetryBatch.model_construct(samples=batch.samples, latencies=batch.latencies)

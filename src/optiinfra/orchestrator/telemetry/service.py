@@ -1,17 +1,21 @@
 """Telemetry: storing batches, and reading series."""
 
 import asyncio
+import hashlib
 import math
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import bindparam, select
+from sqlalchemy import BindParameter, String, bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from optiinfra.api.common import now
-from optiinfra.api.telemetry import MetricPoint, MetricType, TelemetryBatch
+from optiinfra.api.telemetry import RUNTIME_METRICS, MetricPoint, MetricType, TelemetryBatch
 from optiinfra.kit.tasks import log_failure
+from optiinfra.orchestrator.errors import Invalid, NotFound
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.reads import Query
@@ -21,14 +25,105 @@ log = structlog.get_logger(__name__)
 Samples = Sequence[tuple[str, str, str, str, datetime, float]]
 """Rows as `stores.clickhouse` takes them."""
 
+_SHOWN_IDS = 20
+"""How many unknown ids an error names."""
+KEYS_KEPT = timedelta(days=1)
+"""How long a batch can be sent again under its key. A runtime gives up much sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchKey:
+    """The idempotency key of a batch, and the digest of the body that it was sent with."""
+
+    key: str
+    digest: str
+
+
+def digest_of(body: bytes) -> str:
+    """The digest by which a body is recognized."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def _known() -> Query:
+    key, deployment = models.TelemetryKey, models.Deployment
+    customer: BindParameter[str] = bindparam("customer_id")
+    stored = select(key.digest).where(key.customer_id == customer, key.key == bindparam("key", type_=String))
+    asked = deployment.id == func.any(bindparam("deployment_ids", type_=ARRAY(String)))
+    present = select(func.array_agg(deployment.id)).where(
+        deployment.customer_id == customer, deployment.gone_at.is_(None), asked
+    )
+    return Query(select(stored.scalar_subquery().label("digest"), present.scalar_subquery().label("deployment_ids")))
+
+
+_KNOWN = _known()
+"""The digest stored under a key, and which of the asked deployments the customer has."""
 _CUSTOMER = Query(select(models.Customer.id).where(models.Customer.id == bindparam("customer_id")))
 _OPEN_EDGE = math.inf
 _AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
 
 
-async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key: str | None) -> None:
-    """Store a runtime's batch, once per key. The customer comes from the runtime's token, never from the batch."""
-    token = f"{customer_id}:{key}" if key else None
+async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key: BatchKey | None) -> None:
+    """Store a runtime's batch, once per key. The customer comes from the runtime's token, never from the batch.
+
+    Raises Invalid if another body was stored under the key, or for a metric that runtimes do not send; NotFound for
+    deployments that the customer does not have, or no longer.
+    """
+    _require_runtime_metrics(batch)
+    if await _is_stored(platform, customer_id, batch, key):
+        return
+    await _insert(platform, customer_id, batch, key)
+    # Only now: a batch whose key is known is complete. Until then, ClickHouse recognizes the key.
+    if key is not None:
+        await _remember(platform, customer_id, key)
+
+
+async def forget_old_keys(platform: Platform) -> None:
+    """Delete idempotency keys that are too old to be sent again."""
+    table = models.TelemetryKey
+    async with platform.database.transaction() as session:
+        await session.execute(delete(table).where(table.created_at < now() - KEYS_KEPT))
+
+
+def _require_runtime_metrics(batch: TelemetryBatch) -> None:
+    refused = {sample.metric for sample in batch.samples} - RUNTIME_METRICS
+    if refused:
+        shown = ", ".join(sorted(refused)[:_SHOWN_IDS])
+        sent = ", ".join(sorted(RUNTIME_METRICS))
+        raise Invalid(f"samples: a runtime may not send {shown}; costs and quality are the platform's own; send {sent}")
+
+
+async def _is_stored(platform: Platform, customer_id: str, batch: TelemetryBatch, key: BatchKey | None) -> bool:
+    """Whether the batch was stored under its key before. Raises Invalid and NotFound as `store`."""
+    asked = {row.deployment_id for rows in (batch.samples, batch.latencies) for row in rows}
+    (known,) = await platform.database.read(
+        _KNOWN, customer_id=customer_id, key=None if key is None else key.key, deployment_ids=list(asked)
+    )
+    if key is not None and known.digest is not None:
+        _require_same_body(known.digest, key)
+        return True
+    if unknown := sorted(asked.difference(known.deployment_ids or ())):
+        shown = unknown[:_SHOWN_IDS]
+        raise NotFound(f"deployment: {', '.join(shown)}", deployment_ids=shown)
+    return False
+
+
+async def _remember(platform: Platform, customer_id: str, key: BatchKey) -> None:
+    """Store the key with its digest. Raises Invalid if another batch was faster."""
+    row = insert(models.TelemetryKey).values(customer_id=customer_id, key=key.key, digest=key.digest)
+    async with platform.database.transaction() as session:
+        stored = await session.scalar(row.on_conflict_do_nothing().returning(models.TelemetryKey.key))
+    if stored is None:
+        (known,) = await platform.database.read(_KNOWN, customer_id=customer_id, key=key.key, deployment_ids=[])
+        _require_same_body(known.digest, key)
+
+
+def _require_same_body(digest: str | None, key: BatchKey) -> None:
+    if digest != key.digest:
+        raise Invalid("header.idempotency-key: it was used for another batch: send each batch under a key of its own")
+
+
+async def _insert(platform: Platform, customer_id: str, batch: TelemetryBatch, key: BatchKey | None) -> None:
+    token = f"{customer_id}:{key.key}" if key else None
     samples, counts = batch.samples, batch.latencies
     # As columns: a tuple for each of thousands of samples takes as long as all else.
     sample_columns: list[Sequence[Any]] = [

@@ -215,16 +215,28 @@ class ApiKey(Base):
 
 
 class Runtime(Base):
-    """A connected runtime."""
+    """A connected runtime. Only the token that it connected with speaks for it."""
 
     __tablename__ = "runtimes"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     customer_id: Mapped[str] = _owner()
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("agent_tokens.id", ondelete="SET NULL"), index=True)
     hostname: Mapped[str]
     version: Mapped[str]
     connected_at: Mapped[datetime] = _now()
     last_seen_at: Mapped[datetime] = _now()
+
+
+class TelemetryKey(Base):
+    """An idempotency key under which a runtime's telemetry was stored, and the digest of that batch."""
+
+    __tablename__ = "telemetry_keys"
+
+    customer_id: Mapped[str] = mapped_column(ForeignKey("customers.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
 class Command(Base):

@@ -43,11 +43,24 @@ def rows(template: dict[str, Any], unusual: dict[str, st.SearchStrategy[Any]]) -
     return st.lists(st.fixed_dictionaries(fields, optional={"unknown": values}) | values, max_size=3)
 
 
+ids = st.sampled_from(["", "dep_1", "a" * 200, "a" * 201, "nul \0", "\N{SNOWMAN}" * 200])
 batches = st.fixed_dictionaries(
     {},
     optional={
-        "samples": rows(SAMPLE | {"replica_id": "rep_1"}, {"timestamp": moments, "value": numbers}),
-        "latencies": rows(COUNT, {"timestamp": moments, "le": numbers | st.none(), "count": numbers}),
+        "samples": rows(
+            SAMPLE | {"replica_id": "rep_1"},
+            {"timestamp": moments, "value": numbers, "deployment_id": ids, "replica_id": ids, "metric": ids},
+        ),
+        "latencies": rows(
+            COUNT,
+            {
+                "timestamp": moments,
+                "le": numbers | st.none(),
+                "count": numbers,
+                "deployment_id": ids,
+                "replica_id": ids,
+            },
+        ),
         "unknown": values,
     },
 )

@@ -29,8 +29,8 @@ class Stores:
         self._inserts, self._deleted_at, self._breaks = 0, deleted_at, breaks
         self.platform = cast("Platform", SimpleNamespace(telemetry=self, database=self))
 
-    async def read(self, _query: Query, customer_id: str) -> list[SimpleNamespace]:
-        return [SimpleNamespace(id=customer_id)] if self.exists else []
+    async def read(self, _query: Query, customer_id: str, **_: Any) -> list[SimpleNamespace]:
+        return [SimpleNamespace(id=customer_id, deployment_ids=["dep_1"])] if self.exists else []
 
     async def insert_samples(self, rows: list[Any], _token: str | None = None) -> None:
         await self.insert_columns("samples", list(zip(*rows, strict=True)))
@@ -60,7 +60,7 @@ BATCH = TelemetryBatch(
 
 async def test_store_keeps_the_batch_of_an_existing_customer() -> None:
     stores = Stores(deleted_at=None)
-    await telemetry.store(stores.platform, "cust_1", BATCH, "key")
+    await telemetry.store(stores.platform, "cust_1", BATCH, None)
     assert stores.rows == [
         ("samples", "cust_1", "dep_1", "", "throughput", AT, 1.0),
         ("latency_counts", "cust_1", "dep_1", "rep_1", AT, 0.5, 3),
@@ -71,14 +71,14 @@ async def test_store_keeps_the_batch_of_an_existing_customer() -> None:
 @pytest.mark.parametrize("deleted_at", [1, 2], ids=["during its samples", "during its latencies"])
 async def test_store_of_a_customer_deleted_meanwhile_keeps_nothing(deleted_at: int) -> None:
     stores = Stores(deleted_at)
-    await telemetry.store(stores.platform, "cust_1", BATCH, "key")
+    await telemetry.store(stores.platform, "cust_1", BATCH, None)
     assert stores.rows == []
 
 
 async def test_store_that_fails_half_way_of_a_deleted_customer_keeps_nothing() -> None:
     stores = Stores(deleted_at=1, breaks=True)
     with pytest.raises(RuntimeError, match="broke"):
-        await telemetry.store(stores.platform, "cust_1", BATCH, "key")
+        await telemetry.store(stores.platform, "cust_1", BATCH, None)
     assert stores.rows == []
 
 
