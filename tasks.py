@@ -156,6 +156,22 @@ def check_consistency(_context: Context, name: str = DEFAULT_NAME, json: bool = 
         raise Exit(consistency.summary(answer), code=1)
 
 
+@task(help={"name": NAME_HELP, "json": JSON_HELP})
+def verify_audit(_context: Context, name: str = DEFAULT_NAME, json: bool = False) -> None:
+    """Check that no entry of the audit log was changed or removed; exit 1 if one was."""
+    with user_errors():
+        answer = consistency.fetch(startup.needed(name), "/admin/audit-verification")
+    if json:
+        print_json(answer)
+    elif answer["verified"]:
+        print(f"{answer['entries']:,} audit entries in {answer['chains']:,} chains are as they were written")
+    if not answer["verified"]:
+        broken = [
+            f"  {one['customer_id'] or 'the platform'}, entry {one['seq']}: {one['reason']}" for one in answer["broken"]
+        ]
+        raise Exit("\n".join([f"broken audit chains: {len(broken)}", *broken]), code=1)
+
+
 @task(help={"name": NAME_HELP, "json": JSON_HELP + ", with the environment's credentials"})
 def status(_context: Context, name: str = DEFAULT_NAME, json: bool = False) -> None:
     """Show addresses and connection strings of the running environment."""
@@ -240,6 +256,7 @@ namespace = Collection(
     stop_test_env,
     health_check,
     check_consistency,
+    verify_audit,
     status,
     show_logs,
     clean,

@@ -23,16 +23,16 @@ REPORT_SECONDS = 60.0
 """Timeout of the check, which reads every store and cloud account up to twice."""
 
 
-def fetch(environment: Environment) -> dict[str, Any]:
-    """The report of `GET /admin/consistency`. SetupError when the request fails."""
-    url = f"{environment.url('orchestrator')}/admin/consistency"
+def fetch(environment: Environment, path: str = "/admin/consistency") -> dict[str, Any]:
+    """The report of `GET /admin/consistency`, or of another admin's check. SetupError when the request fails."""
+    url = f"{environment.url('orchestrator')}{path}"
     headers = {"Authorization": f"Bearer {environment.credentials['admin_token']}"}
     try:
         with loopback.session() as session:
             response = session.get(url, headers=headers, timeout=stretched(REPORT_SECONDS))
             response.raise_for_status()
     except requests.RequestException as error:
-        raise SetupError(f"no consistency report from the orchestrator: {error}") from error
+        raise SetupError(f"no report of {path} from the orchestrator: {error}") from error
     document: dict[str, Any] = response.json()
     return document
 

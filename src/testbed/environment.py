@@ -38,6 +38,7 @@ SECRETS = (
     "token_signing_key",
     "portal_session_key",
     "portal_secret",
+    "audit_key",
 )
 # What children inherit of the caller's environment; nothing else, so that no credential of the caller reaches them.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
@@ -52,6 +53,7 @@ RAISED_RATE_LIMITS = {
     "SIGN_IN": "1000000/minute",
     "SIGN_UP": "1000000/minute",
     "API": "1000000/second",
+    "AUDITED_REFUSALS": "1000000/minute",
     "LOCKOUT_FAILURES": "1000000",
 }
 """The limits of an environment; tests of the limits themselves set the defaults in a private platform."""

@@ -145,6 +145,7 @@ PARTS: tuple[Part, ...] = (
             "ADMIN_TOKEN",
             "TOKEN_SIGNING_KEY",
             "PORTAL_SECRET",
+            "AUDIT_KEY",
             "RATE_LIMITS",
             "IDLE_OBSERVATION_SECONDS",
         ),

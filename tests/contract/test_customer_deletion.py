@@ -47,7 +47,7 @@ class Stores:
                 database=database,
                 telemetry=self.telemetry,
                 memory=self.memory,
-                settings=SimpleNamespace(inventory_seconds=300.0),
+                settings=SimpleNamespace(inventory_seconds=300.0, audit_key="k" * 48),
             ),
         )
 
@@ -77,19 +77,19 @@ async def stores(database: Database, customer: None, monkeypatch: pytest.MonkeyP
 
 
 async def test_delete_customer_removes_all_data_at_once(stores: Stores) -> None:
-    await deletion.delete_customer(stores.platform, CUSTOMER)
+    await deletion.delete_customer(stores.platform, CUSTOMER, "user")
     assert await stores.in_deletion() == []
     assert not stores.telemetry.kept
     assert not stores.memory.kept
     with pytest.raises(NotFound, match="no such customer"):
-        await deletion.delete_customer(stores.platform, CUSTOMER)
+        await deletion.delete_customer(stores.platform, CUSTOMER, "user")
 
 
 @pytest.mark.parametrize("store", ["telemetry", "memory"])
 async def test_delete_customer_interrupted_by_an_outage_is_finished_by_recovery(stores: Stores, store: str) -> None:
     getattr(stores, store).outages = 2
     with pytest.raises(StoreUnavailable):
-        await deletion.delete_customer(stores.platform, CUSTOMER)
+        await deletion.delete_customer(stores.platform, CUSTOMER, "user")
     assert await stores.in_deletion() == [CUSTOMER]
     await stores.recover()
     assert await stores.in_deletion() == [CUSTOMER], "the store was still unavailable"

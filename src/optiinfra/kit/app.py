@@ -5,7 +5,7 @@ import gc
 import secrets
 import socket
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -57,13 +57,15 @@ def create_app(
     long_calls: Collection[str] = (),
     large_bodies: Collection[str] = (),
     seconds_to_wait: SecondsToWait | None = None,
+    middleware: Sequence[Callable[[ASGIApp], ASGIApp]] = (),
 ) -> FastAPI:
     """A FastAPI application with everything that all services share.
 
     `public` paths need no credential, besides health and metrics. `/ready` runs the `checks`; entries may be added
     while the service starts. A request may wait `answer_seconds` for the start of its response; `long_calls`
     (see `kit.deadline`) may wait longer, and `large_bodies` (see `kit.bodies`) may be larger than others.
-    `seconds_to_wait` limits the rate of authenticated requests.
+    `seconds_to_wait` limits the rate of authenticated requests. `middleware` of the service sees every request before
+    it is authenticated, and every response but those to a lost store or a missed deadline.
     """
     logging.configure(service, version)
     app = FastAPI(
@@ -79,6 +81,8 @@ def create_app(
     if seconds_to_wait is not None:
         app.add_middleware(RateLimitMiddleware, seconds_to_wait=seconds_to_wait)
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public_paths)
+    for each in middleware:
+        app.add_middleware(each)
     app.add_middleware(StoreOutageMiddleware)
     app.add_middleware(DeadlineMiddleware, seconds=answer_seconds, long_calls=long_calls)
     app.add_middleware(_Observe)

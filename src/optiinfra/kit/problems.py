@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 
 from optiinfra.api.problems import PREFIX
@@ -18,6 +19,7 @@ RETRY_AFTER = {"Retry-After": "2"}
 _MOST_ERRORS, _MOST_CHARACTERS = 20, 1_000
 """How much of what is wrong with a request is reported. What was sent may be long, and part of an error's text."""
 _PATH_CHARACTERS = 200
+_REFUSALS = Counter("optiinfra_refused_requests", "Requests answered with an error of the caller", ["status", "reason"])
 _KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -37,7 +39,9 @@ def not_found(what: str) -> Problem:
 def problem_response(
     status: int, kind: str, detail: str, *, extra: dict[str, Any] | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """A problem details response (RFC 9457) with the current trace id."""
+    """A problem details response (RFC 9457) with the current trace id. Refusals are counted by their kind."""
+    if status < 500:
+        _REFUSALS.labels(status, kind).inc()
     body = {
         "type": f"{PREFIX}{kind}",
         "title": HTTPStatus(status).phrase,

@@ -21,6 +21,8 @@ from optiinfra.orchestrator.agents import endpoints as agents
 from optiinfra.orchestrator.agents import service as agent_registry
 from optiinfra.orchestrator.analyses import endpoints as analyses
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
+from optiinfra.orchestrator.audit import endpoints as audit
+from optiinfra.orchestrator.audit.middleware import AuditMiddleware
 from optiinfra.orchestrator.consistency import endpoints as consistency
 from optiinfra.orchestrator.credentials import agent_tokens, api_keys
 from optiinfra.orchestrator.credentials import endpoints as credentials
@@ -39,6 +41,7 @@ from optiinfra.orchestrator.runtimes import endpoints as runtimes
 from optiinfra.orchestrator.settings import Settings
 from optiinfra.orchestrator.telemetry import endpoints as telemetry
 from optiinfra.stores import redis
+from optiinfra.stores.audit_heads import AuditHeads
 from optiinfra.stores.clickhouse import Telemetry
 from optiinfra.stores.postgres.database import CONNECT_ARGUMENTS, Database
 from optiinfra.stores.qdrant import OutcomeMemory
@@ -57,6 +60,7 @@ _CONCEPTS = (
     optimizations,
     events,
     consistency,
+    audit,
 )
 
 
@@ -88,9 +92,10 @@ def create(settings: Settings) -> FastAPI:
         authenticate=_authenticate,
         public=(*accounts.PUBLIC, *runtimes.PUBLIC),
         checks=checks,
-        long_calls=(*runtimes.LONG_CALLS, *consistency.LONG_CALLS, *customers.LONG_CALLS),
+        long_calls=(*runtimes.LONG_CALLS, *consistency.LONG_CALLS, *customers.LONG_CALLS, *audit.LONG_CALLS),
         large_bodies=runtimes.LARGE_BODIES,
         seconds_to_wait=limits.seconds_to_wait,
+        middleware=[AuditMiddleware],
     )
     # Not include_router: it would match each path twice, router by router.
     app.router.routes.extend(route for concept in _CONCEPTS for route in concept.router.routes)
@@ -153,6 +158,7 @@ async def _connected(settings: Settings, checks: dict[str, Check]) -> AsyncItera
                 settings.rate_limit_lockout_seconds,
                 settings.rate_limit_longest_lockout_seconds,
             ),
+            audit_heads=AuditHeads(limits_client, settings.redis_prefix),
             agents_http=agents_http,
             prices=PriceBook.load(),
         )

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.orchestrator.settings import Settings
+from optiinfra.stores.audit_heads import AuditHeads
 from optiinfra.stores.clickhouse import Telemetry
 from optiinfra.stores.postgres.database import Database
 from optiinfra.stores.qdrant import OutcomeMemory
@@ -32,6 +33,7 @@ class Platform:
     presence: Presence
     rate_limits: RateLimits
     lockouts: Lockouts
+    audit_heads: AuditHeads
     agents_http: httpx.AsyncClient
     prices: PriceBook
     tasks_in_flight: Counter[str] = field(default_factory=Counter)

@@ -35,6 +35,8 @@ class Settings(ServiceSettings):
     enrolment_secret: str
     admin_token: str
 
+    audit_key: str
+    """Authenticates the entries of the audit log."""
     portal_secret: str
     """With it the portal forwards the addresses of its users."""
 
@@ -44,6 +46,8 @@ class Settings(ServiceSettings):
     """For each address."""
     rate_limit_api: RateLimit = parse("100/second")
     """For all users of a customer."""
+    rate_limit_audited_refusals: RateLimit = parse("60/minute")
+    """How many refused requests of an address the audit log records; metrics count all."""
     rate_limit_lockout_failures: int = 5
     """After so many failed attempts to sign in, the account is locked for the address, each time twice as long."""
     rate_limit_lockout_seconds: float = 30.0

@@ -7,6 +7,7 @@ from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import require_person
 from optiinfra.orchestrator.accounts import service
+from optiinfra.orchestrator.audit.middleware import Attribute
 from optiinfra.orchestrator.limits import service as limits
 from optiinfra.orchestrator.limits.service import ClientAddress
 from optiinfra.orchestrator.platform import CurrentPlatform
@@ -17,23 +18,25 @@ PUBLIC = ("/auth/signup", "/auth/login", "/auth/refresh")
 
 
 @router.post("/signup", status_code=201, responses=error_responses(409, 429))
-async def signup(body: Signup, platform: CurrentPlatform, address: ClientAddress) -> SignedUp:
+async def signup(body: Signup, platform: CurrentPlatform, address: ClientAddress, attribute: Attribute) -> SignedUp:
     """Create a customer and its owner."""
     await limits.admit_sign_up(platform, address)
-    return SignedUp(customer_id=await service.sign_up(platform, body))
+    owner = await service.sign_up(platform, body)
+    attribute(owner)
+    return SignedUp(customer_id=owner.customer_id or "")
 
 
 @router.post("/login", responses=error_responses(401, 429))
-async def login(body: Login, platform: CurrentPlatform, address: ClientAddress) -> Tokens:
+async def login(body: Login, platform: CurrentPlatform, address: ClientAddress, attribute: Attribute) -> Tokens:
     """Sign in with e-mail address and password."""
     async with limits.limited_sign_in(platform, body.username, address):
-        return await service.sign_in(platform, body)
+        return await service.sign_in(platform, body, attribute)
 
 
 @router.post("/refresh", responses=error_responses(401))
-async def refresh(body: Refresh, platform: CurrentPlatform) -> Tokens:
+async def refresh(body: Refresh, platform: CurrentPlatform, attribute: Attribute) -> Tokens:
     """Exchange a refresh token, which can be used once, for new tokens."""
-    return await service.refresh(platform, body.refresh_token)
+    return await service.refresh(platform, body.refresh_token, attribute)
 
 
 @router.post("/logout", status_code=204)

@@ -1,5 +1,7 @@
 """Sign-up, sign-in, refresh and sign-out."""
 
+from collections.abc import Callable
+
 from optiinfra.api.accounts import Identity, Login, Signup, Tokens
 from optiinfra.api.customers import Preferences
 from optiinfra.kit.auth import Principal
@@ -10,8 +12,8 @@ from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 
 
-async def sign_up(platform: Platform, body: Signup) -> str:
-    """Create a customer and its owner; the customer's id. Raises Conflict when the address has an account already."""
+async def sign_up(platform: Platform, body: Signup) -> Principal:
+    """Create a customer and its owner, who is returned. Raises Conflict when the address has an account already."""
     password_hash = await passwords.hash_password(body.password)
     customer = models.Customer(
         id=new_id("cust"),
@@ -30,13 +32,18 @@ async def sign_up(platform: Platform, body: Signup) -> str:
         added = await repository.add_customer(session, customer, owner)
     if not added:
         raise Conflict("email_taken", f"{body.email} has an account already: sign in instead")
-    return customer.id
+    return Principal("user", owner.id, customer.id, owner.role)
 
 
-async def sign_in(platform: Platform, body: Login) -> Tokens:
-    """New tokens. Raises Unauthenticated for a wrong address or password, without telling which."""
+async def sign_in(platform: Platform, body: Login, attribute: Callable[[Principal], None]) -> Tokens:
+    """New tokens. Raises Unauthenticated for a wrong address or password, without telling which.
+
+    `attribute` is told whose account it is, if there is one.
+    """
     async with platform.database.transaction() as session:
         user = await repository.user_by_email(session, body.username)
+    if user is not None:
+        attribute(Principal("user", user.id, user.customer_id, user.role))
     # Between transactions: verifying takes long on purpose, and connections are few.
     right = await passwords.verify(user.password_hash if user else None, body.password)
     if user is None or not right:
@@ -45,14 +52,19 @@ async def sign_in(platform: Platform, body: Login) -> Tokens:
         return await tokens.issue(session, platform.settings, user)
 
 
-async def refresh(platform: Platform, refresh_token: str) -> Tokens:
-    """New tokens for a refresh token, which can be used once. Raises Unauthenticated for any other."""
+async def refresh(platform: Platform, refresh_token: str, attribute: Callable[[Principal], None]) -> Tokens:
+    """New tokens for a refresh token, which can be used once. Raises Unauthenticated for any other.
+
+    `attribute` is told whose token it was.
+    """
     async with platform.database.transaction() as session:
         renewed = await tokens.rotate(session, platform.settings, refresh_token)
     if renewed is None:
         raise Unauthenticated(
             "refresh_refused", "this refresh token is unknown, used, revoked or expired: sign in again"
         )
+    if (user := tokens.read_access_token(platform.settings, renewed.access_token)) is not None:
+        attribute(user)
     return renewed
 
 

@@ -1,5 +1,6 @@
 """Deletion of a customer from every store."""
 
+from optiinfra.orchestrator.audit.service import replace_by_tombstone
 from optiinfra.orchestrator.background import in_progress
 from optiinfra.orchestrator.customers import repository
 from optiinfra.orchestrator.durable import delete_workflows
@@ -7,7 +8,7 @@ from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.platform import Platform
 
 
-async def delete_customer(platform: Platform, customer_id: str) -> None:
+async def delete_customer(platform: Platform, customer_id: str, actor_kind: str) -> None:
     """Delete a customer everywhere. Raises Conflict while an optimization runs, NotFound when there is none.
 
     First the row that everything else refers to, then the data in other stores. Data that arrives meanwhile is
@@ -22,6 +23,8 @@ async def delete_customer(platform: Platform, customer_id: str) -> None:
                     "optimization_running", f"{running} is changing your estate: roll it back or wait until it ends"
                 )
             existed = await repository.delete_row(session, customer_id)
+            if existed:
+                await replace_by_tombstone(session, platform, customer_id, actor_kind)
         await finish_deletion(platform, customer_id)
     if not existed:
         raise NotFound("customer")

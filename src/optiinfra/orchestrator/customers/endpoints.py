@@ -52,4 +52,4 @@ async def onboard(customer_id: str, principal: CurrentPrincipal, platform: Curre
 async def delete_customer(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
     """Delete the customer and all of their data."""
     require_tenant_or_admin(principal, customer_id, OWNERS)
-    await deletion.delete_customer(platform, customer_id)
+    await deletion.delete_customer(platform, customer_id, principal.kind)

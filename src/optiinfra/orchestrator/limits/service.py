@@ -52,10 +52,16 @@ async def limited_sign_in(platform: Platform, account: str, address: str) -> Asy
     await platform.lockouts.succeed(key)
 
 
+async def admit_refusal(platform: Platform, address: str) -> bool:
+    """Whether a refused request from this address is recorded: millions must not fill the audit log."""
+    limit = platform.settings.rate_limit_audited_refusals
+    return await platform.rate_limits.hit(limit, "refusals", _digest(address)) is None
+
+
 async def seconds_to_wait(connection: HTTPConnection) -> int | None:
     """How long the customer of an authenticated caller has to wait before the next request; None if not at all."""
     principal, platform = current_principal(connection), of_connection(connection)
-    if principal.kind != "user" or principal.customer_id is None:
+    if principal.kind not in ("user", "api_key") or principal.customer_id is None:
         return None
     limit = platform.settings.rate_limit_api
     return await platform.rate_limits.hit_frequent(limit, "api", principal.customer_id)

@@ -20,6 +20,7 @@ from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.kit.raw_json import RawJsonRoute, from_raw_json
 from optiinfra.orchestrator.access import require_kind
+from optiinfra.orchestrator.audit.middleware import Attribute
 from optiinfra.orchestrator.credentials import agent_tokens
 from optiinfra.orchestrator.errors import NotFound, Unauthenticated
 from optiinfra.orchestrator.inventory.service import store_deployments
@@ -72,11 +73,12 @@ router.include_router(bulk_router)
 
 
 @router.post("/connect", responses=error_responses(401))
-async def connect(body: Connect, platform: CurrentPlatform) -> Connected:
+async def connect(body: Connect, platform: CurrentPlatform, attribute: Attribute) -> Connected:
     """Connect with a customer's token."""
     principal = await agent_tokens.authenticate(platform, body.agent_token)
     if principal is None or principal.customer_id != body.customer_id:
         raise Unauthenticated("unauthenticated", "unknown, deleted or expired agent token, or another customer's")
+    attribute(principal)
     runtime_id = await service.connect(platform, body.customer_id, principal.subject, body.hostname, body.version)
     return Connected(runtime_id=runtime_id)
 

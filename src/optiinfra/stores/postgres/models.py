@@ -53,6 +53,7 @@ class Base(DeclarativeBase):
         list[str]: JSONB,
         list[float]: JSONB,
         dict[str, float]: JSONB,
+        dict[str, str]: JSONB,
         # Plain text in the database, not an enum type of PostgreSQL's: a new value needs no migration.
         AgentType: String(),
         InstanceState: String(),
@@ -361,6 +362,27 @@ class Outcome(Base):
     modelled: Mapped[dict[str, float]]
     measured: Mapped[dict[str, float]]
     created_at: Mapped[datetime] = _now()
+
+
+class AuditEntry(Base):
+    """An entry of the audit log (`orchestrator.audit`); `chain` is the customer's id, or empty for the platform's.
+
+    The database refuses changes of entries. No foreign key: entries are replaced when their customer is deleted.
+    """
+
+    __tablename__ = "audit_log"
+
+    chain: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    at: Mapped[datetime]
+    actor_kind: Mapped[str]
+    actor: Mapped[str]
+    action: Mapped[str]
+    target: Mapped[dict[str, str]]
+    status: Mapped[int]
+    address: Mapped[str]
+    trace_id: Mapped[str]
+    mac: Mapped[str]
 
 
 class Event(Base):
