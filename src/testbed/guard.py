@@ -22,8 +22,13 @@ KEY_VARIABLES = ("AWS_", "OPTIINFRA_")
 PROFILE = re.compile(
     r"AWS_PROFILE|AWS_DEFAULT_PROFILE|AWS_CONFIG\w*|AWS_SHARED_CREDENTIALS_FILE"
     r"|AWS_WEB_IDENTITY_TOKEN_FILE|AWS_ROLE_ARN|AWS_CONTAINER_CREDENTIALS_\w+"
+    r"|GOOGLE_APPLICATION_CREDENTIALS|CLOUDSDK_(CONFIG|AUTH_\w+|API_ENDPOINT_OVERRIDES_\w+)|GCE_METADATA_\w+"
 )
-ADDRESS = re.compile(r"OPTIINFRA_\w+_URL|AWS_ENDPOINT_URL\w*")
+ADDRESS = re.compile(r"OPTIINFRA_\w+_URL|AWS_ENDPOINT_URL\w*|AWS_(?!IGNORE_)\w+_ENDPOINT")
+# Variables by which libpq connects to another server than the one in the URL.
+LIBPQ = re.compile(r"PGHOST|PGHOSTADDR|PGSERVICE|PGSERVICEFILE|PGSYSCONFDIR")
+PROXY = re.compile(r"\w+_PROXY", re.IGNORECASE)
+NO_PROXY = ("no_proxy", "NO_PROXY")
 # Query parameters from which clients of PostgreSQL and Redis take further hosts.
 HOST_PARAMETERS = ("host", "hostaddr")
 LOCAL_DOCKER = ("unix://", "npipe://")
@@ -42,7 +47,7 @@ def check_caller(backend: str | None = None) -> None:
     `backend` is the one given on the command line, if any. Docker's variables are checked for compose only.
     """
     chosen = backend or os.environ.get("OPTIINFRA_BACKEND")
-    reasons = [*credential_reasons(os.environ), *address_reasons(os.environ)]
+    reasons = [*credential_reasons(os.environ), *address_reasons(os.environ), *redirection_reasons(os.environ)]
     if chosen == "compose":
         reasons += docker_reasons(os.environ)
     if reasons:
@@ -74,6 +79,22 @@ def address_reasons(variables: Mapping[str, str]) -> list[str]:
     found = ((name, not_loopback(value)) for name, value in sorted(variables.items()) if ADDRESS.fullmatch(name))
     remedy = "the environment sets the addresses of its services, all on 127.0.0.1"
     return [f"{name} {why}; {remedy}: unset {name}" for name, why in found if why]
+
+
+def redirection_reasons(variables: Mapping[str, str]) -> list[str]:
+    """A reason for each variable that leads connections to loopback elsewhere. A proxy must be off for loopback."""
+    reasons = [
+        f"{name} is set and overrides the address of PostgreSQL: unset {name}"
+        for name, value in sorted(variables.items())
+        if LIBPQ.fullmatch(name) and value
+    ]
+    direct = {host.strip() for name in NO_PROXY for host in variables.get(name, "").split(",")}
+    for name, value in sorted(variables.items()):
+        proxied = PROXY.fullmatch(name) and name not in NO_PROXY and value
+        if proxied and not direct & {"*", "127.0.0.1"} and not_loopback(value):
+            what = f"{name} sends requests for 127.0.0.1 to a proxy"
+            reasons.append(f"{what}: unset {name}, or add 127.0.0.1,localhost to NO_PROXY")
+    return reasons
 
 
 def docker_reasons(variables: Mapping[str, str]) -> list[str]:

@@ -41,7 +41,8 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> None:
 def harmless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Remove the caller's own variables and Docker configuration."""
     for name in list(os.environ):
-        if name.startswith(("AWS_", "DOCKER_", "OPTIINFRA_")) and name != "OPTIINFRA_TIMEOUT_FACTOR":
+        ours = name.startswith(("AWS_", "DOCKER_", "GOOGLE_", "OPTIINFRA_", "PG")) or name.lower().endswith("_proxy")
+        if ours and name != "OPTIINFRA_TIMEOUT_FACTOR":
             monkeypatch.delenv(name)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
 
@@ -56,6 +57,8 @@ def test_check_caller_without_anything_real_passes(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    monkeypatch.setenv("PGCLIENTENCODING", "UTF8")
     monkeypatch.setenv("AWS_PROFILE", "")
     monkeypatch.setenv("OPTIINFRA_REDIS_URL", "redis://:word@127.0.0.1:6380/0")
     monkeypatch.setenv("OPTIINFRA_REDIS_PORT", "6380")
@@ -101,6 +104,13 @@ def test_check_caller_with_a_key_prefix_inside_a_word_passes(monkeypatch: pytest
         "AWS_ROLE_ARN",
         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "CLOUDSDK_CONFIG",
+        "GCE_METADATA_HOST",
+        "PGHOST",
+        "PGHOSTADDR",
+        "PGSERVICE",
+        "PGSERVICEFILE",
     ],
 )
 def test_check_caller_with_a_variable_that_leads_to_credentials_refuses(
@@ -141,8 +151,21 @@ def test_check_caller_with_a_remote_address_refuses_and_names_it(
     assert why in refusal
     assert "all on 127.0.0.1: unset" in refusal
     monkeypatch.delenv("OPTIINFRA_ORCHESTRATOR_URL")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", url)
-    assert "AWS_ENDPOINT_URL_EC2" in reasons()
+    for name in ("AWS_ENDPOINT_URL_EC2", "AWS_EC2_METADATA_SERVICE_ENDPOINT"):
+        monkeypatch.setenv(name, url)
+        assert name in reasons()
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
+def test_check_caller_with_a_proxy_for_loopback_refuses(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "http://203.0.113.7:3128")
+    assert f"unset {name}, or add 127.0.0.1,localhost to NO_PROXY" in reasons()
+    monkeypatch.setenv("no_proxy", "internal.example, 127.0.0.1,localhost")
+    guard.check_caller()
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv(name, "http://127.0.0.1:3128")
+    guard.check_caller()
 
 
 @pytest.mark.parametrize(
