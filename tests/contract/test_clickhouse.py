@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import clickhouse_connect
+import httpx
 import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
@@ -70,12 +71,21 @@ def test_wrong_password_or_user_is_refused(engine: Engine, user: str) -> None:
         connect(engine, user, "wrong")
 
 
-def test_default_account_cannot_read_tables(engine: Engine, client: Client) -> None:
-    insert(client, 1)
-    own = connect(engine, "default", "")
-    with pytest.raises(DatabaseError, match="Not enough privileges"):
-        own.command("SELECT count() FROM optiinfra.samples")
-    own.close()
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Basic ZGVmYXVsdDo="}, {"X-ClickHouse-User": "default"}, {"Origin": "http://a.example"}],
+)
+def test_request_without_an_account_of_ours_is_refused(engine: Engine, headers: dict[str, str]) -> None:
+    url = f"http://127.0.0.1:{engine.port}"
+    for query in ("", "?user=default"):
+        answer = httpx.post(url + query, content=b"SELECT 1", headers=headers)
+        assert (answer.status_code, answer.text[:21]) == (401, "Authentication failed")
+
+
+def test_account_cannot_read_files_or_addresses(client: Client) -> None:
+    for source in ("file('/etc/passwd', 'LineAsString')", "url('http://127.0.0.1:9/', 'LineAsString')"):
+        with pytest.raises(DatabaseError, match="Not enough privileges"):
+            client.command(f"SELECT * FROM {source}")  # noqa: S608
 
 
 def test_rows_survive_a_kill(engine: Engine, client: Client) -> None:

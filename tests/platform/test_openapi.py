@@ -42,6 +42,7 @@ NEVER_SUCCESSFUL = {
     "POST /recommendations/{recommendation_id}/reject",
     # this checks the stores and clouds of all customers, which takes as long as the slowest one,
     "GET /admin/consistency",
+    "GET /admin/audit-verification",
     # and these would delete the callers.
     "DELETE /customers/{customer_id}",
     "DELETE /orchestrator/agents/{agent_id}",

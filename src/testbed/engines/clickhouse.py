@@ -4,6 +4,7 @@ The library serves only while a query runs. That query reads a pipe, which is cl
 ready when an authenticated HTTP query succeeds, not when its process runs.
 """
 
+import base64
 import hashlib
 import importlib
 import os
@@ -11,11 +12,18 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from xml.sax.saxutils import escape
 
 from testbed.engines import settings
+
+_REFUSAL = """
+    <rule><handler>
+      <type>static</type><status>401</status>
+      <response_content>Authentication failed: the account is unknown or its password is wrong</response_content>
+    </handler></rule>"""
 
 
 def users_xml(user: str, password: str, reader_password: str) -> str:
@@ -40,7 +48,10 @@ def users_xml(user: str, password: str, reader_password: str) -> str:
     </default>
     <{user}>
       <password_sha256_hex>{digest}</password_sha256_hex>{own}
-      <access_management>1</access_management>
+      <grants>
+        <query>GRANT ALL ON *.*</query>
+        <query>REVOKE SOURCES ON *.*</query>
+      </grants>
     </{user}>
     <{user}_reader>
       <password_sha256_hex>{reader_digest}</password_sha256_hex>{own}
@@ -51,11 +62,16 @@ def users_xml(user: str, password: str, reader_password: str) -> str:
 """
 
 
-def config_xml(port: int, data: Path) -> str:
-    """The server's configuration: HTTP on loopback, small caches, fast shutdown."""
+def config_xml(port: int, data: Path, users: Mapping[str, str]) -> str:
+    """The server's configuration: HTTP on loopback for these users (password by name), small caches, fast shutdown.
+
+    Others are refused, among them web pages, which could use the account `default`.
+    """
     folder = escape(str(data))
+    handlers = "".join(map(_handler, _credentials(users)))
     return f"""\
 <clickhouse>
+  <http_handlers>{handlers}{_REFUSAL}</http_handlers>
   <listen_host>{settings.HOST}</listen_host>
   <http_port>{port}</http_port>
   <users_config>{folder}/users.xml</users_config>
@@ -68,6 +84,20 @@ def config_xml(port: int, data: Path) -> str:
   <timezone>UTC</timezone>
 </clickhouse>
 """
+
+
+def _credentials(users: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Name and value of each header that identifies one of the users."""
+    for user, password in users.items():
+        yield "Authorization", "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        yield "X-ClickHouse-User", user
+
+
+def _handler(credential: tuple[str, str]) -> str:
+    """The handler of queries with such a header."""
+    name, value = credential
+    query = "<type>dynamic_query_handler</type><query_param_name>query</query_param_name>"
+    return f"<rule><headers><{name}>{escape(value)}</{name}></headers><handler>{query}</handler></rule>"
 
 
 class Server:
@@ -99,13 +129,12 @@ class Server:
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     data = settings.data_dir("clickhouse")
-    accounts = users_xml(
-        settings.required("OPTIINFRA_CLICKHOUSE_USER"),
-        settings.required("OPTIINFRA_CLICKHOUSE_PASSWORD"),
-        settings.required("OPTIINFRA_CLICKHOUSE_READER_PASSWORD"),
-    )
-    settings.write_private(data / "users.xml", accounts)
-    settings.write_private(data / "config.xml", config_xml(settings.port("clickhouse"), data))
+    user = settings.required("OPTIINFRA_CLICKHOUSE_USER")
+    password = settings.required("OPTIINFRA_CLICKHOUSE_PASSWORD")
+    reader_password = settings.required("OPTIINFRA_CLICKHOUSE_READER_PASSWORD")
+    users = {user: password, f"{user}_reader": reader_password}
+    settings.write_private(data / "users.xml", users_xml(user, password, reader_password))
+    settings.write_private(data / "config.xml", config_xml(settings.port("clickhouse"), data, users))
     # Temporary files of the library. A killed process leaves them behind.
     scratch = data / "tmp"
     shutil.rmtree(scratch, ignore_errors=True)

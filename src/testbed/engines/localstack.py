@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 
+from testbed import local_only
 from testbed.engines import settings
 
 
@@ -27,7 +28,7 @@ def main() -> None:
     run_simple(
         settings.HOST,
         settings.port("localstack"),
-        DomainDispatcherApplication(create_backend_app),
+        local_only.wsgi(DomainDispatcherApplication(create_backend_app)),
         threaded=True,
         request_handler=MotoRequestHandler,
     )
