@@ -11,8 +11,9 @@ from botocore.httpsession import URLLib3Session
 from optiinfra.clouds import aws_clients
 from optiinfra.clouds.aws import AwsCloud, connect_aws
 from optiinfra.clouds.aws_api import Timeouts
+from optiinfra.clouds.aws_clients import RoleClients
 from optiinfra.clouds.price_book import PriceBook
-from optiinfra.clouds.protocol import STEP_TAG, CloudUnavailable
+from optiinfra.clouds.protocol import STEP_TAG, Change, CloudUnavailable, NotCovered
 from tests.contract.engine import Engine
 
 REGION = "us-east-1"
@@ -34,15 +35,19 @@ def connect(engine: Engine, account: str) -> AwsCloud:
     return asyncio.run(connect_aws(url, REGION, role_arn(account), "external", "test", "test"))
 
 
-def clients(engine: Engine, account: str) -> tuple[Any, Any]:
-    """EC2 clients of the account: the first for what its owner does, both to make an AwsCloud of."""
+def clients(engine: Engine, account: str) -> RoleClients:
+    """Clients of the account: EC2's for what its owner does, all of them to make an AwsCloud of."""
     url = engine.environment.url("localstack")
-    return aws_clients.ec2_clients(url, REGION, role_arn(account), "external", "test", "test")
+    return aws_clients.role_clients(url, REGION, role_arn(account), "external", "test", "test")
+
+
+def change(*source_ids: str) -> Change:
+    """The change whose step KEY is, approved for these instances."""
+    return Change("opt_1", frozenset(source_ids))
 
 
 def account_with_two_instances(engine: Engine, account: str) -> AwsCloud:
-    ec2, _ = clients(engine, account)
-    ec2.run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
+    clients(engine, account).ec2.run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
     return connect(engine, account)
 
 
@@ -51,6 +56,33 @@ def test_connect_aws_gives_each_account_one_cloud_of_its_own(engine: Engine) -> 
     assert connect(engine, "111111111111") is cloud
     assert len(asyncio.run(cloud.instances())) == 2
     assert asyncio.run(connect(engine, "222222222222").instances()) == []
+
+
+def test_connect_aws_knows_the_account_by_the_cloud_s_own_word(engine: Engine) -> None:
+    assert connect(engine, "171717171717").account_id == "171717171717"
+
+
+def test_change_affects_no_instance_that_it_was_not_approved_for(engine: Engine) -> None:
+    cloud = account_with_two_instances(engine, "181818181818")
+    first, second = sorted(one.instance_id for one in asyncio.run(cloud.instances()))
+    (others,) = asyncio.run(cloud.ensure_instances("opt_2:targets", TYPE, 1, "on-demand", {}))
+    for unapproved in (second, others):
+        for action in (cloud.terminate, cloud.stop):
+            with pytest.raises(NotCovered, match=unapproved):
+                asyncio.run(action(change(first), [first, unapproved]))
+    assert {one.state for one in asyncio.run(cloud.instances())} == {"running"}
+    asyncio.run(cloud.terminate(change(first), [first]))
+    states = {one.instance_id: one.state for one in asyncio.run(cloud.instances())}
+    assert states == {first: "terminated", second: "running", others: "running"}
+
+
+def test_instance_of_another_account_is_neither_seen_nor_affected(engine: Engine) -> None:
+    ours, theirs = connect(engine, "191919191919"), account_with_two_instances(engine, "202020202020")
+    ids = [one.instance_id for one in asyncio.run(theirs.instances())]
+    asyncio.run(ours.terminate(change(*ids), ids))
+    asyncio.run(ours.stop(change(*ids), ids))
+    assert asyncio.run(ours.instances()) == []
+    assert {one.state for one in asyncio.run(theirs.instances())} == {"running"}
 
 
 @pytest.mark.parametrize(("lifecycle", "account"), [("spot", "333333333333"), ("on-demand", "444444444444")])
@@ -68,15 +100,15 @@ def test_ensure_instances_repeated_launches_once(engine: Engine, lifecycle: Any,
 def test_ensure_instances_after_crash_before_tagging_finds_instances(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "555555555555")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
-    clients(engine, "555555555555")[0].delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
+    clients(engine, "555555555555").ec2.delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
     assert asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {})) == made
 
 
 def test_terminate_is_idempotent(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "666666666666")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
-    asyncio.run(cloud.terminate([*made, "i-00000000000000000"]))
-    asyncio.run(cloud.terminate(made))
+    asyncio.run(cloud.terminate(change(), [*made, "i-00000000000000000"]))
+    asyncio.run(cloud.terminate(change(), made))
     states = {instance.instance_id: instance.state for instance in asyncio.run(cloud.instances())}
     assert {states[instance_id] for instance_id in made} == {"terminated"}
     assert asyncio.run(cloud.tagged_instances(KEY)) == []
@@ -89,9 +121,9 @@ def test_terminate_is_idempotent(engine: Engine) -> None:
 def test_ensure_instances_with_lost_response_launches_once(
     engine: Engine, lifecycle: Any, operation: str, account: str
 ) -> None:
-    ec2, launch = clients(engine, account)
-    ec2.run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
-    cloud = AwsCloud(ec2, launch, REGION)
+    of_account = clients(engine, account)
+    of_account.ec2.run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
+    cloud = AwsCloud(of_account, REGION)
     sent: list[AWSPreparedRequest] = []
 
     def lose_first_response(request: AWSPreparedRequest, **_event: Any) -> None:
@@ -100,7 +132,7 @@ def test_ensure_instances_with_lost_response_launches_once(
             assert URLLib3Session().send(request).status_code == 200
             raise ReadTimeoutError(endpoint_url=request.url)
 
-    launch.meta.events.register(f"before-send.ec2.{operation}", lose_first_response)
+    of_account.launch.meta.events.register(f"before-send.ec2.{operation}", lose_first_response)
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, lifecycle, {}))
     assert len(made) == 2
     assert len(asyncio.run(cloud.instances())) == 4
@@ -110,7 +142,7 @@ def test_ensure_instances_with_lost_response_launches_once(
 def test_cancel_and_terminate_ends_untagged_instances_too(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "121212121212")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
-    clients(engine, "121212121212")[0].delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
+    clients(engine, "121212121212").ec2.delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
     assert asyncio.run(cloud.cancel_and_terminate(KEY)) == made
     assert asyncio.run(cloud.cancel_and_terminate(KEY)) == []
     assert len([one for one in asyncio.run(cloud.instances()) if one.state == "running"]) == 2
@@ -120,7 +152,7 @@ def test_interrupted_includes_terminated_instance(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "131313131313")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
     assert asyncio.run(cloud.interrupted_instances(KEY)) == []
-    clients(engine, "131313131313")[0].terminate_instances(InstanceIds=made[:1])
+    clients(engine, "131313131313").ec2.terminate_instances(InstanceIds=made[:1])
     assert asyncio.run(cloud.interrupted_instances(KEY)) == made[:1]
 
 
@@ -128,24 +160,25 @@ def test_stop_and_start_are_idempotent(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "141414141414")
     ids = sorted(one.instance_id for one in asyncio.run(cloud.instances()))
     for _ in range(2):
-        asyncio.run(cloud.stop(ids))
+        asyncio.run(cloud.stop(change(*ids), ids))
         assert {one.state for one in asyncio.run(cloud.instances())} == {"stopped"}
     for _ in range(2):
-        assert asyncio.run(cloud.start(ids)) == ids
+        assert asyncio.run(cloud.start(change(*ids), ids)) == ids
         assert {one.state for one in asyncio.run(cloud.instances())} == {"running"}
 
 
 def test_start_leaves_out_what_was_terminated(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "151515151515")
     first, second = sorted(one.instance_id for one in asyncio.run(cloud.instances()))
-    asyncio.run(cloud.terminate([first]))
-    asyncio.run(cloud.stop([first, second]))
-    assert asyncio.run(cloud.start([first, second])) == [second]
+    approved = change(first, second)
+    asyncio.run(cloud.terminate(approved, [first]))
+    asyncio.run(cloud.stop(approved, [first, second]))
+    assert asyncio.run(cloud.start(approved, [first, second])) == [second]
 
 
 def test_instance_launched_like_another_has_its_settings_and_is_launched_once(engine: Engine) -> None:
     cloud = connect(engine, "161616161616")
-    ec2 = clients(engine, "161616161616")[0]
+    ec2 = clients(engine, "161616161616").ec2
     vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.7.1.0/24", AvailabilityZone=f"{REGION}b")["Subnet"]["SubnetId"]
     group = ec2.create_security_group(GroupName="engines", Description="x", VpcId=vpc)["GroupId"]
@@ -167,7 +200,7 @@ def test_instance_launched_like_another_has_its_settings_and_is_launched_once(en
     assert settings[original]["KeyName"] == "ops"
     assert settings[original]["Tags"] == {"team": "search"}
     assert settings[original]["Placement"]["AvailabilityZone"] == f"{REGION}b"
-    asyncio.run(cloud.terminate([original]))
+    asyncio.run(cloud.terminate(change(original), [original]))
     assert asyncio.run(cloud.launch_settings([original])) == {}
 
     made = asyncio.run(cloud.launch_like(KEY, settings[original], {"Name": "again"}))

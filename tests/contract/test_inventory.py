@@ -12,11 +12,12 @@ from sqlalchemy import select, text
 
 from optiinfra.api.customers import DiscoveredDeployment, Infrastructure, Onboard, Replica, Slo
 from optiinfra.clouds.price_book import PriceBook
-from optiinfra.clouds.protocol import CloudError, CloudInstance
+from optiinfra.clouds.protocol import CloudError, CloudInstance, CloudUnavailable
 from optiinfra.domain.recommendation import InstanceState
 from optiinfra.kit.retries import retry_until_deadline
 from optiinfra.orchestrator import recovery
 from optiinfra.orchestrator.background import is_in_progress
+from optiinfra.orchestrator.customers import service as customers
 from optiinfra.orchestrator.customers.service import add_cloud_account
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.inventory import repository
@@ -33,9 +34,13 @@ ACCOUNT, SECOND_ACCOUNT = "111122223333", "444455556666"
 
 
 class Clouds:
-    """Cloud accounts: each listing of one takes the next of `answers`, and waits for it."""
+    """Cloud accounts: each listing of one takes the next of `answers`, and waits for it.
+
+    While they are onboarded, the cloud does not answer.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(customers, "enter", self._enter)
         self.answers: list[Callable[[models.CloudAccount], Awaitable[list[CloudInstance]]]] = []
         self.asked = asyncio.Event()
         monkeypatch.setattr(inventory, "cloud_of", self._cloud_of)
@@ -44,6 +49,9 @@ class Clouds:
         answer = self.answers.pop(0)
         self.asked.set()
         return SimpleNamespace(instances=lambda: answer(account))
+
+    async def _enter(self, *_account: Any) -> None:
+        raise CloudUnavailable("AssumeRole: ConnectTimeoutError")
 
 
 class Telemetry:

@@ -56,3 +56,31 @@ async def test_0008_issues_an_external_id_to_each_customer_and_drops_those_of_ca
         command.downgrade(config, "0007")
         assert connection.scalar(text("SELECT external_id FROM cloud_accounts")) == issued["c"]
     engine.dispose()
+
+
+@pytest.mark.usefixtures("database")
+async def test_0010_leaves_an_account_to_the_first_customer_that_has_read_it(postgresql: Engine) -> None:
+    engine = create_engine(postgresql.environment.urls()["postgresql"])
+    with engine.connect() as connection:
+        config = configuration(connection)
+        command.downgrade(config, "0009")
+        for name in ("c", "d", "e"):
+            connection.execute(
+                text("INSERT INTO customers (id, company_name, plan, preferences) VALUES (:id, 'x', 'x', '{}')"),
+                {"id": name},
+            )
+        # The first one that named the account has never read it.
+        for number, (name, status) in enumerate([("c", "failed"), ("d", "discovered"), ("e", "discovered")]):
+            connection.execute(
+                text(
+                    "INSERT INTO cloud_accounts"
+                    " (id, customer_id, provider, region, role_arn, account_id, status, created_at) VALUES"
+                    " (:id, :id, 'aws', 'us-east-1', 'r', '111122223333', :status, now() + make_interval(secs => :n))"
+                ),
+                {"id": name, "status": status, "n": number},
+            )
+        command.upgrade(config, "0010")
+        assert [tuple(row) for row in connection.execute(text("SELECT * FROM connected_accounts"))] == [
+            ("aws", "111122223333", "d")
+        ]
+    engine.dispose()

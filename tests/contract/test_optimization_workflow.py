@@ -140,9 +140,16 @@ async def approved(database: Database, customer: None) -> None:
     async with database.transaction() as session:
         session.add(
             models.CloudAccount(
-                id="acct_1", customer_id=CUSTOMER, provider="aws", region="us-east-1", role_arn="r", status="discovered"
+                id="acct_1",
+                customer_id=CUSTOMER,
+                provider="aws",
+                region="us-east-1",
+                role_arn="r",
+                account_id="111122223333",
+                status="discovered",
             )
         )
+        session.add(models.ConnectedAccount(provider="aws", account_id="111122223333", customer_id=CUSTOMER))
         session.add(models.Analysis(id="anal_1", customer_id=CUSTOMER, agent_type="cost", status="completed"))
         await session.flush()
         session.add(

@@ -267,12 +267,14 @@ def replica_on_an_unknown_instance(target: SeedTarget) -> Iterator[Reference]:
     other = {"id": "cust_other", "company_name": "x", "plan": "pro", "preferences": "{}"}
     account = {"id": "acct_other", "customer_id": "cust_other", "provider": "aws", "region": "us-east-1"}
     (cloud,) = target.customer.seeded.clouds
+    # By a role of its own: the customer's role requires the customer's external id.
+    role = {"role_arn": f"{cloud.role_arn}-other", "account_id": cloud.account_id}
     replicas = [{"replica_id": "rep_1", "instance_id": "i-gone", "state": "ready"}]
     described = json.dumps({"provider": "aws", "region": "us-east-1", "replicas": replicas})
     deployment = {"id": "dep_other", "customer_id": "cust_other", "name": "x", "described": described}
     with (
         target.row("customers", "id", **other),
-        target.row("cloud_accounts", "id", **account, role_arn=cloud.role_arn, status="discovered"),
+        target.row("cloud_accounts", "id", **account, **role, status="discovered"),
         target.row("deployments", "id", **deployment, seen_at="2026-01-01T00:00:00Z"),
     ):
         yield "dep_other/rep_1", "instance i-gone"

@@ -6,7 +6,6 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
@@ -22,13 +21,16 @@ from optiinfra.clouds.aws_api import (
     tag_list,
     tags_of,
 )
+from optiinfra.clouds.aws_clients import RoleClients
 from optiinfra.clouds.protocol import (
     STEP_TAG,
+    Change,
     CloudError,
     CloudInstance,
     CloudUnavailable,
     InsufficientCapacity,
     LaunchSettings,
+    NotCovered,
 )
 from optiinfra.clouds.retries import retry
 from optiinfra.domain.recommendation import InstanceState, Lifecycle
@@ -84,16 +86,16 @@ def _connect(
     secret_access_key: str,
     timeouts: Timeouts,
 ) -> "AwsCloud":
-    ec2, launch = aws_clients.ec2_clients(endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key)
-    return AwsCloud(ec2, launch, region, timeouts)
+    clients = aws_clients.role_clients(endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key)
+    return AwsCloud(clients, region, timeouts)
 
 
 class AwsCloud:
     """One AWS account in one region (`clouds.protocol.Cloud`)."""
 
-    def __init__(self, ec2: Any, launch: Any, region: str, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
-        """`ec2` and `launch` are clients as made by `aws_clients.ec2_clients`."""
-        self._api = Ec2Api(ec2, launch, timeouts)
+    def __init__(self, clients: RoleClients, region: str, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
+        self._api = Ec2Api(clients.ec2, clients.launch, timeouts)
+        self.account_id = clients.account_id
         self._timeouts = timeouts
         self.region = region
 
@@ -172,7 +174,8 @@ class AwsCloud:
         launched = await self.tagged_instances(
             key
         )  # includes requests that were fulfilled just before the cancellation
-        await self.terminate(launched)
+        # Not by their tags: EC2 may not list one that was tagged a moment ago with its tags yet.
+        await self.terminate(Change(key, frozenset(launched)), launched)
         return launched
 
     async def open_requests(self) -> dict[str, dict[str, str]]:
@@ -181,16 +184,17 @@ class AwsCloud:
         found = {request["SpotInstanceRequestId"]: tags_of(request) for request in requests}
         return {request_id: tags for request_id, tags in found.items() if STEP_TAG in tags}
 
-    async def terminate(self, instance_ids: Sequence[str]) -> None:
+    async def terminate(self, change: Change, instance_ids: Sequence[str]) -> None:
         """Cancel the spot requests of these instances, terminate them, and wait until EC2 shuts them down."""
         if not instance_ids:
             return
+        # EC2 forgets a terminated instance after an hour, and one unknown id would fail the whole call.
+        known = await self._covered(change, instance_ids, _NOT_TERMINATED)
         requests = await self._api.spot_requests(
             id_filter(instance_ids), {"Name": "state", "Values": ["open", "active"]}
         )
         await self._cancel([request["SpotInstanceRequestId"] for request in requests])
-        # EC2 forgets a terminated instance after an hour, and one unknown id would fail the whole call.
-        if known := await self._api.instance_ids(instance_ids, _NOT_TERMINATED):
+        if known:
             call = functools.partial(self._api.call_to_completion, self._api.ec2.terminate_instances, InstanceIds=known)
             await retry(call, self._timeouts.outage, CloudUnavailable, pause=self._timeouts.poll)
 
@@ -200,9 +204,9 @@ class AwsCloud:
 
         await retry(check, self._timeouts.termination, pause=self._timeouts.poll)
 
-    async def stop(self, instance_ids: Sequence[str]) -> None:
+    async def stop(self, change: Change, instance_ids: Sequence[str]) -> None:
         """Stop the running instances among these, and wait until EC2 reports them stopped."""
-        if running := await self._api.instance_ids(instance_ids, _RUNNING):
+        if running := await self._covered(change, instance_ids, _RUNNING):
             await self._api.call(self._api.ec2.stop_instances, InstanceIds=running)
 
         async def check() -> None:
@@ -211,11 +215,11 @@ class AwsCloud:
 
         await retry(check, self._timeouts.power, CloudUnavailable, pause=self._timeouts.poll)
 
-    async def start(self, instance_ids: Sequence[str]) -> list[str]:
+    async def start(self, change: Change, instance_ids: Sequence[str]) -> list[str]:
         """Start the stopped instances among these; the ids of all that run then, sorted."""
 
         async def start() -> list[str]:
-            if stopped := await self._api.instance_ids(instance_ids, ["stopped"]):
+            if stopped := await self._covered(change, instance_ids, ["stopped"]):
                 await self._api.call(self._api.ec2.start_instances, InstanceIds=stopped)
             if left := await self._api.instance_ids(instance_ids, ["pending", "stopping", "stopped"]):
                 raise CloudUnavailable(f"StartInstances: {', '.join(left)} not running yet")
@@ -258,6 +262,17 @@ class AwsCloud:
             StartTime=datetime.now(UTC),
         )
         return min((float(point["SpotPrice"]) for point in answer["SpotPriceHistory"]), default=None)
+
+    async def _covered(self, change: Change, instance_ids: Sequence[str], states: Sequence[str]) -> list[str]:
+        """Those of these instances that are in one of these states now, sorted. Raises NotCovered."""
+        found = await self._api.instances(id_filter(instance_ids), state_filter(states))
+        for instance in found:
+            instance_id, owner = instance["InstanceId"], instance["OwnerId"]
+            if owner != self.account_id:
+                raise NotCovered(f"{instance_id} belongs to another account than {self.account_id}")
+            if not change.covers(instance_id, tags_of(instance)):
+                raise NotCovered(f"{instance_id} is not part of {change.optimization_id}")
+        return sorted(instance["InstanceId"] for instance in found)
 
     async def _launch(
         self, key: str, instance_type: str, count: int, lifecycle: Lifecycle, tags: Mapping[str, str]

@@ -58,12 +58,12 @@ class Ec2Api:
             raise
 
     async def instances(self, *filters: Shape) -> list[Shape]:
-        """All instances that match the filters."""
+        """All instances that match the filters, each with the account that owns it (`OwnerId`)."""
 
         def pages() -> list[Shape]:
             paginator = self.ec2.get_paginator("describe_instances")
             return [
-                instance
+                instance | {"OwnerId": reservation["OwnerId"]}
                 for page in paginator.paginate(Filters=list(filters))
                 for reservation in page["Reservations"]
                 for instance in reservation["Instances"]

@@ -3,6 +3,7 @@
 import functools
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import boto3
@@ -51,15 +52,27 @@ async def in_thread(operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     return await to_thread.run_sync(call, abandon_on_cancel=True, limiter=_THREADS)
 
 
-def ec2_clients(
+@dataclass(frozen=True, slots=True)
+class RoleClients:
+    """Clients of an assumed role, and the account that it is in, by the cloud's own word.
+
+    `ec2` retries; `launch`, for calls that create, makes a single attempt.
+    """
+
+    account_id: str
+    ec2: Any
+    launch: Any
+
+
+def role_clients(
     endpoint_url: str | None,
     region: str,
     role_arn: str,
     external_id: str,
     access_key_id: str,
     secret_access_key: str,
-) -> tuple[Any, Any]:
-    """Two EC2 clients of a role: one that retries, and one for launches that makes a single attempt.
+) -> RoleClients:
+    """The clients of a role.
 
     Raises RoleDenied if the role cannot be assumed. Credentials renew themselves before they expire.
     """
@@ -80,9 +93,11 @@ def ec2_clients(
     role_session = new_session()
     role_session.register_component("credential_provider", CredentialResolver([_Role(assume)]))
     role_session.get_credentials()  # fails here rather than at the first call, and outside of the lock
-    return (
-        new_client(role_session, "ec2", endpoint_url, region, RETRYING),
-        new_client(role_session, "ec2", endpoint_url, region, SINGLE_ATTEMPT),
+    identity = translate_errors(new_client(role_session, "sts", endpoint_url, region, RETRYING).get_caller_identity)()
+    return RoleClients(
+        account_id=identity["Account"],
+        ec2=new_client(role_session, "ec2", endpoint_url, region, RETRYING),
+        launch=new_client(role_session, "ec2", endpoint_url, region, SINGLE_ATTEMPT),
     )
 
 

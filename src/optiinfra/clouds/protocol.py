@@ -29,6 +29,22 @@ class RoleDenied(CloudError):  # noqa: N818
     """The role cannot be assumed, or does not allow the operation."""
 
 
+class NotCovered(CloudError):  # noqa: N818
+    """An approved change does not cover an instance that it would affect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an approved change may stop, start and terminate: the instances that it was approved for, and its own."""
+
+    optimization_id: str
+    source_ids: frozenset[str]
+
+    def covers(self, instance_id: str, tags: Mapping[str, str]) -> bool:
+        """Whether it may affect this instance; those of its own have a tag with the key of one of its steps."""
+        return instance_id in self.source_ids or tags.get(STEP_TAG, "").startswith(f"{self.optimization_id}:")
+
+
 LaunchSettings = dict[str, Any]
 """Parameters to launch an equal instance, as JSON in the terms of the cloud's own API. No ids of the instance."""
 
@@ -75,13 +91,17 @@ class Cloud(Protocol):
     async def open_requests(self) -> dict[str, dict[str, str]]:
         """Tags by request id of every step's requests that have no instance yet."""
 
-    async def terminate(self, instance_ids: Sequence[str]) -> None:
-        """Terminate these instances and cancel their requests; terminated ones are no error."""
+    async def terminate(self, change: Change, instance_ids: Sequence[str]) -> None:
+        """Terminate these instances and cancel their requests; terminated ones are no error.
 
-    async def stop(self, instance_ids: Sequence[str]) -> None:
+        Like `stop` and `start` it reads the instances first, and raises NotCovered, before it changes any, if one
+        belongs to another account or is not covered by the change.
+        """
+
+    async def stop(self, change: Change, instance_ids: Sequence[str]) -> None:
         """Stop these instances and wait until they are stopped; stopped and terminated ones are no error."""
 
-    async def start(self, instance_ids: Sequence[str]) -> list[str]:
+    async def start(self, change: Change, instance_ids: Sequence[str]) -> list[str]:
         """Start the stopped ones and wait until they run; ids of all that run, sorted. Terminated ones are skipped."""
 
     async def launch_settings(self, instance_ids: Sequence[str]) -> dict[str, LaunchSettings]:

@@ -19,16 +19,16 @@ def ec2() -> Ec2:
 
 @pytest.fixture
 def cloud(ec2: Ec2) -> AwsCloud:
-    return AwsCloud(ec2, ec2, "us-east-1", TIMEOUTS)
+    return AwsCloud(ec2.clients, "us-east-1", TIMEOUTS)
 
 
 @pytest.fixture
 def hurried_cloud(ec2: Ec2) -> AwsCloud:
     """The same account, whose waits time out after one or two polls: for tests that expect a timeout."""
-    return AwsCloud(ec2, ec2, "us-east-1", replace(TIMEOUTS, fulfilment=0.02, termination=0.02))
+    return AwsCloud(ec2.clients, "us-east-1", replace(TIMEOUTS, fulfilment=0.02, termination=0.02))
 
 
 @pytest.fixture
 def patient_cloud(ec2: Ec2) -> AwsCloud:
     """The same account, with retries during an outage."""
-    return AwsCloud(ec2, ec2, "us-east-1", replace(TIMEOUTS, outage=60.0))
+    return AwsCloud(ec2.clients, "us-east-1", replace(TIMEOUTS, outage=60.0))

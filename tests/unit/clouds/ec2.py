@@ -8,9 +8,11 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from optiinfra.clouds.aws import AwsCloud
-from optiinfra.clouds.protocol import STEP_TAG
+from optiinfra.clouds.aws_clients import RoleClients
+from optiinfra.clouds.protocol import STEP_TAG, Change
 
 KEY = "opt_1:create_spot_instances"
+ACCOUNT = "111122223333"
 
 
 class Ec2:
@@ -18,6 +20,7 @@ class Ec2:
 
     An error in `fails` is raised once, before the named operation; one in `lost` once, after it was carried out. Of
     the spot requests of one launch the first `capacity` are fulfilled at once, and `fill` more at each listing.
+    Instances belong to ACCOUNT, but those in `owners` to another account.
     """
 
     def __init__(self) -> None:
@@ -26,10 +29,15 @@ class Ec2:
         self.fails: dict[str, Exception] = {}
         self.lost: dict[str, Exception] = {}
         self.capacity, self.fill = 1000, 0
+        self.owners: dict[str, str] = {}
         self.tokens: list[str] = []
         self.calls: list[str] = []
         self._numbers = itertools.count(1)
         self.add("on-demand", "p4de.24xlarge", [])
+
+    @property
+    def clients(self) -> RoleClients:
+        return RoleClients(ACCOUNT, self, self)
 
     def add(self, lifecycle: str, instance_type: str, tags: list[dict[str, str]]) -> str:
         instance_id = f"i-{next(self._numbers):04d}"
@@ -64,7 +72,12 @@ class Ec2:
     def page(self, operation: str, filters: dict[str, list[str]]) -> dict[str, Any]:
         self._before(operation)
         if operation == "describe_instances":
-            return {"Reservations": [{"Instances": self._instances_matching(filters)}]}
+            found = self._instances_matching(filters)
+            return {
+                "Reservations": [
+                    {"OwnerId": self.owners.get(one["InstanceId"], ACCOUNT), "Instances": [one]} for one in found
+                ]
+            }
         for request in [one for one in self.requests.values() if one["State"] == "open"][: self.fill]:
             self.fulfil(request, "p4de.24xlarge")
         return {"SpotInstanceRequests": self._requests_matching(filters)}
@@ -129,6 +142,16 @@ class Ec2:
         for request_id in SpotInstanceRequestIds:
             self.requests[request_id]["State"] = "cancelled"
 
+    def stop_instances(self, InstanceIds: list[str]) -> None:  # noqa: N803
+        self._before("stop_instances")
+        for instance_id in InstanceIds:
+            self.machines[instance_id]["State"] = {"Name": "stopped"}
+
+    def start_instances(self, InstanceIds: list[str]) -> None:  # noqa: N803
+        self._before("start_instances")
+        for instance_id in InstanceIds:
+            self.machines[instance_id]["State"] = {"Name": "running"}
+
     def terminate_instances(self, InstanceIds: list[str]) -> None:  # noqa: N803
         self._before("terminate_instances")
         for instance_id in InstanceIds:
@@ -151,6 +174,11 @@ class Paginator:
 
 def ensure(cloud: AwsCloud, lifecycle: Any, count: int = 2) -> list[str]:
     return asyncio.run(cloud.ensure_instances(KEY, "p4de.24xlarge", count, lifecycle, {"Name": "vllm-prod-1"}))
+
+
+def change(*source_ids: str) -> Change:
+    """The change whose step KEY is, approved for these instances."""
+    return Change("opt_1", frozenset(source_ids))
 
 
 def running(ec2: Ec2) -> list[str]:

@@ -11,8 +11,16 @@ from botocore.parsers import ResponseParserError
 
 from optiinfra.clouds import aws_clients
 from optiinfra.clouds.aws import AwsCloud
-from optiinfra.clouds.protocol import STEP_TAG, CloudError, CloudUnavailable, InsufficientCapacity, RoleDenied
-from tests.unit.clouds.ec2 import KEY, Ec2, client_error, ensure
+from optiinfra.clouds.protocol import (
+    STEP_TAG,
+    Change,
+    CloudError,
+    CloudUnavailable,
+    InsufficientCapacity,
+    NotCovered,
+    RoleDenied,
+)
+from tests.unit.clouds.ec2 import ACCOUNT, KEY, Ec2, change, client_error, ensure
 
 
 @pytest.mark.parametrize("lifecycle", ["spot", "on-demand"])
@@ -56,12 +64,52 @@ def test_ensure_instances_launches_only_missing_ones(cloud: AwsCloud, ec2: Ec2, 
 
 def test_terminate_cancels_requests_and_is_idempotent(cloud: AwsCloud, ec2: Ec2) -> None:
     made = ensure(cloud, "spot")
-    asyncio.run(cloud.terminate([*made, "i-long-gone"]))
-    asyncio.run(cloud.terminate(made))
+    asyncio.run(cloud.terminate(change(), [*made, "i-long-gone"]))
+    asyncio.run(cloud.terminate(change(), made))
     assert {request["State"] for request in ec2.requests.values()} == {"cancelled"}
     assert asyncio.run(cloud.tagged_instances(KEY)) == []
     assert ec2.calls.count("terminate_instances") == 1
     assert ec2.calls.count("cancel_spot_instance_requests") == 1
+
+
+ACTIONS: dict[str, Callable[[AwsCloud, Change, list[str]], Any]] = {
+    "terminate": AwsCloud.terminate,
+    "stop": AwsCloud.stop,
+    "start": AwsCloud.start,
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_change_affects_its_sources_and_what_its_own_steps_created(cloud: AwsCloud, ec2: Ec2, action: str) -> None:
+    (made,) = ensure(cloud, "on-demand", 1)
+    before = ec2.calls.count(f"{action}_instances")
+    if action == "start":
+        for instance_id in ("i-0001", made):
+            ec2.machines[instance_id]["State"] = {"Name": "stopped"}
+    asyncio.run(ACTIONS[action](cloud, change("i-0001"), ["i-0001", made]))
+    assert ec2.calls.count(f"{action}_instances") == before + 1
+    states = {ec2.machines[instance_id]["State"]["Name"] for instance_id in ("i-0001", made)}
+    assert states == {{"terminate": "shutting-down", "stop": "stopped", "start": "running"}[action]}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("tag", [None, "opt_10:create_spot_instances", "opt_2:targets", "opt_1"])
+def test_change_affects_no_other_instance(cloud: AwsCloud, ec2: Ec2, action: str, tag: str | None) -> None:
+    other = ec2.add("on-demand", "g5.xlarge", [{"Key": STEP_TAG, "Value": tag}] if tag else [])
+    state = {"Name": "stopped" if action == "start" else "running"}
+    ec2.machines["i-0001"]["State"] = ec2.machines[other]["State"] = state
+    with pytest.raises(NotCovered, match=f"{other} is not part of opt_1"):
+        asyncio.run(ACTIONS[action](cloud, change("i-0001"), ["i-0001", other]))
+    assert not {"terminate_instances", "stop_instances", "start_instances"} & set(ec2.calls)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_change_affects_no_instance_of_another_account(cloud: AwsCloud, ec2: Ec2, action: str) -> None:
+    ec2.owners["i-0001"] = "999999999999"
+    ec2.machines["i-0001"]["State"] = {"Name": "stopped" if action == "start" else "running"}
+    with pytest.raises(NotCovered, match=f"i-0001 belongs to another account than {ACCOUNT}"):
+        asyncio.run(ACTIONS[action](cloud, change("i-0001"), ["i-0001"]))
+    assert not {"terminate_instances", "stop_instances", "start_instances"} & set(ec2.calls)
 
 
 def test_instances_have_lifecycle_state_and_region(cloud: AwsCloud, ec2: Ec2) -> None:

@@ -39,12 +39,12 @@ async def cloud_trust(customer_id: str, principal: CurrentPrincipal, platform: C
     return await service.cloud_trust(platform, customer_id)
 
 
-@router.post("/onboard", status_code=202)
+@router.post("/onboard", status_code=202, responses=error_responses(409))
 async def onboard(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform, body: Onboard) -> Started:
     """Connect a cloud account and discover what is in it."""
     require_tenant(principal, customer_id, OWNERS)
-    await service.add_cloud_account(platform, customer_id, body)
-    start_in_background(discover(platform, customer_id))
+    account_id = await service.add_cloud_account(platform, customer_id, body)
+    start_in_background(discover(platform, customer_id, account_id))
     return Started()
 
 

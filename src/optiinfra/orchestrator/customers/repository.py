@@ -23,8 +23,11 @@ TRUST = Query(
 """A customer's external id, and the region of each account."""
 
 
-async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: Onboard) -> None:
-    """Store an account as one to discover; a known one is discovered again, and older listings of it are dropped."""
+async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: Onboard) -> str:
+    """Store an account as one to discover; our id of it.
+
+    A known one is discovered again, and older listings of it are dropped.
+    """
     statement = insert(models.CloudAccount).values(
         id=new_id("acct"),
         customer_id=customer_id,
@@ -42,7 +45,7 @@ async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: On
             "as_of": func.clock_timestamp(),
         },
     )
-    await session.execute(statement)
+    return (await session.execute(statement.returning(models.CloudAccount.id))).scalar_one()
 
 
 async def lock_for_deletion(session: AsyncSession, customer_id: str) -> None:

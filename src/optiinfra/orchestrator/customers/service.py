@@ -1,12 +1,21 @@
 """Customers: reading, preferences, onboarding a cloud account."""
 
+import asyncio
+
 from optiinfra.api.customers import CloudTrust, Customer, Onboard, Preferences
 from optiinfra.clouds import aws_trust
+from optiinfra.clouds.protocol import CloudError
 from optiinfra.orchestrator.customers import repository
-from optiinfra.orchestrator.errors import NotFound
+from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
-from optiinfra.orchestrator.inventory.repository import lock_customer
+from optiinfra.orchestrator.inventory.clouds import enter
+from optiinfra.orchestrator.inventory.repository import connect, holder, lock_customer
+from optiinfra.orchestrator.inventory.service import ACCOUNT_TAKEN
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.stores.postgres import models
+
+_ENTER_SECONDS = 5.0
+"""How long an onboarding waits for the cloud."""
 
 
 async def get(platform: Platform, customer_id: str) -> Customer:
@@ -42,12 +51,41 @@ async def update_preferences(platform: Platform, customer_id: str, changes: dict
     return preferences
 
 
-async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard) -> None:
-    """Store an account to be discovered; a known one is discovered again. Raises NotFound without its customer."""
+async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard) -> str:
+    """Store an account to be discovered, our id of it; a known one is discovered again.
+
+    Raises NotFound without its customer, and Conflict for an account that another customer has connected. Only who has
+    entered an account has connected it: naming somebody's role reserves nothing. If the cloud does not answer now, the
+    discovery decides.
+    """
+    proven = await _is_entered(platform, customer_id, body)
     async with platform.database.transaction() as session:
         # The customer before the account, as in a deletion: prevents a deadlock with transactions that record events.
         if await lock_customer(session, customer_id) is None:
             raise NotFound("customer")
-        await repository.upsert_cloud_account(session, customer_id, body)
+        account_id = await repository.upsert_cloud_account(session, customer_id, body)
+        if proven and not await connect(session, customer_id, body.cloud_provider, body.account_id):
+            raise _taken()
         payload = {"provider": body.cloud_provider, "region": body.region, "role_arn": body.iam_role_arn}
         await record(session, customer_id, "customer_onboarded", "orchestrator", payload)
+    return account_id
+
+
+async def _is_entered(platform: Platform, customer_id: str, body: Onboard) -> bool:
+    """Whether the customer's role leads into the account. Raises NotFound, and Conflict as `add_cloud_account`."""
+    async with platform.database.transaction() as session:
+        customer = await session.get(models.Customer, customer_id)
+        if customer is None:
+            raise NotFound("customer")
+        if await holder(session, body.cloud_provider, body.account_id) not in (None, customer_id):
+            raise _taken()
+    try:
+        async with asyncio.timeout(_ENTER_SECONDS):
+            await enter(platform.settings, body.region, body.iam_role_arn, customer.external_id, body.account_id)
+    except (CloudError, TimeoutError):
+        return False  # the discovery says why
+    return True
+
+
+def _taken() -> Conflict:
+    return Conflict("account_taken", ACCOUNT_TAKEN)

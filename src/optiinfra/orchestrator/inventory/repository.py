@@ -55,6 +55,32 @@ async def accounts(session: AsyncSession, customer_id: str) -> list[models.Cloud
     return list(await session.scalars(query))
 
 
+async def holder(session: AsyncSession, provider: str, account_id: str | None) -> str | None:
+    """The customer that has connected this account, by the cloud's own number; None if nobody has."""
+    table = models.ConnectedAccount
+    query = select(table.customer_id).where(table.provider == provider, table.account_id == account_id)
+    return await session.scalar(query)
+
+
+async def connect(session: AsyncSession, customer_id: str, provider: str, account_id: str | None) -> bool:
+    """Make the account this customer's, whose role led to it. False if it is another customer's.
+
+    Of concurrent calls for one account the first to commit decides.
+    """
+    if await holder(session, provider, account_id) is None:
+        row = {"provider": provider, "account_id": account_id, "customer_id": customer_id}
+        await session.execute(insert(models.ConnectedAccount).values(row).on_conflict_do_nothing())
+    return await holder(session, provider, account_id) == customer_id
+
+
+async def connected_account(session: AsyncSession, customer_id: str, account_id: str) -> models.CloudAccount | None:
+    """One of the customer's own accounts, by our id; None if it is not connected, or another customer's."""
+    account = await session.get(models.CloudAccount, account_id)
+    if account is None or account.customer_id != customer_id:
+        return None
+    return account if await holder(session, account.provider, account.account_id) == customer_id else None
+
+
 async def accounts_of_instances(
     session: AsyncSession, customer_id: str, instance_ids: Collection[str]
 ) -> dict[str, models.CloudAccount]:

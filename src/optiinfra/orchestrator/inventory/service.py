@@ -33,6 +33,13 @@ from optiinfra.stores.postgres.reads import Row
 
 log = structlog.get_logger(__name__)
 
+ACCOUNT_TAKEN = "another customer has connected this account"
+
+
+class AccountTaken(CloudError):  # noqa: N818  named after the condition
+    """The account is another customer's."""
+
+
 _Listing = tuple[list[CloudInstance], dict[str, float]]
 """An account's instances, and the spot quotes of the types that run on spot, dollars an hour."""
 
@@ -93,12 +100,14 @@ async def refresh(
     return infrastructure
 
 
-async def discover(platform: Platform, customer_id: str, *, retry_seconds: float = 1.0) -> None:
-    """List the accounts after onboarding. One that cannot be listed is logged: the customer has to correct it."""
+async def discover(
+    platform: Platform, customer_id: str, account_id: str | None = None, *, retry_seconds: float = 1.0
+) -> None:
+    """List one account after onboarding, by our id, or all. One that cannot be listed is logged, and shows that."""
     try:
         with in_progress(discovery_of(customer_id)):
             async with _DISCOVERIES:
-                infrastructure = await _list_accounts(platform, customer_id)
+                infrastructure = await _list_accounts(platform, customer_id, only=account_id)
         costs, once = _costs(customer_id, infrastructure), f"{customer_id}:first costs:{now().isoformat()}"
         # The accounts count as discovered now, so no later discovery would store their initial costs.
         await retry_until_deadline(
@@ -175,16 +184,20 @@ async def _update_idle(session: AsyncSession, customer_id: str) -> None:
 
 
 async def _list_accounts(
-    platform: Platform, customer_id: str, required_accounts: Collection[str] | None = None
+    platform: Platform,
+    customer_id: str,
+    required_accounts: Collection[str] | None = None,
+    *,
+    only: str | None = None,
 ) -> Infrastructure:
-    """List every cloud account and store the result. No transaction is open during the listing.
+    """List every cloud account, or only one, and store the result. No transaction is open during the listing.
 
     Of concurrent listings the one that began last counts, whichever ends last. Raises CloudError when a required
     account could not be listed, after the others are stored.
     """
     async with platform.database.transaction() as session:
         began: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-        clouds = await repository.accounts(session, customer_id)
+        clouds = [each for each in await repository.accounts(session, customer_id) if only in (None, each.id)]
     listings = await asyncio.gather(*(_list(platform, account) for account in clouds), return_exceptions=True)
     for listing in listings:
         if isinstance(listing, BaseException) and not isinstance(listing, CloudError):
@@ -199,8 +212,13 @@ async def _list_accounts(
             if each.id in listed and each.as_of <= began
         ]
         undiscovered = [account for account in newest if account.status == CloudAccountStatus.DISCOVERING]
-        for account in newest:
+        # In this order, so that two customers with the same accounts wait for each other, and not in a circle.
+        for account in sorted(newest, key=lambda each: (each.provider, each.account_id or "")):
             account.as_of = began
+            if not isinstance(listed[account.id], BaseException) and not await repository.connect(
+                session, customer_id, account.provider, account.account_id
+            ):
+                listed[account.id] = AccountTaken(ACCOUNT_TAKEN)
             await _store(session, platform, account, listed[account.id])
         await _update_idle(session, customer_id)
         await session.flush()
@@ -234,6 +252,8 @@ async def _store(
 ) -> None:
     if isinstance(listing, BaseException):
         account.status, account.error = CloudAccountStatus.FAILED, str(listing)
+        if isinstance(listing, AccountTaken):
+            await repository.store_instances(session, account, [])
     else:
         account.status, account.error = CloudAccountStatus.DISCOVERED, None
         await _store_instances(session, platform, account, *listing)

@@ -9,7 +9,7 @@ from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import Wire, now
 from optiinfra.api.customers import Deployment, Infrastructure
 from optiinfra.api.runtimes import CommandKind, Measure, MeasureOutput
-from optiinfra.clouds.protocol import CUSTOMER_TAG, Cloud
+from optiinfra.clouds.protocol import CUSTOMER_TAG, Change, Cloud
 from optiinfra.domain.latency import quantile
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.inventory import service as inventory
@@ -67,6 +67,11 @@ class StepContext(Generic[P, S]):
     def tags(self) -> dict[str, str]:
         """Tags that assign an instance to this customer."""
         return {CUSTOMER_TAG: self.customer_id}
+
+    @property
+    def change(self) -> Change:
+        """What the optimization may stop, start and terminate."""
+        return Change(self.optimization_id, frozenset(self.instance_ids))
 
     def key(self, purpose: str) -> str:
         """Idempotency key for this optimization and purpose; the same on every attempt."""

@@ -23,6 +23,7 @@ from optiinfra.orchestrator.agents.dispatch import AgentError
 from optiinfra.orchestrator.errors import Conflict
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.inventory.clouds import cloud_of
+from optiinfra.orchestrator.inventory.repository import connected_account
 from optiinfra.orchestrator.optimizations.context import Detail, Snapshot, StepContext, StepError
 from optiinfra.orchestrator.optimizations.journal import Journal, Record
 from optiinfra.orchestrator.optimizations.types.base import OptimizationType, Registry
@@ -197,7 +198,7 @@ class StepExecutor:
         async with self._platform.database.transaction() as session:
             if kept is None:
                 return await inventory.account_of(session, optimization.customer_id, instance_ids)
-            account = await session.get(models.CloudAccount, kept["cloud_account_id"])
+            account = await connected_account(session, optimization.customer_id, kept["cloud_account_id"])
         if account is None:
             raise StepError("the cloud account that holds the instances is no longer connected")
         return account

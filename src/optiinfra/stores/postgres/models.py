@@ -150,6 +150,16 @@ class CloudAccount(Base):
     as_of: Mapped[datetime] = _now()
 
 
+class ConnectedAccount(Base):
+    """Whose a cloud account is: of the customer that entered it first, in whatever regions and by whatever roles."""
+
+    __tablename__ = "connected_accounts"
+
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+
+
 class Instance(Base):
     """A cloud instance as last seen; `idle_since` follows `orchestrator.inventory.idle`.
 

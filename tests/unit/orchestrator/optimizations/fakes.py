@@ -11,7 +11,7 @@ from optiinfra.api.common import Wire
 from optiinfra.api.customers import Deployment, Infrastructure, Instance, Replica, Slo
 from optiinfra.api.parameters import SpotMigrationParameters
 from optiinfra.api.runtimes import CommandKind, RetireReplica, SetWeights
-from optiinfra.clouds.protocol import CloudInstance, LaunchSettings
+from optiinfra.clouds.protocol import Change, CloudInstance, LaunchSettings
 from optiinfra.domain.recommendation import InstanceState, Lifecycle, RecommendationType
 from optiinfra.orchestrator.optimizations.context import P, S, StepContext
 from optiinfra.orchestrator.optimizations.rollout.snapshot import DeploymentSnapshot
@@ -43,6 +43,10 @@ class FakeCloud:
             raise self.failure
         self.calls.append((name, what))
 
+    def _covered(self, change: Change, instance_ids: Sequence[str]) -> list[str]:
+        assert all(change.covers(instance_id, {}) for instance_id in instance_ids), change
+        return sorted(instance_ids)
+
     async def instances(self) -> list[CloudInstance]:
         self._called("instances", None)
         return self.listed
@@ -67,14 +71,14 @@ class FakeCloud:
     async def open_requests(self) -> dict[str, dict[str, str]]:
         return {}
 
-    async def terminate(self, instance_ids: Sequence[str]) -> None:
-        self._called("terminate", sorted(instance_ids))
+    async def terminate(self, change: Change, instance_ids: Sequence[str]) -> None:
+        self._called("terminate", self._covered(change, instance_ids))
 
-    async def stop(self, instance_ids: Sequence[str]) -> None:
-        self._called("stop", sorted(instance_ids))
+    async def stop(self, change: Change, instance_ids: Sequence[str]) -> None:
+        self._called("stop", self._covered(change, instance_ids))
 
-    async def start(self, instance_ids: Sequence[str]) -> list[str]:
-        self._called("start", sorted(instance_ids))
+    async def start(self, change: Change, instance_ids: Sequence[str]) -> list[str]:
+        self._called("start", self._covered(change, instance_ids))
         return sorted(instance_ids)
 
     async def launch_settings(self, instance_ids: Sequence[str]) -> dict[str, LaunchSettings]:

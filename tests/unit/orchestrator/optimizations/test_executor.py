@@ -63,6 +63,8 @@ def executor_of(
     measured: Result | None = None,
     connect: Callable[..., Awaitable[FakeCloud]] | None = None,
     age: float = 0.0,
+    owner: str = "cust_1",
+    holder: str | None = "cust_1",
     **settings: float,
 ) -> tuple[StepExecutor, FakeJournal]:
     """An executor of one type with one step, for an optimization that started `age` seconds ago."""
@@ -84,9 +86,9 @@ def executor_of(
         measure_result=measure,
         is_restored=unused,
     )
-    account = models.CloudAccount(id="acct_1")
+    account = models.CloudAccount(id="acct_1", customer_id=owner, provider="aws", account_id="111122223333")
     chosen = {"optimization_deadline_seconds": 60.0, "rollback_retry_seconds": 5.0} | settings
-    stores = SimpleNamespace(settings=platform(**chosen).settings, database=_Accounts(account))
+    stores = SimpleNamespace(settings=platform(**chosen).settings, database=_Accounts(account, holder))
 
     async def fake_cloud(*_account: Any) -> FakeCloud:
         return FakeCloud()
@@ -106,10 +108,10 @@ def executor_of(
 
 
 class _Accounts:
-    """A database with one cloud account."""
+    """A database with one cloud account, which `holder` has connected."""
 
-    def __init__(self, account: models.CloudAccount) -> None:
-        self._account = account
+    def __init__(self, account: models.CloudAccount, holder: str | None) -> None:
+        self._account, self._holder = account, holder
 
     def transaction(self) -> "_Accounts":
         return self
@@ -122,6 +124,9 @@ class _Accounts:
 
     async def get(self, *_key: Any) -> models.CloudAccount:
         return self._account
+
+    async def scalar(self, _holder_of: Any) -> str | None:
+        return self._holder
 
 
 @pytest.mark.parametrize(
@@ -189,6 +194,19 @@ def test_step_begun_before_a_requested_rollback_fails_with_the_request() -> None
     journal.optimization.rollback_reason = "rolled back on request"
     assert asyncio.run(executor.execute("opt_1", "only")) == "rolled back on request"
     assert journal.ended == [("only", {}, "rolled back on request")]
+
+
+@pytest.mark.parametrize(("owner", "holder"), [("cust_2", "cust_1"), ("cust_1", "cust_2"), ("cust_1", None)])
+def test_step_in_an_account_that_is_not_the_customers_is_not_executed(owner: str, holder: str | None) -> None:
+    async def act(_context: StepContext[Any, Any]) -> Detail:
+        raise AssertionError("nothing may be changed there")
+
+    async def connect(*_account: Any) -> FakeCloud:
+        raise AssertionError("nobody may enter it")
+
+    executor, _ = executor_of(act, connect=connect, owner=owner, holder=holder)
+    reason = "the cloud account that holds the instances is no longer connected"
+    assert asyncio.run(executor.execute("opt_1", "only")) == reason
 
 
 def test_defect_in_a_step_is_raised_and_leaves_it_running() -> None:

@@ -96,7 +96,7 @@ class NewInstances:
         # Includes dead replicas.
         replicas = sorted(one.replica_id for one in (await context.deployment()).engines if one.instance_id in sources)
         await retire(context, replicas)
-        await context.cloud.terminate(sources)
+        await context.cloud.terminate(context.change, sources)
         return {"retired": replicas, "terminated": sources}
 
     async def restore_sources(self, context: RolloutContext) -> Detail:

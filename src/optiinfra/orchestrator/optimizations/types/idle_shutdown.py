@@ -84,13 +84,13 @@ async def snapshot_inventory(context: IdleContext) -> Detail:
 async def stop_instances(context: IdleContext) -> Detail:
     """Stop the instances, unless one of them now serves a deployment."""
     _require_idle(await context.discover(), context.instance_ids)
-    await context.cloud.stop(context.instance_ids)
+    await context.cloud.stop(context.change, context.instance_ids)
     return {"stopped": list(context.instance_ids)}
 
 
 async def start_instances(context: IdleContext) -> Detail:
     """Start those of the instances that are stopped."""
-    return {"started": await context.cloud.start(context.instance_ids)}
+    return {"started": await context.cloud.start(context.change, context.instance_ids)}
 
 
 async def verify_unaffected(context: IdleContext) -> Detail:
@@ -109,7 +109,7 @@ async def terminate_instances(context: IdleContext) -> Detail:
     """Terminate the instances, unless one was started again or a deployment is affected."""
     await _require_stopped(context)
     await _require_unaffected(context)
-    await context.cloud.terminate(context.instance_ids)
+    await context.cloud.terminate(context.change, context.instance_ids)
     return {"terminated": list(context.instance_ids)}
 
 
