@@ -59,11 +59,11 @@ async def test_0008_issues_an_external_id_to_each_customer_and_drops_those_of_ca
 
 
 @pytest.mark.usefixtures("database")
-async def test_0010_leaves_an_account_to_the_first_customer_that_has_read_it(postgresql: Engine) -> None:
+async def test_0011_leaves_an_account_to_the_first_customer_that_has_read_it(postgresql: Engine) -> None:
     engine = create_engine(postgresql.environment.urls()["postgresql"])
     with engine.connect() as connection:
         config = configuration(connection)
-        command.downgrade(config, "0009")
+        command.downgrade(config, "0010")
         for name in ("c", "d", "e"):
             connection.execute(
                 text("INSERT INTO customers (id, company_name, plan, preferences) VALUES (:id, 'x', 'x', '{}')"),
@@ -79,7 +79,7 @@ async def test_0010_leaves_an_account_to_the_first_customer_that_has_read_it(pos
                 ),
                 {"id": name, "status": status, "n": number},
             )
-        command.upgrade(config, "0010")
+        command.upgrade(config, "0011")
         assert [tuple(row) for row in connection.execute(text("SELECT * FROM connected_accounts"))] == [
             ("aws", "111122223333", "d")
         ]

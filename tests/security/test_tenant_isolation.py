@@ -63,6 +63,7 @@ TENANT_ROUTES: dict[str, tuple[set[str], Any]] = {
     "POST /optimizations/{optimization_id}/rollback": (APPROVERS, None),
     "GET /customers/{customer_id}/events": (ANYBODY, None),
     "GET /customers/{customer_id}/events/latest": (ANYBODY, None),
+    "GET /customers/{customer_id}/audit-log": (ANYBODY, None),
     "POST /agent-runtime/{runtime_id}/telemetry": (RUNTIMES, {"samples": [], "latencies": []}),
     "PUT /agent-runtime/{runtime_id}/inventory": (RUNTIMES, {"deployments": []}),
     "GET /agent-runtime/{runtime_id}/commands": (RUNTIMES, None),
