@@ -36,6 +36,7 @@ SECRETS = (
     "admin_token",
     "enrolment_secret",
     "token_signing_key",
+    "task_signing_key",
     "portal_session_key",
     "portal_secret",
     "audit_key",

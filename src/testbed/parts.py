@@ -144,6 +144,7 @@ PARTS: tuple[Part, ...] = (
             "ENROLMENT_SECRET",
             "ADMIN_TOKEN",
             "TOKEN_SIGNING_KEY",
+            "TASK_SIGNING_KEY",
             "PORTAL_SECRET",
             "AUDIT_KEY",
             "RATE_LIMITS",

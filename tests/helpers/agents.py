@@ -1,21 +1,19 @@
 """Tasks that a test gives to a running agent itself, as the orchestrator does."""
 
-import time
 from typing import Any, TypeVar
 
 import httpx
-import jwt
 
 from optiinfra.api.agents import AnalyzeTask, JudgeTask, ValidateTask
 from optiinfra.api.common import Wire
 from optiinfra.domain.recommendation import AgentType
+from optiinfra.kit.task_requests import TaskSigner
 from testbed.waiting import stretched
 from tests.helpers.callers import bearer
 
 Answer = TypeVar("Answer", bound=Wire)
 
 TASK_SECONDS = 30.0
-_TOKEN_SECONDS = 600
 
 
 def ask_agent(
@@ -32,9 +30,9 @@ def ask_agent(
         )
         listed.raise_for_status()
         (agent,) = (one for one in listed.json() if (one["base_url"], one["status"]) == (address, "active"))
-        claims = {"aud": agent["agent_id"], "sub": "orchestrator", "exp": int(time.time()) + _TOKEN_SECONDS}
-        token = jwt.encode(claims, credentials["enrolment_secret"], algorithm="HS256")
+        body = task.model_dump_json().encode()
+        token = TaskSigner(credentials["task_signing_key"]).sign(agent["agent_id"], task.task_id, body)
         headers = bearer(token) | {"Content-Type": "application/json"}
-        answer = http.post(f"{address}/tasks", content=task.model_dump_json(), headers=headers)
+        answer = http.post(f"{address}/tasks", content=body, headers=headers)
     assert answer.is_success, f"{task.kind} answered {answer.status_code}: {answer.text}"
     return answer_type.model_validate(answer.json())

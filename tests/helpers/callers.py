@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import httpx
@@ -46,6 +47,11 @@ def problem(answer: httpx.Response) -> tuple[int, str, str]:
     return answer.status_code, body["type"].removeprefix("urn:optiinfra:problem:"), body["detail"]
 
 
+def unused_address() -> str:
+    """An address on loopback at which nothing listens, and no other agent is registered."""
+    return f"http://{ip_address(0x7F000000 + 2 + uuid.uuid4().int % 0xFFFFF0)}:9"
+
+
 @contextmanager
 def all_callers(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
     """One caller of each kind, by kind. The user and the runtime belong to a customer without an estate."""
@@ -70,7 +76,7 @@ def all_callers(environment: dict[str, Any]) -> Iterator[dict[str, Caller]]:
             "version": "1",
             "capabilities": [],
             "hostname": "caller",
-            "base_url": f"http://{uuid.uuid4().hex}.invalid",
+            "base_url": unused_address(),
         }
         agent = call(http, "POST", "/orchestrator/agents/register", secrets["enrolment_secret"], register)
         itself = f"/orchestrator/agents/{agent['agent_id']}"

@@ -12,7 +12,7 @@ _PREDICTED = {"monthly_cost": 0.0, "p95_latency_ms": None, "quality_score": None
 
 
 def shutdown_of_idle_instance(owner: Customer) -> dict[str, Any]:
-    """A valid shutdown in the estate `startup.yaml`; it saves as much as is possible: the cost of the whole estate."""
+    """A valid shutdown in the estate `startup.yaml`; it saves as much as is possible: the cost of the instance."""
     (idle,) = [each for each in owner.infrastructure().instances if each.instance_type == "g5.12xlarge"]
     parameters = {
         "provider": "aws",
@@ -23,7 +23,7 @@ def shutdown_of_idle_instance(owner: Customer) -> dict[str, Any]:
     }
     return {
         "type": "idle_shutdown",
-        "estimated_savings": cloud_state.monthly_cost(owner.seeded),
+        "estimated_savings": round(cloud_state.HOURLY["g5.12xlarge", "on-demand"] * cloud_state.HOURS_PER_MONTH, 2),
         "affected_resources": [idle.instance_id],
         "parameters": parameters,
     }
@@ -85,6 +85,14 @@ def _wrong_references(change: Mapping[str, Any], deployment: Deployment) -> dict
         "shutdown for a deployment": {"deployment_id": deployment.deployment_id},
         "migration of another deployment": migration | {"parameters": parameters | {"deployment": "another"}},
         "undeclared replica": migration | {"affected_resources": [deployment.deployment_id, *replicas[1:]]},
+        "migration of an idle instance": migration
+        | {
+            "affected_resources": [deployment.deployment_id, *replicas, *change["affected_resources"]],
+            "parameters": parameters
+            | {"source_instance_ids": [*replicas, *change["affected_resources"]], "count": len(replicas) + 1},
+        },
+        "more instances than replaced": migration | {"parameters": parameters | {"count": len(replicas) + 1}},
+        "savings of another resource": {"affected_resources": [], "type": "region_advice", "parameters": {}},
     }
 
 

@@ -16,6 +16,7 @@ import jwt
 
 from fixtures.trust import AUTHORITIES
 from optiinfra.domain.recommendation import AgentType
+from optiinfra.kit.task_requests import verify
 from testbed.waiting import stretched, wait_until
 from tests.helpers.callers import bearer
 from tests.helpers.private_platform import PrivatePlatform, private_platform_over
@@ -44,7 +45,8 @@ NewAgent = Callable[..., "ScriptedAgent"]
 class ScriptedAgent:
     """An agent that is registered by `register`, and sends a heartbeat only when it is told to.
 
-    `tasks` are those that it was given, in order. While `answering` is cleared, it holds its answers back.
+    `tasks` are those that it was given, in order, `tokens` what they were signed with. While `answering` is cleared, it
+    holds its answers back.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ScriptedAgent:
         pool: str = POOL,
     ) -> None:
         self.script, self.tasks, self.answering = script, list[Task](), threading.Event()
+        self.tokens = list[str]()
         self.answering.set()
         self.in_progress, self._lock = 0, threading.Lock()
         self._state, self._registered, self._sending = dict[str, Any](), False, threading.Lock()
@@ -75,19 +78,24 @@ class ScriptedAgent:
             "base_url": f"http://127.0.0.1:{self._server.server_port}",
             "pool": pool,
         }
-        self.agent_id = self.secret = ""
+        self.agent_id = self.secret = self._task_key = ""
 
     def register(self, **changes: Any) -> dict[str, Any]:
         """Register, or register again, with these changes; returns the orchestrator's answer."""
         self.body |= changes
         with self._sending:
-            headers = bearer(self._enrolment_secret)
-            answer = self.http.post("/orchestrator/agents/register", json=self.body, headers=headers)
+            answer = self.try_register(self.secret)
             assert answer.status_code == 201, answer.text
             registered: dict[str, Any] = answer.json()
             self.agent_id, self.secret = registered["agent_id"], registered["agent_secret"]
+            self._task_key = registered["task_key"]
             self._state, self._registered = {}, True
         return registered
+
+    def try_register(self, secret: str | None = None, **changes: Any) -> httpx.Response:
+        """The response to a registration with these changes; `secret` is to prove that the address is its own."""
+        headers = bearer(self._enrolment_secret) | ({"Agent-Secret": secret} if secret else {})
+        return self.http.post("/orchestrator/agents/register", json=self.body | changes, headers=headers)
 
     def heartbeat(self, **body: Any) -> None:
         """Send a heartbeat, of an agent without tasks unless the body differs; `keep_alive` repeats it."""
@@ -168,13 +176,17 @@ class ScriptedAgent:
         self.kill()
         self.http.close()
 
-    def answer(self, token: str, task: Task) -> Reply | None:
+    def answer(self, token: str, body: bytes) -> Reply | None:
         """The response to a task, None if it was killed. Only the orchestrator's token for this agent is accepted."""
         try:
-            jwt.decode(token, self._enrolment_secret, algorithms=["HS256"], audience=self.agent_id)
+            claims = verify(token, self._task_key, self.agent_id)
         except jwt.InvalidTokenError:
             return Reply(401)
+        task: Task = json.loads(body)
+        if not claims.covers(body) or claims.task_id != task["task_id"]:
+            return Reply(401)
         with self._lock:
+            self.tokens.append(token)
             self.tasks.append(task)
             self.in_progress += 1
         try:
@@ -212,8 +224,8 @@ def _handler_of(agent: ScriptedAgent) -> type[BaseHTTPRequestHandler]:
             assert self.path == "/tasks", self.path
             token = self.headers["Authorization"].removeprefix("Bearer ")
             with agent.connected(self.connection):
-                task = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if (reply := agent.answer(token, task)) is None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if (reply := agent.answer(token, body)) is None:
                     return
                 self.send_response(reply.status)
                 self.send_header("Content-Type", "application/json")

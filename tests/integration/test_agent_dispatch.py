@@ -162,10 +162,26 @@ def test_task_of_a_killed_agent_is_finished_once_by_the_other(customer: Customer
     assert validators[0].tasks == validators[1].tasks
     _check_one_recommendation(customer, analysis)
 
+    _check_unhealthy_events(customer, [(killed, "analyze"), (validators[0], "validate")])
+
     # It still counts as healthy for a while, and nothing listens at its address.
     assert completed(customer, customer.start_analysis("cost")).summary == "by the other"
     assert (len(killed.tasks), len(other.tasks)) == (1, 2)
     _check_late_answer_is_dropped(customer, new_agent, other)
+
+
+def _check_unhealthy_events(customer: Customer, died: list[tuple[ScriptedAgent, str]]) -> None:
+    """The customer is told which agents died during their tasks, and not where these were."""
+    events = customer.get(f"/customers/{customer.id}/events", limit=100)
+    told = [event for event in events if event["event_type"] == "agent_unhealthy"]
+    assert [(event["source"], event["agent_type"], event["payload"]) for event in told] == [
+        (
+            "orchestrator",
+            agent.body["agent_type"],
+            {"agent_id": agent.agent_id, "task_id": agent.tasks[0]["task_id"], "task": kind},
+        )
+        for agent, kind in died
+    ]
 
 
 def _check_one_recommendation(customer: Customer, analysis: Analysis) -> None:
@@ -253,6 +269,7 @@ def _check_analysis_without_a_valid_answer(customer: Customer, *agents: Scripted
     assert (analysis.status, analysis.recommendation_ids, analysis.summary) == ("failed", [], None)
     assert [each.agent_id in (analysis.error or "") for each in agents] == [True, True]
     assert "confidence" in (analysis.error or "")
+    assert "127.0.0.1" not in (analysis.error or "")
 
 
 def _check_invalid_validations(

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from optiinfra.api.common import now
+from optiinfra.kit.task_requests import TaskSigner
 from testbed.waiting import stretched, wait_until
-from tests.helpers.callers import Caller, all_callers, bearer
+from tests.helpers.callers import Caller, all_callers, bearer, problem, unused_address
 from tests.helpers.customer import Customer
 from tests.helpers.customers import without_estate
 from tests.helpers.private_platform import PrivatePlatform
@@ -122,7 +123,7 @@ def test_registered_agent_is_listed_and_given_what_it_is_capable_of(
 
 def _check_only_the_enrolment_secret_registers(customer: Customer, callers: dict[str, Caller]) -> None:
     before = listed(customer)
-    body = {"agent_type": "cost", "version": "1", "capabilities": [], "hostname": "h", "base_url": "http://stranger"}
+    body = {"agent_type": "cost", "version": "1", "capabilities": [], "hostname": "h", "base_url": unused_address()}
     tokens = {kind: caller.token for kind, caller in callers.items() if kind != "enrolment"}
     tokens |= {"wrong": "x" * 40, "shortened": (callers["enrolment"].token or "")[:-1]}
     answers = {
@@ -149,7 +150,11 @@ def _check_listing(customer: Customer, agent: ScriptedAgent, began: datetime) ->
     shown = listed(customer)[agent.agent_id]
     assert began <= datetime.fromisoformat(shown.pop("last_heartbeat_at")) <= now()
     idle = {"status": "active", "current_tasks": 0, "load": 0.0, "draining": False}
-    assert shown == agent.body | idle | {"agent_id": agent.agent_id}
+    hidden = {"hostname": None, "base_url": None}
+    assert shown == agent.body | idle | hidden | {"agent_id": agent.agent_id}
+    admin = bearer(customer.environment["credentials"]["admin_token"])
+    of_admin = {each["agent_id"]: each for each in customer.http.get("/orchestrator/agents", headers=admin).json()}
+    assert {name: of_admin[agent.agent_id][name] for name in hidden} == {name: agent.body[name] for name in hidden}
 
 
 def _check_secret_is_hashed(stores: Stores, agent: ScriptedAgent) -> None:
@@ -162,6 +167,13 @@ def _check_secret_is_hashed(stores: Stores, agent: ScriptedAgent) -> None:
 def _check_same_address_replaces(customer: Customer, agent: ScriptedAgent, other: ScriptedAgent) -> None:
     """An agent that registers again under its address has one entry, with a new id and a new secret."""
     before, first = listed(customer), (agent.agent_id, agent.secret)
+    for secret in (None, other.secret, "agsec_" + "x" * 40):  # it is alive, and the address its own
+        refused = agent.try_register(secret, version="stolen")
+        assert problem(refused)[:2] == (409, "address_in_use"), secret
+    kept = listed(customer)
+    assert {each: kept[each]["version"] for each in kept} == {each: before[each]["version"] for each in before}
+    elsewhere = problem(agent.try_register(base_url="http://169.254.169.254"))
+    assert elsewhere == (422, "invalid", "body.base_url: the address is in none of the agents' networks")
     registered = agent.register(version="upgraded", hostname="moved")
 
     assert registered == {
@@ -169,10 +181,11 @@ def _check_same_address_replaces(customer: Customer, agent: ScriptedAgent, other
         "agent_id": agent.agent_id,
         "agent_secret": agent.secret,
         "heartbeat_seconds": HEARTBEAT_SECONDS,
+        "task_key": TaskSigner(customer.environment["credentials"]["task_signing_key"]).public_key,
     }
     after = listed(customer)
     assert after.keys() == (before.keys() - {first[0]}) | {agent.agent_id}
-    assert (after[agent.agent_id]["version"], after[agent.agent_id]["hostname"]) == ("upgraded", "moved")
+    assert after[agent.agent_id]["version"] == "upgraded"
     assert agent.try_heartbeat(token=first[1], agent_id=first[0]).status_code == 401
     assert agent.try_heartbeat().status_code == other.try_heartbeat().status_code == 200
     assert [each.title for each in customer.analyze("cost").values()] == ["by the analyst"]
@@ -188,7 +201,7 @@ def test_heartbeat_is_kept_and_accepted_for_its_own_agent_only(
 
     began = now()
     answer = agent.try_heartbeat(status="active", current_tasks=3, load=0.4)
-    assert (answer.status_code, answer.json()) == (200, {"ok": True})
+    assert (answer.status_code, answer.json()["ok"]) == (200, True)
     tasks, load, draining, at = stored(stores, agent)
     assert (tasks, load, draining) == (3, 0.4, False)
     assert began <= at <= now()

@@ -12,7 +12,7 @@ from fixtures.estates.schema import Lifecycle
 from optiinfra.api.telemetry import Sample
 from testbed.waiting import stretched
 from tests.helpers import cloud_state
-from tests.helpers.callers import call, problem
+from tests.helpers.callers import call, problem, unused_address
 from tests.helpers.customer import Customer
 from tests.helpers.runtime import PlayedRuntime, connected_runtime, customer_without_fleet, deployment
 from tests.helpers.seeds import Seeds, seeded
@@ -240,11 +240,13 @@ def check_agents(customer: Customer) -> None:
     """The environment's agents are active; one that lost its presence is unhealthy, one that deregistered is gone."""
     urls, secret = customer.environment["urls"], customer.environment["credentials"]["enrolment_secret"]
     listed = dashboard(customer)["agents"]
-    active = {(one["agent_type"], one["base_url"]) for one in listed if one["status"] == "active"}
-    assert {(kind, urls[part]) for kind, part in AGENT_PARTS.items()} <= active
+    active = {one["agent_id"]: one["agent_type"] for one in listed if one["status"] == "active"}
+    known = call(customer.http, "GET", "/orchestrator/agents", customer.environment["credentials"]["admin_token"])
+    ids = {(one["agent_type"], one["base_url"]): one["agent_id"] for one in known}
+    assert {ids[kind, urls[part]] for kind, part in AGENT_PARTS.items()} <= active.keys()
+    assert {(one["hostname"], one["base_url"]) for one in listed} == {(None, None)}
 
-    address = f"http://{customer.id.replace('_', '-')}.invalid"
-    body = {"agent_type": "resource", "version": "7", "capabilities": [], "hostname": "h", "base_url": address}
+    body = {"agent_type": "resource", "version": "7", "capabilities": [], "hostname": "h", "base_url": unused_address()}
     agent = call(customer.http, "POST", "/orchestrator/agents/register", secret, body)
     itself = f"/orchestrator/agents/{agent['agent_id']}"
 

@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from testbed.waiting import stretched
-from tests.helpers.callers import Caller, all_callers, bearer
+from tests.helpers.callers import Caller, all_callers, bearer, unused_address
 from tests.helpers.database import update_one
 from tests.helpers.runtime import deployment
 
@@ -214,7 +214,7 @@ def test_caller_of_each_kind_is_refused_on_routes_of_other_kinds(
 ) -> None:
     ids = callers["user"].ids
     beat = {"current_tasks": 0, "load": 0.0}
-    register = {"agent_type": "cost", "version": "1", "capabilities": [], "hostname": "h", "base_url": "http://h"}
+    register = {"agent_type": "cost", "version": "1", "capabilities": [], "hostname": "h", "base_url": unused_address()}
     routes: list[tuple[str, str, object, set[str]]] = [
         ("GET", f"/customers/{ids['customer_id']}", None, {"user", "admin"}),
         ("GET", f"/customers/{ids['customer_id']}/events", None, {"user"}),

@@ -11,13 +11,12 @@ from optiinfra.domain.recommendation import AgentType, RecommendationType, RiskL
 from optiinfra.domain.verdict import Decision
 
 
-def _reachable(url: str) -> str:
-    HttpUrl(url)  # raises for an impossible host or port
-    return url
+def _canonical(url: str) -> str:
+    return str(HttpUrl(url)).rstrip("/")  # raises for an impossible host or port
 
 
-Origin = Annotated[str, Field(max_length=200, pattern=r"^https?://[^@/?#]+$"), AfterValidator(_reachable)]
-"""Scheme, host and port of a service, without a trailing slash."""
+Origin = Annotated[str, Field(max_length=200, pattern=r"^https?://[^@/?#]+$"), AfterValidator(_canonical)]
+"""Scheme, host and port of a service, always written the same way, without a trailing slash."""
 
 LONGEST_TITLE = 300
 MOST_RESOURCES = 5_000
@@ -40,12 +39,16 @@ class Register(Body):
 
 
 class Registered(Wire):
-    """Response to `Register`. Later calls carry `agent_secret` as bearer token. Heartbeats are due that often."""
+    """Response to `Register`. Later calls carry `agent_secret` as bearer token. Heartbeats are due that often.
+
+    Tasks are signed for `agent_id`, see `kit.task_requests`; `task_key` is the public key.
+    """
 
     registered: Literal[True] = True
     agent_id: str
     agent_secret: str
     heartbeat_seconds: float
+    task_key: str
 
 
 class Heartbeat(Body):
@@ -57,20 +60,21 @@ class Heartbeat(Body):
 
 
 class HeartbeatAccepted(Wire):
-    """Response to `Heartbeat`."""
+    """Response to `Heartbeat`; with the public key again, which may have been replaced."""
 
     ok: Literal[True] = True
+    task_key: str
 
 
 class Agent(Wire):
-    """One registered agent."""
+    """One registered agent. Customers do not see its host and address."""
 
     agent_id: str
     agent_type: AgentType
     status: Literal["active", "unhealthy", "deregistered"]
     version: str
-    hostname: str
-    base_url: str
+    hostname: str | None
+    base_url: str | None
     pool: str
     capabilities: list[str]
     last_heartbeat_at: Moment

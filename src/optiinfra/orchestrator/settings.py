@@ -1,14 +1,28 @@
 """Settings of the orchestrator."""
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
 from limits import RateLimitItem, parse
-from pydantic import PlainValidator
+from pydantic import AfterValidator, PlainValidator
 
 from optiinfra.kit.settings import ServiceSettings
 
 RateLimit = Annotated[RateLimitItem, PlainValidator(parse)]
 """Written as `10/minute`."""
+
+
+def networks(text: str) -> list[IPv4Network | IPv6Network]:
+    """Networks from a text that separates them by commas; ValueError for anything else."""
+    return [ip_network(each.strip()) for each in text.split(",")]
+
+
+def _networks(text: str) -> str:
+    networks(text)
+    return text
+
+
+Networks = Annotated[str, AfterValidator(_networks)]
 
 
 class Settings(ServiceSettings):
@@ -32,7 +46,12 @@ class Settings(ServiceSettings):
     aws_access_key_id: str = "test"
     aws_secret_access_key: str = "test"  # noqa: S105  the mock cloud asks for some; a real one is set from outside
     token_signing_key: str
+    task_signing_key: str
+    """Signs requests to agents."""
     enrolment_secret: str
+    """Only registers agents."""
+    agent_networks: Networks = "127.0.0.0/8,::1/128"
+    """Where agents may be: networks, separated by commas."""
     admin_token: str
 
     audit_key: str

@@ -55,6 +55,7 @@ def test_agents_get_no_credentials_to_write() -> None:
         "REDIS_URL",
         "ADMIN_TOKEN",
         "TOKEN_SIGNING_KEY",
+        "TASK_SIGNING_KEY",
     }
     for part in PARTS:
         if part.kind in ("agent", "runtime", "sandbox") or part.name == "portal":

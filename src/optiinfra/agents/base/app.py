@@ -6,11 +6,12 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Annotated
 
 import httpx
 import jwt
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 from starlette.requests import HTTPConnection
 
 from optiinfra.agents.base import sources
@@ -26,10 +27,13 @@ from optiinfra.kit.app import create_app, serve
 from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.problems import Problem
 from optiinfra.kit.retries import DeadlineError, retry_until_deadline
+from optiinfra.kit.task_requests import TaskClaims, verify
 
 log = structlog.get_logger(__name__)
 
 Connect = Callable[[], Awaitable[Sources]]
+
+_OTHER_TASK = "the token was signed for another task"
 
 
 class AgentApp:
@@ -63,21 +67,15 @@ class AgentApp:
         )
 
     async def authenticate(self, connection: HTTPConnection) -> Principal | None:
-        """The orchestrator, by a token that it signed for this agent."""
-        if (token := bearer(connection)) is None or not (agent_id := await self.registration.current_agent_id()):
+        """The orchestrator, by a token that it signed for this agent. It is for one task, see `_signed_task`."""
+        if (token := bearer(connection)) is None or not (registered := await self.registration.current()):
             return None
         try:
-            claims = jwt.decode(
-                token,
-                self._settings.enrolment_secret,
-                algorithms=["HS256"],
-                audience=agent_id,
-                options={"require": ["aud", "exp", "sub"]},
-            )
+            connection.state.task_claims = verify(token, registered.task_key, registered.agent_id)
         except jwt.InvalidTokenError as error:
             log.warning("orchestrator token rejected", reason=str(error))
             return None
-        return Principal("orchestrator", claims["sub"]) if claims["sub"] == "orchestrator" else None
+        return Principal("orchestrator", "orchestrator")
 
     async def answer(self, task: AnyTask) -> AnalyzeAnswer | Validation | JudgeAnswer:
         """The answer to a task, which runs once however often it is delivered."""
@@ -137,6 +135,14 @@ class AgentApp:
         await self._connected_sources().outcomes.ping()
 
 
+async def _signed_task(request: Request) -> TaskClaims:
+    """What the token allows, if the body is the one that was signed. A dependency: checked before the body's shape."""
+    claims: TaskClaims = request.state.task_claims
+    if not claims.covers(await request.body()):
+        raise Problem(401, "unauthenticated", _OTHER_TASK)
+    return claims
+
+
 def create_agent(
     kind: AgentKind,
     settings: AgentSettings,
@@ -162,7 +168,11 @@ def create_agent(
     )
 
     @app.post("/tasks")
-    async def tasks(task: Task) -> AnalyzeAnswer | Validation | JudgeAnswer:
+    async def tasks(
+        task: Task, claims: Annotated[TaskClaims, Depends(_signed_task)]
+    ) -> AnalyzeAnswer | Validation | JudgeAnswer:
+        if task.task_id != claims.task_id:
+            raise Problem(401, "unauthenticated", _OTHER_TASK)
         return await agent.answer(task)
 
     return app, agent

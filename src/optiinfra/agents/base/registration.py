@@ -7,7 +7,7 @@ import httpx
 import structlog
 from pydantic import ValidationError
 
-from optiinfra.api.agents import FULL_LOAD_TASKS, Heartbeat, Register, Registered
+from optiinfra.api.agents import FULL_LOAD_TASKS, Heartbeat, HeartbeatAccepted, Register, Registered
 from optiinfra.kit.retries import retry_until_deadline
 
 log = structlog.get_logger(__name__)
@@ -30,10 +30,10 @@ class Registration:
         """The id under which the orchestrator knows this agent."""
         return self._registered.agent_id if self._registered else ""
 
-    async def current_agent_id(self) -> str:
-        """The `agent_id` after any registration in progress, because a task may arrive before its answer."""
+    async def current(self) -> Registered | None:
+        """The registration after any that is in progress, because a task may arrive before its answer."""
         async with self._registering:
-            return self.agent_id
+            return self._registered
 
     async def register(self, deadline: float) -> None:
         """Register; raises DeadlineError when the orchestrator does not accept within `deadline` seconds."""
@@ -69,6 +69,8 @@ class Registration:
             await self._register()
             return
         answer.raise_for_status()
+        accepted = HeartbeatAccepted.model_validate_json(answer.content)
+        self._registered = self._registered.model_copy(update={"task_key": accepted.task_key})
 
     async def deregister(self) -> None:
         """Deregister; an unavailable orchestrator detects it from missing heartbeats."""
@@ -90,10 +92,14 @@ class Registration:
             answer = await self._http.post(
                 "/orchestrator/agents/register",
                 content=self._body.model_dump_json(),
-                headers=_bearer(self._enrolment_secret),
+                headers=_bearer(self._enrolment_secret) | self._own_secret(),
             )
             answer.raise_for_status()
             self._registered = Registered.model_validate_json(answer.content)
+
+    def _own_secret(self) -> dict[str, str]:
+        """Proves that a live registration with our address is our own."""
+        return {"Agent-Secret": self._registered.agent_secret} if self._registered else {}
 
     def _headers(self) -> dict[str, str]:
         assert self._registered is not None

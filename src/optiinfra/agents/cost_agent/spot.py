@@ -1,11 +1,10 @@
-"""Savings and risk of running a deployment on spot instances. No I/O."""
+"""Savings of running a deployment on spot instances. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.domain.outcomes import Outcome
-from optiinfra.domain.recommendation import RiskLevel
 from optiinfra.domain.savings import monthly
 
 BRIDGE_HOURS = 24.0
@@ -21,11 +20,6 @@ PRICE_MARGIN = 0.03
 
 An assumption that measured outcomes correct.
 """
-
-FREQUENT = 0.10
-"""Interruptions per month and instance that count as frequent: the third of Spot Advisor's five bands."""
-FEW_REPLICAS = 3
-"""Number of replicas up to which losing one takes a third of the capacity or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +66,6 @@ def plan(
         current_cost=monthly(ondemand, count),
         allowance=rate * count * each,
     )
-
-
-def risk_of(replicas: int, interruptions_per_month: float) -> RiskLevel:
-    """The risk of spot: high if one interruption takes all replicas, low if interruptions are rare or take few."""
-    if replicas == 1:
-        return "high"
-    return "medium" if interruptions_per_month > FREQUENT and replicas <= FEW_REPLICAS else "low"
 
 
 def confidence(outcomes: Sequence[Outcome], *, latency_known: bool) -> float:

@@ -18,6 +18,7 @@ from optiinfra.clouds.price_book import PriceBook, UnknownPriceError
 from optiinfra.domain.hardware import MODELS
 from optiinfra.domain.outcomes import Change, Outcome, correction, features
 from optiinfra.domain.recommendation import RiskLevel
+from optiinfra.domain.risk import spot_risk
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def consider(
             f"spot would save nothing: {instance_type} costs ${plan.ondemand_price:,.4f} an hour on demand, "
             f"${plan.spot_price:,.4f} on spot, and interruptions about ${plan.allowance:,.0f} a month"
         )
-    risk = spot.risk_of(len(instances), plan.interruptions_per_month)
+    risk = spot_risk(len(instances), plan.interruptions_per_month)
     return refused_risk(risk, preferences) or Candidate(deployment, instances, plan, risk)
 
 

@@ -13,7 +13,7 @@ from optiinfra.api.agents import (
     Validation,
 )
 from optiinfra.api.customers import Infrastructure
-from optiinfra.api.parameters import PARAMETERS, IdleShutdownParameters, Parameters
+from optiinfra.api.parameters import PARAMETERS, IdleShutdownParameters, Parameters, SpotMigrationParameters
 from optiinfra.domain.recommendation import TYPES_OF, AgentType
 
 Task = AnalyzeTask | ValidateTask | JudgeTask
@@ -51,23 +51,46 @@ def _error_of_draft(agent_type: AgentType, estate: Infrastructure, draft: Draft)
     known = deployments.keys() | {each.instance_id for each in estate.instances}
     if unknown := sorted(set(draft.affected_resources) - known):
         return f"the customer has no resource {', '.join(unknown)}"
-    cost = estate.cost_of([each.instance_id for each in estate.instances])  # None if it is not known
-    if cost is not None and draft.estimated_savings > cost + _ROUNDING_DOLLARS:
-        return f"it saves ${draft.estimated_savings:,.2f} a month, but the whole estate costs ${cost:,.2f}"
+    if error := _error_of_savings(estate, draft):
+        return error
     if draft.type in PARAMETERS:
         parameters = PARAMETERS[draft.type].model_validate(draft.parameters)
-        return _error_of_parameters(parameters, draft, deployments.get(draft.deployment_id or ""))
+        return _error_of_parameters(parameters, estate, draft)
     return None
 
 
-def _error_of_parameters(parameters: Parameters, draft: Draft, deployment: str | None) -> str | None:
+def _error_of_savings(estate: Infrastructure, draft: Draft) -> str | None:
+    """No change saves more than its resources cost: the instances, and those of the deployments."""
+    affected = set(draft.affected_resources)
+    for deployment in estate.vllm_deployments:
+        if deployment.deployment_id in affected:
+            affected |= {engine.instance_id for engine in deployment.engines}
+    cost, savings = estate.cost_of(affected), draft.estimated_savings
+    if savings <= _ROUNDING_DOLLARS:
+        return None
+    if cost is None:
+        return f"it saves ${savings:,.2f} a month, but the cost of its resources is not known"
+    if savings > cost + _ROUNDING_DOLLARS:
+        return f"it saves ${savings:,.2f} a month, but its resources cost ${cost:,.2f}"
+    return None
+
+
+def _error_of_parameters(parameters: Parameters, estate: Infrastructure, draft: Draft) -> str | None:
     """A change may touch only the resources that it declares: conflicts with other changes are found by these."""
+    deployment = None if draft.deployment_id is None else estate.deployment(draft.deployment_id)
     if isinstance(parameters, IdleShutdownParameters):
-        name, instances = None, parameters.instance_ids
+        name, instances, allowed = None, parameters.instance_ids, {each.instance_id for each in estate.instances}
     else:
         name, instances = parameters.deployment, parameters.source_instance_ids
-    if name != deployment:
-        return f"its parameters are for deployment {name}, but it is for {deployment}"
+        allowed = {engine.instance_id for engine in deployment.engines} if deployment else set()
+    if name != (deployment.name if deployment else None):
+        return f"its parameters are for deployment {name}, but it is for {deployment.name if deployment else None}"
     if undeclared := sorted(set(instances) - set(draft.affected_resources)):
         return f"its affected resources lack {', '.join(undeclared)}"
+    if foreign := sorted(set(instances) - allowed):
+        return f"deployment {name} does not run on {', '.join(foreign)}"
+    if len(set(instances)) != len(instances):
+        return "its parameters name an instance twice"
+    if isinstance(parameters, SpotMigrationParameters) and parameters.count != len(instances):
+        return f"it replaces {len(instances)} instances by {parameters.count}"
     return None

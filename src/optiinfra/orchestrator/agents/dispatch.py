@@ -4,21 +4,21 @@ import asyncio
 import time
 
 import httpx
-import jwt
 import structlog
 
 from optiinfra.api.agents import FULL_LOAD_TASKS, Agent
 from optiinfra.api.problems import STARTING, STORE_UNAVAILABLE
 from optiinfra.domain.recommendation import AgentType
+from optiinfra.kit.task_requests import task_signer
 from optiinfra.kit.tasks import counted
 from optiinfra.orchestrator.agents.answers import Answer, Task, valid_answer
 from optiinfra.orchestrator.agents.service import REGISTRATIONS, list_agents
+from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.platform import Platform
 
 log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 0.5
-_TOKEN_SECONDS = 60
 _ERROR_CHARACTERS = 500
 """How much of an error is kept: that of an invalid answer quotes all that is wrong with it."""
 _TEMPORARY = frozenset({STORE_UNAVAILABLE, STARTING})
@@ -61,9 +61,11 @@ async def dispatch_task(platform: Platform, agent_type: AgentType, task: Task, a
                 break
             await asyncio.sleep(_RETRY_SECONDS)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            failed[agent.agent_id] = f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
+            failed[agent.agent_id] = _described(error)
             restart_expected = restart_expected or _is_restart(error)
-            log.warning("agent task failed", agent_id=agent.agent_id, kind=task.kind, error=failed[agent.agent_id])
+            log.warning("agent task failed", agent_id=agent.agent_id, kind=task.kind, error=str(error))
+            if isinstance(error, httpx.NetworkError | httpx.ProtocolError):
+                await _record_unhealthy(platform, agent, task)
     if answers := failed | unavailable:
         raise AgentError(f"no {agent_type} agent could {task.kind}: {answers}")
     raise AgentError(f"no {agent_type} agent that can {task.kind} registered within {wait_seconds:.0f} s")
@@ -104,6 +106,22 @@ def _load(platform: Platform, agent: Agent) -> tuple[float, int]:
     return agent.load + unreported / FULL_LOAD_TASKS, agent.current_tasks + unreported
 
 
+def _described(error: Exception) -> str:
+    """What went wrong, for the customer, who is not shown the agent's address."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"it answered {error.response.status_code}"
+    if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
+        return type(error).__name__
+    return f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
+
+
+async def _record_unhealthy(platform: Platform, agent: Agent, task: Task) -> None:
+    """Tell the customer that the agent which did their task is gone."""
+    payload = {"agent_id": agent.agent_id, "task_id": task.task_id, "task": task.kind}
+    async with platform.database.transaction() as session:
+        await record(session, task.customer_id, "agent_unhealthy", "orchestrator", payload, agent_type=agent.agent_type)
+
+
 def _is_restart(error: Exception) -> bool:
     """Whether the agent will register soon: it is unreachable, or was restarted and no longer knows its old id."""
     if isinstance(error, httpx.HTTPStatusError):
@@ -112,11 +130,11 @@ def _is_restart(error: Exception) -> bool:
 
 
 async def _post(platform: Platform, agent: Agent, task: Task) -> bytes:
-    claims = {"aud": agent.agent_id, "sub": "orchestrator", "exp": int(time.time()) + _TOKEN_SECONDS}
-    token = jwt.encode(claims, platform.settings.enrolment_secret, algorithm="HS256")
+    body = task.model_dump_json().encode()
+    token = task_signer(platform.settings.task_signing_key).sign(agent.agent_id, task.task_id, body)
     response = await platform.agents_http.post(
         f"{agent.base_url}/tasks",
-        content=task.model_dump_json(),
+        content=body,
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         timeout=platform.settings.agent_task_seconds,
     )

@@ -1,9 +1,13 @@
 """Registration and heartbeats of agents."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Header
 
 from optiinfra.api.agents import Agent, Heartbeat, HeartbeatAccepted, Register, Registered
 from optiinfra.kit.auth import CurrentPrincipal, Principal
+from optiinfra.kit.openapi import error_responses
+from optiinfra.kit.task_requests import task_signer
 from optiinfra.orchestrator.access import require_kind
 from optiinfra.orchestrator.agents import service
 from optiinfra.orchestrator.errors import NotFound
@@ -19,11 +23,16 @@ def _require_agent(principal: Principal, agent_id: str) -> None:
         raise NotFound("agent")
 
 
-@router.post("/register", status_code=201)
-async def register(body: Register, principal: CurrentPrincipal, platform: CurrentPlatform) -> Registered:
-    """Register a starting agent."""
+@router.post("/register", status_code=201, responses=error_responses(409))
+async def register(
+    body: Register,
+    principal: CurrentPrincipal,
+    platform: CurrentPlatform,
+    agent_secret: Annotated[str | None, Header(max_length=200)] = None,
+) -> Registered:
+    """Register a starting agent. Only its own secret takes an address from an agent that is alive."""
     require_kind(principal, "enrolment")
-    return await service.register(platform, body)
+    return await service.register(platform, body, agent_secret)
 
 
 @router.post("/{agent_id}/heartbeat")
@@ -33,7 +42,7 @@ async def heartbeat(
     """Receive an agent's heartbeat."""
     _require_agent(principal, agent_id)
     await service.heartbeat(platform, agent_id, body)
-    return HeartbeatAccepted()
+    return HeartbeatAccepted(task_key=task_signer(platform.settings.task_signing_key).public_key)
 
 
 @router.delete("/{agent_id}", status_code=204)
@@ -47,4 +56,7 @@ async def deregister(agent_id: str, principal: CurrentPrincipal, platform: Curre
 async def agents(principal: CurrentPrincipal, platform: CurrentPlatform) -> list[Agent]:
     """Every registered agent."""
     require_kind(principal, "admin", "user", "api_key")
-    return await service.list_agents(platform)
+    listed = await service.list_agents(platform)
+    if principal.kind == "admin":
+        return listed
+    return [agent.model_copy(update={"hostname": None, "base_url": None}) for agent in listed]

@@ -1,16 +1,21 @@
 """The registry of agents."""
 
+from collections.abc import Sequence
 from datetime import timedelta
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from optiinfra.api.agents import Agent, Heartbeat, Register, Registered
 from optiinfra.api.common import now
 from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
-from optiinfra.orchestrator.errors import NotFound
+from optiinfra.kit.task_requests import task_signer
+from optiinfra.orchestrator.errors import Conflict, Invalid, NotFound
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.settings import networks
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import notify_after_commit
 
@@ -27,18 +32,44 @@ def presence_seconds(heartbeat_seconds: float) -> float:
     return heartbeat_seconds * _MISSED_HEARTBEATS
 
 
-async def register(platform: Platform, body: Register) -> Registered:
-    """Register a starting agent; an earlier one with the same address is deregistered."""
+async def register(platform: Platform, body: Register, presented_secret: str | None) -> Registered:
+    """Register a starting agent; an earlier one with the same address is deregistered.
+
+    Raises Invalid for an address outside of the agents' networks. While the earlier one is alive, only its own secret
+    replaces it: Conflict without.
+    """
+    _require_allowed(platform, body.base_url)
     agent_id, secret = new_id("agent"), new_secret("agsec")
     table = models.Agent
-    await platform.presence.refresh(agent_id)  # before waiting dispatchers are notified
     async with platform.database.transaction() as session:
+        # Of simultaneous registrations with one address, the next one sees what the one before it has stored.
+        await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(body.base_url, 0))))
         earlier = table.base_url == body.base_url, table.deregistered_at.is_(None)
+        holders = (await session.scalars(select(table).where(*earlier))).all()
+        others = [row for row in holders if row.secret_hash != secret_hash(presented_secret or "")]
+        if await _alive(platform, others):
+            raise Conflict("address_in_use", f"an agent at {body.base_url} is alive: send its secret, or wait")
         await session.execute(update(table).where(*earlier).values(deregistered_at=now()))
         session.add(table(id=agent_id, secret_hash=secret_hash(secret), **body.model_dump()))
+        await session.flush()
+        await platform.presence.refresh(agent_id)  # before waiting dispatchers are notified
         notify_after_commit(session, REGISTRATIONS)
     log.info("agent registered", agent_id=agent_id, type=body.agent_type, base_url=body.base_url)
-    return Registered(agent_id=agent_id, agent_secret=secret, heartbeat_seconds=platform.settings.heartbeat_seconds)
+    return Registered(
+        agent_id=agent_id,
+        agent_secret=secret,
+        heartbeat_seconds=platform.settings.heartbeat_seconds,
+        task_key=task_signer(platform.settings.task_signing_key).public_key,
+    )
+
+
+def _require_allowed(platform: Platform, base_url: str) -> None:
+    try:
+        address = ip_address(urlsplit(base_url).hostname or "")
+    except ValueError:
+        raise Invalid("body.base_url: the host must be an IP address, as names may change") from None
+    if not any(address in network for network in networks(platform.settings.agent_networks)):
+        raise Invalid("body.base_url: the address is in none of the agents' networks")
 
 
 async def authenticate(platform: Platform, secret: str) -> Principal | None:
@@ -78,10 +109,7 @@ async def list_agents(platform: Platform) -> list[Agent]:
     query = select(models.Agent).where(models.Agent.deregistered_at.is_(None)).order_by(models.Agent.registered_at)
     async with platform.database.transaction() as session:
         rows = (await session.scalars(query)).all()
-    alive = await platform.presence.alive([row.id for row in rows])
-    if alive is None:  # Redis is unavailable: stored heartbeats give the same answer with a delay
-        oldest = now() - timedelta(seconds=presence_seconds(platform.settings.heartbeat_seconds))
-        alive = {row.id for row in rows if row.last_heartbeat_at > oldest}
+    alive = await _alive(platform, rows)
     return [
         Agent(
             agent_id=row.id,
@@ -99,3 +127,12 @@ async def list_agents(platform: Platform) -> list[Agent]:
         )
         for row in rows
     ]
+
+
+async def _alive(platform: Platform, rows: Sequence[models.Agent]) -> set[str]:
+    """The ids of those agents that are alive."""
+    alive = await platform.presence.alive([row.id for row in rows])
+    if alive is None:  # Redis is unavailable: stored heartbeats give the same answer with a delay
+        oldest = now() - timedelta(seconds=presence_seconds(platform.settings.heartbeat_seconds))
+        alive = {row.id for row in rows if row.last_heartbeat_at > oldest}
+    return alive

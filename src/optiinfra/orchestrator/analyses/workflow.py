@@ -17,6 +17,7 @@ from optiinfra.domain.analysis import AnalysisStatus
 from optiinfra.domain.recommendation import validators_of
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.agents.dispatch import AgentError, dispatch_task
+from optiinfra.orchestrator.agents.risk import with_platform_risk
 from optiinfra.orchestrator.durable import retry_on_errors, start_workflow
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
@@ -91,7 +92,8 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             answer = await dispatch_task(self._platform, analysis.agent_type, task, AnalyzeAnswer)
         except (AgentError, CloudError) as error:
             return {"error": str(error)}
-        drafts = {new_id("rec"): draft.model_dump(mode="json") for draft in answer.drafts}
+        judged = [with_platform_risk(draft, self._platform.prices) for draft in answer.drafts]
+        drafts = {new_id("rec"): draft.model_dump(mode="json") for draft in judged}
         return {"drafts": drafts, "summary": answer.summary}
 
     async def _store(self, analysis_id: str, drafted: dict[str, Any]) -> None:

@@ -3,9 +3,7 @@
 import asyncio
 import signal
 import socket
-import time
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
 import jwt
@@ -20,6 +18,7 @@ from optiinfra.agents.base.sources import Sources
 from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask, JudgeTask
 from optiinfra.api.common import now
 from optiinfra.api.customers import Preferences
+from optiinfra.kit.task_requests import TaskSigner
 from tests.unit.agents.estate import infrastructure
 from tests.unit.agents.fakes import FakeOutcomes, FakeTelemetry, fake_sources
 from tests.unit.agents.registry import ENROLMENT_SECRET, FakeRegistry
@@ -94,38 +93,65 @@ async def orchestrator(registry: FakeRegistry, analysis: Analysis) -> AsyncItera
         yield client
 
 
-def token(**changes: object) -> dict[str, str]:
-    claims = {"aud": "agent_1", "sub": "orchestrator", "exp": int(time.time()) + 60} | changes
-    key = str(claims.pop("key", ENROLMENT_SECRET))
-    return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm='HS256')}"}
-
-
-def analyze_task(task_id: str = "task_1") -> dict[str, Any]:
+def analyze_task(task_id: str = "task_1") -> bytes:
     task = AnalyzeTask(task_id=task_id, customer_id="c", preferences=Preferences(), infrastructure=infrastructure([]))
-    return task.model_dump(mode="json")
+    return task.model_dump_json().encode()
+
+
+def headers(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+
+def signed(
+    registry: FakeRegistry, body: bytes, *, agent_id: str = "agent_1", task_id: str = "task_1"
+) -> dict[str, str]:
+    return headers(registry.signer.sign(agent_id, task_id, body))
+
+
+def with_enrolment_secret(registry: FakeRegistry) -> dict[str, str]:
+    """What was accepted once: every agent knows this secret."""
+    token = registry.signer.sign("agent_1", "task_1", analyze_task())
+    claims = jwt.decode(token, options={"verify_signature": False})
+    return headers(jwt.encode(claims, ENROLMENT_SECRET, algorithm="HS256"))
 
 
 @pytest.mark.parametrize(
-    "headers",
+    "credential",
     [
-        {},
-        token(aud="agent_2"),
-        token(sub="somebody"),
-        token(exp=int(time.time()) - 5),
-        token(key="another-secret-which-is-not-ours-at-all"),
+        lambda _: {},
+        lambda _: headers(ENROLMENT_SECRET),
+        lambda registry: headers(registry.known_secret),
+        with_enrolment_secret,
+        lambda registry: signed(registry, analyze_task(), agent_id="agent_2"),
+        lambda _: headers(TaskSigner("another secret, which is not ours").sign("agent_1", "task_1", analyze_task())),
+        lambda registry: signed(registry, analyze_task(), task_id="task_2"),
+        lambda registry: signed(registry, analyze_task("task_2"), task_id="task_2"),
+        lambda registry: signed(registry, b"{}"),
     ],
 )
 async def test_task_with_a_token_not_for_this_agent_is_unauthorized(
-    orchestrator: httpx.AsyncClient, headers: dict[str, str], analysis: Analysis
+    orchestrator: httpx.AsyncClient,
+    registry: FakeRegistry,
+    analysis: Analysis,
+    credential: Callable[[FakeRegistry], dict[str, str]],
 ) -> None:
-    answer = await orchestrator.post("/tasks", json=analyze_task(), headers=headers)
+    answer = await orchestrator.post("/tasks", content=analyze_task(), headers=credential(registry))
     assert (answer.status_code, analysis.runs) == (401, 0)
 
 
-async def test_task_of_an_unsupported_kind_is_refused_with_the_supported_kinds(orchestrator: httpx.AsyncClient) -> None:
+async def test_body_that_was_not_signed_is_refused_before_its_shape_is_checked(
+    orchestrator: httpx.AsyncClient, registry: FakeRegistry
+) -> None:
+    assert (await orchestrator.post("/tasks", content=b"{}", headers=signed(registry, b"[]"))).status_code == 401
+    assert (await orchestrator.post("/tasks", content=b"{}", headers=signed(registry, b"{}"))).status_code == 422
+
+
+async def test_task_of_an_unsupported_kind_is_refused_with_the_supported_kinds(
+    orchestrator: httpx.AsyncClient, registry: FakeRegistry
+) -> None:
     task = JudgeTask(
         look=1,
-        task_id="t",
+        task_id="task_1",
         customer_id="c",
         deployment_id="d",
         stage="s",
@@ -135,13 +161,17 @@ async def test_task_of_an_unsupported_kind_is_refused_with_the_supported_kinds(o
         slo_quality=1,
         baseline_quality=1,
     )
-    answer = await orchestrator.post("/tasks", json=task.model_dump(mode="json"), headers=token())
+    body = task.model_dump_json().encode()
+    answer = await orchestrator.post("/tasks", content=body, headers=signed(registry, body))
     assert answer.status_code == 422
     assert "the cost agent does not serve judge tasks; it serves: analyze" in answer.json()["detail"]
 
 
-async def test_task_posted_again_gets_the_first_answer(orchestrator: httpx.AsyncClient, analysis: Analysis) -> None:
-    answers = [await orchestrator.post("/tasks", json=analyze_task(), headers=token()) for _ in range(2)]
+async def test_task_posted_again_gets_the_first_answer(
+    orchestrator: httpx.AsyncClient, registry: FakeRegistry, analysis: Analysis
+) -> None:
+    body = analyze_task()
+    answers = [await orchestrator.post("/tasks", content=body, headers=signed(registry, body)) for _ in range(2)]
     assert [answer.json()["summary"] for answer in answers] == ["run 1", "run 1"]
     assert analysis.runs == 1
 
@@ -155,7 +185,8 @@ async def test_task_before_the_registration_is_answered_waits_for_it(
     registering = asyncio.create_task(agent.registration.register(5.0))
     await registry.called.acquire()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://agent") as client:
-        posted = asyncio.create_task(client.post("/tasks", json=analyze_task(), headers=token()))
+        body = analyze_task()
+        posted = asyncio.create_task(client.post("/tasks", content=body, headers=signed(registry, body)))
         done, _ = await asyncio.wait([posted], timeout=0.05)
         assert not done
         registry.answering.set()

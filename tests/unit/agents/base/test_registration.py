@@ -7,6 +7,7 @@ import pytest
 
 from optiinfra.agents.base.registration import Registration
 from optiinfra.api.agents import Register
+from optiinfra.kit.task_requests import TaskSigner
 from tests.unit.agents.registry import ENROLMENT_SECRET, FakeRegistry
 
 pytestmark = pytest.mark.anyio
@@ -36,6 +37,16 @@ async def test_heartbeat_of_a_forgotten_agent_registers_again(
     registry.known_secret = ""
     await registration.heartbeat()
     assert registration.agent_id == "agent_2"
+    assert registry.presented == [None, "secret-1"]
+
+
+async def test_heartbeat_takes_over_a_new_task_key(registry: FakeRegistry, registration: Registration) -> None:
+    first, registry.signer = registry.signer, TaskSigner("another task signing key, long enough")
+    await registration.heartbeat()
+    current = await registration.current()
+    assert current is not None
+    assert current.task_key == registry.signer.public_key != first.public_key
+    assert (current.agent_id, current.agent_secret) == ("agent_1", "secret-1")
 
 
 async def test_deregister_deletes_the_current_registration(registry: FakeRegistry, registration: Registration) -> None:

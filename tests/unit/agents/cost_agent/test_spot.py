@@ -1,4 +1,4 @@
-"""Prices, savings and risk of spot instances: properties of every plan."""
+"""Prices and savings of spot instances: properties of every plan."""
 
 import pytest
 from hypothesis import given
@@ -54,14 +54,6 @@ def test_lower_quote_never_saves_less(instance_type: str, one: float, other: flo
     assert cheap >= dear - 1e-9
 
 
-@given(st.integers(1, 100), st.floats(0, 1), st.floats(0, 1))
-def test_risk_grows_with_interruptions_and_falls_with_replicas(replicas: int, one: float, other: float) -> None:
-    order = ["low", "medium", "high"]
-    rarely, often = sorted((one, other))
-    assert order.index(spot.risk_of(replicas, rarely)) <= order.index(spot.risk_of(replicas, often))
-    assert order.index(spot.risk_of(replicas + 1, often)) <= order.index(spot.risk_of(replicas, often))
-
-
 @given(st.text(max_size=10), st.text(max_size=10), st.text(max_size=10))
 def test_unknown_price_error_names_type_provider_and_region(provider: str, region: str, instance_type: str) -> None:
     with pytest.raises(UnknownPriceError) as unknown:
@@ -74,10 +66,3 @@ def test_implausible_quote_is_replaced_by_the_typical_price(quoted: float) -> No
     plan = spot.plan(BOOK, "aws", "us-east-1", "p4de.24xlarge", 2, quoted)
     typical = BOOK.spot_price("aws", "us-east-1", "p4de.24xlarge").hourly
     assert plan.spot_price == pytest.approx(typical * (1.0 + spot.PRICE_MARGIN))
-
-
-@pytest.mark.parametrize(
-    ("replicas", "rate", "risk"), [(1, 0.0, "high"), (2, 0.025, "low"), (2, 0.25, "medium"), (4, 0.25, "low")]
-)
-def test_risk_of_spot_by_replicas_and_interruption_rate(replicas: int, rate: float, risk: str) -> None:
-    assert spot.risk_of(replicas, rate) == risk

@@ -19,14 +19,13 @@ TASK = AnalyzeTask(
     preferences=Preferences(),
     infrastructure=infrastructure([*SERVING, IDLE], deployment(SERVING)),
 )
-ESTATE_COST = 100.0
 MIGRATION: dict[str, Any] = {
     "type": "spot_migration",
     "title": "t",
     "explanation": "e",
     "risk_level": "low",
     "confidence": 1.0,
-    "estimated_savings": ESTATE_COST,
+    "estimated_savings": 2.0,
     "predicted": {"monthly_cost": 0.0, "p95_latency_ms": 0.0, "quality_score": 1.0},
     "affected_resources": ["dep_1", "i-0", "i-1"],
     "deployment_id": "dep_1",
@@ -47,6 +46,7 @@ MIGRATION: dict[str, Any] = {
 }
 SHUTDOWN = MIGRATION | {
     "type": "idle_shutdown",
+    "estimated_savings": 98.0,
     "affected_resources": ["i-9"],
     "deployment_id": None,
     "parameters": {
@@ -57,7 +57,11 @@ SHUTDOWN = MIGRATION | {
         "hourly_cost": 1.0,
     },
 }
-ADVICE = SHUTDOWN | {"type": "region_advice", "affected_resources": [], "parameters": {}}
+ADVICE = SHUTDOWN | {"type": "region_advice", "affected_resources": [], "parameters": {}, "estimated_savings": 0.0}
+
+
+def migration(**parameters: Any) -> dict[str, Any]:
+    return MIGRATION | {"parameters": MIGRATION["parameters"] | parameters}
 
 
 def analyzed(*drafts: dict[str, Any]) -> AnalyzeAnswer:
@@ -79,10 +83,19 @@ def test_drafts_about_the_customers_own_resources_are_valid() -> None:
         (MIGRATION | {"type": "scale_out"}, "a cost agent may not recommend scale_out"),
         (MIGRATION | {"deployment_id": "dep_2"}, "no deployment dep_2"),
         (ADVICE | {"affected_resources": ["i-0", "i-8"]}, "no resource i-8"),
-        (ADVICE | {"estimated_savings": ESTATE_COST + 0.02}, r"saves \$100.02 .* costs \$100.00"),
+        (ADVICE | {"estimated_savings": 0.02}, r"saves \$0.02 .* cost \$0.00"),
+        (ADVICE | {"affected_resources": ["dep_1"], "estimated_savings": 2.02}, r"saves \$2.02 .* cost \$2.00"),
+        (SHUTDOWN | {"estimated_savings": 98.02}, r"saves \$98.02 .* cost \$98.00"),
+        (MIGRATION | {"estimated_savings": 2.02}, r"saves \$2.02 .* cost \$2.00"),
+        (migration(count=3), "replaces 2 instances by 3"),
+        (migration(source_instance_ids=["i-0", "i-0"]), "names? an instance twice"),
+        (
+            migration(source_instance_ids=["i-0", "i-9"]) | {"affected_resources": ["dep_1", "i-0", "i-9"]},
+            "vllm-prod-1 does not run on i-9",
+        ),
         (SHUTDOWN | {"parameters": {}}, "IdleShutdownParameters"),
         (SHUTDOWN | {"deployment_id": "dep_1"}, "for deployment None, but it is for vllm-prod-1"),
-        (SHUTDOWN | {"affected_resources": ["i-0"]}, "lack i-9"),
+        (SHUTDOWN | {"affected_resources": ["i-0"], "estimated_savings": 0.0}, "lack i-9"),
         (MIGRATION | {"deployment_id": None}, "for deployment vllm-prod-1, but it is for None"),
         (MIGRATION | {"affected_resources": ["dep_1", "i-1"]}, "lack i-0"),
     ],
@@ -92,11 +105,18 @@ def test_draft_about_anything_else_is_invalid(draft: dict[str, Any], error: str)
         analyzed(ADVICE, draft)
 
 
-def test_savings_are_unlimited_when_the_cost_of_an_instance_is_unknown() -> None:
+def test_no_savings_are_valid_for_resources_of_unknown_cost() -> None:
     estate = infrastructure([*SERVING, idle_instance(monthly_cost=None)], deployment(SERVING))
-    content = json.dumps({"drafts": [ADVICE | {"estimated_savings": 1e6}], "summary": "s"}).encode()
     task = TASK.model_copy(update={"infrastructure": estate})
-    assert valid_answer("cost", task, AnalyzeAnswer, content).drafts[0].estimated_savings == 1e6
+
+    def answer(draft: dict[str, Any]) -> AnalyzeAnswer:
+        content = json.dumps({"drafts": [draft], "summary": "s"}).encode()
+        return valid_answer("cost", task, AnalyzeAnswer, content)
+
+    with pytest.raises(ValueError, match="cost of its resources is not known"):
+        answer(SHUTDOWN | {"estimated_savings": 1.0})
+    answer(SHUTDOWN | {"estimated_savings": 0.0})
+    answer(MIGRATION)  # the cost of its own resources is known
 
 
 @pytest.mark.parametrize("figure", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -71,15 +72,24 @@ class Agents:
             self.waits.append(seconds)
             return await fetch()
 
+        self.events: list[tuple[str, str, dict[str, Any], str]] = []
+
+        async def record(
+            _session: Any, customer_id: str, kind: str, _source: str, payload: dict[str, Any], *, agent_type: str
+        ) -> None:
+            self.events.append((customer_id, kind, payload, agent_type))
+
         monkeypatch.setattr(dispatch, "list_agents", list_agents)
+        monkeypatch.setattr(dispatch, "record", record)
         self.platform = cast(
             "Platform",
             SimpleNamespace(
                 settings=SimpleNamespace(
-                    enrolment_secret="s" * 32, agent_task_seconds=5.0, agent_wait_seconds=20.0, agent_pool="default"
+                    task_signing_key="s" * 32, agent_task_seconds=5.0, agent_wait_seconds=20.0, agent_pool="default"
                 ),
                 wake=SimpleNamespace(wait_for=fetch_once),
                 tasks_in_flight=Counter[str](),
+                database=SimpleNamespace(transaction=nullcontext),
                 agents_http=httpx.AsyncClient(transport=httpx.MockTransport(handle)),
             ),
         )
@@ -129,6 +139,44 @@ async def test_dispatch_task_waits_only_for_an_agent_that_restarts(
     with pytest.raises(AgentError, match="agent_1"):
         await agents.dispatch()
     assert [seconds > 15 for seconds in agents.waits] == [True, waits]
+
+
+async def test_dispatch_task_tells_the_customer_of_agents_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: dict[str, Exception | httpx.Response] = {
+        "agent-1": httpx.ReadError("reset"),
+        "agent-2": httpx.ConnectError("refused"),
+        "agent-3": httpx.RemoteProtocolError("disconnected"),
+        "agent-4": httpx.ReadTimeout("slow"),
+        "agent-5": httpx.Response(500),
+        "agent-6": httpx.Response(200, json={}),
+        "agent-7": ok(),
+    }
+
+    def answer(host: str) -> httpx.Response:
+        found = failures[host]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    agents = Agents(monkeypatch, [agent(n, load=n / 10) for n in range(1, 8)], answer)
+    await agents.dispatch()
+    assert len(agents.asked) == 7
+    assert agents.events == [
+        ("cust_1", "agent_unhealthy", {"agent_id": died, "task_id": "task_1", "task": "analyze"}, "cost")
+        for died in ("agent_1", "agent_2", "agent_3")
+    ]
+
+
+async def test_dispatch_task_that_fails_names_no_address_of_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(host: str) -> httpx.Response:
+        if host == "agent-1":
+            raise httpx.ConnectError("cannot connect to http://agent-1")
+        return httpx.Response(500)
+
+    agents = Agents(monkeypatch, [agent(1), agent(2)], answer)
+    with pytest.raises(AgentError, match=r"agent_1.*ConnectError.*agent_2.*answered 500") as failed:
+        await agents.dispatch()
+    assert "http" not in str(failed.value).lower()
 
 
 async def test_dispatch_task_treats_an_invalid_answer_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
