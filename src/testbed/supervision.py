@@ -71,7 +71,10 @@ def command(part: Part, *, coverage: bool) -> list[str]:
 
 
 def configuration(environment: Environment) -> str:
-    """supervisord.conf. It holds secrets: keep it private."""
+    """supervisord.conf. It holds secrets: keep it private.
+
+    The supervisor's umask makes logs private; it does not apply to what the programs write.
+    """
     state = environment.state_dir
     user = "user=root\n" if os.geteuid() == 0 else ""
     head = f"""\
@@ -80,6 +83,7 @@ logfile={_escaped(state / "logs" / "supervisord.log")}
 logfile_maxbytes={LOG_BYTES}
 logfile_backups={LOG_BACKUPS}
 pidfile={_escaped(state / "supervisord.pid")}
+umask=077
 {user}
 [unix_http_server]
 file={_escaped(environment.supervisor_socket)}
@@ -112,6 +116,7 @@ stopsignal={part.stop_signal}
 stopasgroup={group}
 killasgroup={group}
 stopwaitsecs={STOP_SECONDS}
+umask=022
 redirect_stderr=true
 stdout_logfile={_escaped(environment.state_dir / "logs" / f"{part.program}.log")}
 stdout_logfile_maxbytes={LOG_BYTES}
@@ -151,6 +156,7 @@ class Supervisor:
         state = self._environment.state_dir
         for folder in ("logs", "runtime", "coverage"):
             (state / folder).mkdir(parents=True, exist_ok=True)
+        (state / "logs" / "supervisord.log").touch(mode=0o600)  # before its umask applies
         config = state / "supervisord.conf"
         write_private(config, configuration(self._environment))
         variables = scrubbed(os.environ) | {"OPTIINFRA_ENV_ID": self._environment.env_id}
