@@ -1,6 +1,7 @@
 """Sign-up and sessions against PostgreSQL's own constraints and locks."""
 
 import asyncio
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import cast
 
@@ -9,7 +10,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from optiinfra.api.accounts import Signup, Tokens
-from optiinfra.orchestrator.accounts import repository, service, tokens
+from optiinfra.api.common import now
+from optiinfra.orchestrator.accounts import repository, service, sessions, tokens
 from optiinfra.orchestrator.errors import Conflict
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.settings import Settings
@@ -33,7 +35,7 @@ def company(customer_id: str) -> models.Customer:
 async def test_sign_up_with_a_taken_address_is_a_conflict_and_adds_nothing(database: Database) -> None:
     platform = cast("Platform", SimpleNamespace(database=database))
     body = Signup(email="ops@acme.example", company_name="Acme", password="correct horse battery")
-    customer_id = await service.sign_up(platform, body)
+    customer_id = (await service.sign_up(platform, body)).customer_id
     with pytest.raises(Conflict, match="has an account already") as refused:
         await service.sign_up(platform, body.model_copy(update={"email": "OPS@acme.example"}))
     assert refused.value.code == "email_taken"
@@ -56,11 +58,12 @@ async def signed_in(database: Database) -> tuple[str, Tokens]:
     async with database.transaction() as session:
         session.add(user("user_1", "one@acme.example"))
         await session.flush()
-        issued = await tokens.issue(session, SETTINGS, await session.get_one(models.User, "user_1"))
+        begun = await sessions.begin(session, SETTINGS, "user_1")
+        issued = await tokens.issue(session, SETTINGS, await session.get_one(models.User, "user_1"), begun)
     principal = tokens.read_access_token(SETTINGS, issued.access_token)
     assert principal is not None
-    assert principal.session_id is not None
-    return principal.session_id, issued
+    assert principal.session_id == begun.id
+    return begun.id, issued
 
 
 async def rotated(database: Database, refresh_token: str) -> Tokens | None:
@@ -72,9 +75,9 @@ async def test_session_ends_when_a_refresh_token_is_used_again(database: Databas
     session_id, first = await signed_in(database)
     second = await rotated(database, first.refresh_token)
     assert second is not None
-    assert await tokens.is_active(database, session_id)
+    assert await sessions.is_active(database, session_id)
     assert await rotated(database, first.refresh_token) is None
-    assert not await tokens.is_active(database, session_id)
+    assert not await sessions.is_active(database, session_id)
     assert await rotated(database, second.refresh_token) is None
 
 
@@ -82,7 +85,40 @@ async def test_session_that_ends_while_a_token_is_rotated_leaves_no_valid_token(
     session_id, first = await signed_in(database)
     rotation = asyncio.create_task(rotated(database, first.refresh_token))
     async with database.transaction() as session:
-        await tokens.end_session(session, "user_1", session_id)
+        await sessions.end(session, models.UserSession.id == session_id)
         await asyncio.sleep(0.05)  # the rotation begins, and waits for the lock or has already ended
     await rotation
-    assert not await tokens.is_active(database, session_id)
+    assert not await sessions.is_active(database, session_id)
+
+
+async def test_session_whose_used_token_is_used_again_while_its_successor_rotates_leaves_no_valid_token(
+    database: Database,
+) -> None:
+    session_id, first = await signed_in(database)
+    second = await rotated(database, first.refresh_token)
+    assert second is not None
+    async with database.transaction() as session:
+        third = await tokens.rotate(session, SETTINGS, second.refresh_token)
+        reuse = asyncio.create_task(rotated(database, first.refresh_token))
+        await asyncio.sleep(0.05)  # the reuse begins, and waits for the lock
+    assert third is not None
+    assert await reuse is None
+    assert not await sessions.is_active(database, session_id)
+    assert await rotated(database, third.refresh_token) is None
+
+
+async def test_tokens_do_not_outlive_their_session(database: Database) -> None:
+    session_id, first = await signed_in(database)
+    ends = now() + timedelta(seconds=60)
+    async with database.transaction() as session:
+        (await session.get_one(models.UserSession, session_id)).expires_at = ends
+    second = await rotated(database, first.refresh_token)
+    assert second is not None
+    assert 58 <= second.expires_in <= 60
+    principal = tokens.read_access_token(SETTINGS, second.access_token)
+    assert principal is not None
+    assert principal.expires_at == int(ends.timestamp())
+    async with database.transaction() as session:
+        (await session.get_one(models.UserSession, session_id)).expires_at = now()
+    assert not await sessions.is_active(database, session_id)
+    assert await rotated(database, second.refresh_token) is None

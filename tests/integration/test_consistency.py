@@ -111,7 +111,7 @@ def check_traces_before(stores: Stores, ids: list[str]) -> None:
     cascading = {table for (table,) in stores.sql(OWNED)}
     by_hand = {table for table, _ in stores.sql(OF_CUSTOMERS)} - cascading
     assert by_hand == {"public.customer_deletions"}, "rows of these tables outlive their customer"
-    expected = {"public.events", "public.outcomes", "public.commands", "public.refresh_tokens", "public.instances"}
+    expected = {"public.events", "public.outcomes", "public.commands", "public.sessions", "public.instances"}
     expected |= {"dbos.workflow_status", "dbos.operation_outputs"}
     assert expected <= {where.removeprefix("postgresql ") for where in before}
     telemetry = stores.clickhouse(f"SELECT name FROM system.tables WHERE database = '{stores.namespace}'")  # noqa: S608

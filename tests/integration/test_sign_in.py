@@ -1,24 +1,27 @@
 """Sign-in, rotation of refresh tokens, and sign-out."""
 
-import base64
 import hashlib
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import httpx
 import jwt
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection
 
 from testbed.waiting import stretched
 from tests.helpers.accounts import Account, add_user, signed_up
 from tests.helpers.callers import bearer, call, problem
 from tests.helpers.database import execute, update_one
 from tests.helpers.live import connect_live, receive, server_sent, take
+from tests.helpers.session_tokens import (
+    assert_active,
+    assert_ended,
+    claims_of,
+    closed_with,
+    refreshed,
+    refused_refresh,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -61,11 +64,13 @@ def check_sign_in(environment: dict[str, Any], http: httpx.Client, owner: Accoun
 
 def check_access_token(environment: dict[str, Any], http: httpx.Client, owner: Account) -> None:
     """An access token is refused once it expires, and when it names no session or one that does not exist."""
-    claims = claims_of(owner.sign_in(http)["access_token"])
+    issued = owner.sign_in(http)["access_token"]
+    claims, named = claims_of(issued), jwt.get_unverified_header(issued)
 
     def status(**changes: Any) -> int:
         changed = {name: value for name, value in (claims | changes).items() if value is not None}
-        token = jwt.encode(changed, environment["credentials"]["token_signing_key"], algorithm="HS256")
+        key = environment["credentials"]["token_signing_key"]
+        token = jwt.encode(changed, key, algorithm="HS256", headers={"kid": named["kid"]})
         return http.get("/auth/me", headers=bearer(token)).status_code
 
     assert status() == 200
@@ -182,55 +187,17 @@ def check_deletion(http: httpx.Client, owner: Account) -> None:
     assert problem(again)[:2] == (401, "wrong_credentials")
 
 
-def claims_of(access_token: str) -> dict[str, Any]:
-    """What an access token says, whether it is valid or not."""
-    payload = access_token.split(".")[1]
-    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=="))
-    return claims
-
-
 def stored_as(refresh_token: str) -> str:
     """The hash that PostgreSQL holds in place of a refresh token."""
     return hashlib.sha256(refresh_token.encode()).hexdigest()
 
 
 def assert_new(environment: dict[str, Any], refresh_token: str) -> None:
-    """The refresh token is unused, and has just begun its full lifetime."""
-    columns = "extract(epoch FROM expires_at - now()), used_at, revoked_at"
-    query = f"SELECT {columns} FROM refresh_tokens WHERE token_hash = %s"  # noqa: S608
-    ((left, used, revoked),) = execute(environment, query, stored_as(refresh_token))
+    """The refresh token is unused, and has just begun its full lifetime; its session has not ended."""
+    query = (
+        "SELECT extract(epoch FROM token.expires_at - now()), used_at, ended_at"
+        " FROM refresh_tokens AS token JOIN sessions ON sessions.id = session_id WHERE token_hash = %s"
+    )
+    ((left, used, ended),) = execute(environment, query, stored_as(refresh_token))
     assert REFRESH_SECONDS - stretched(10) < left <= REFRESH_SECONDS
-    assert (used, revoked) == (None, None)
-
-
-def refreshed(http: httpx.Client, tokens: dict[str, Any]) -> dict[str, Any]:
-    """The tokens that follow these."""
-    following: dict[str, Any] = call(http, "POST", "/auth/refresh", body={"refresh_token": tokens["refresh_token"]})
-    return following
-
-
-def refused_refresh(http: httpx.Client, tokens: dict[str, Any]) -> bool:
-    """Whether the refresh token is refused."""
-    answer = http.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
-    return answer.status_code == 401 and problem(answer)[1] == "refresh_refused"
-
-
-def assert_active(http: httpx.Client, *tokens: dict[str, Any]) -> None:
-    """Every access token is accepted."""
-    statuses = [http.get("/auth/me", headers=bearer(one["access_token"])).status_code for one in tokens]
-    assert statuses == [200] * len(tokens)
-
-
-def assert_ended(http: httpx.Client, *tokens: dict[str, Any]) -> None:
-    """No access token is accepted, and no refresh token."""
-    for one in tokens:
-        assert problem(http.get("/auth/me", headers=bearer(one["access_token"])))[:2] == (401, "unauthenticated")
-    assert all(refused_refresh(http, one) for one in tokens)
-
-
-def closed_with(socket: ClientConnection) -> int | None:
-    """The code with which a WebSocket is closed, after whatever events are still in it; None if it stays open."""
-    with suppress(TimeoutError, ConnectionClosed):
-        while True:
-            socket.recv(timeout=stretched(5))
-    return socket.close_code
+    assert (used, ended) == (None, None)

@@ -58,7 +58,7 @@ async def _authenticate(request: Request) -> Claims:
         )
     except jwt.InvalidTokenError as error:
         raise HTTPException(401) from error
-    session = "SELECT 1 FROM refresh_tokens WHERE family = %s AND revoked_at IS NULL LIMIT 1"
+    session = "SELECT 1 FROM sessions WHERE id = %s AND ended_at IS NULL AND expires_at > clock_timestamp()"
     if not await _rows(session, claims["sid"]):
         raise HTTPException(401)
     return claims

@@ -167,7 +167,8 @@ def forged(environment: dict[str, Any], user: Caller, **changes: Any) -> str:
     key = changes.pop("key", environment["credentials"]["token_signing_key"])
     algorithm = changes.pop("algorithm", "HS256")
     claims = jwt.decode(user.token or "", options={"verify_signature": False})
-    return jwt.encode(claims | changes, key, algorithm=algorithm)
+    headers = {"kid": jwt.get_unverified_header(user.token or "")["kid"]}
+    return jwt.encode(claims | changes, key, algorithm=algorithm, headers=headers)
 
 
 def test_token_that_is_forged_or_expired_is_refused(

@@ -36,6 +36,8 @@ NEVER_SUCCESSFUL = {
     # These need a secret that cannot be guessed,
     "POST /auth/login",
     "POST /auth/refresh",
+    "POST /auth/password",
+    "POST /auth/accept-invitation",
     "POST /agent-runtime/connect",
     # a pending command, or a recommendation that is not approved,
     "POST /agent-runtime/{runtime_id}/commands/{command_id}/result",
@@ -49,6 +51,8 @@ NEVER_SUCCESSFUL = {
     # These need the id of something that was made before.
     "DELETE /customers/{customer_id}/agent-tokens/{token_id}",
     "DELETE /customers/{customer_id}/api-keys/{key_id}",
+    "DELETE /customers/{customer_id}/users/{user_id}",
+    "DELETE /auth/sessions/{session_id}",
 }
 ESTATE_IDS = ("analysis_id", "recommendation_id", "optimization_id")
 

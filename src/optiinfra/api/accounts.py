@@ -1,13 +1,23 @@
 """Sign-up and sign-in."""
 
+import unicodedata
 from typing import Annotated, Literal
 
-from pydantic import EmailStr, StringConstraints
+from pydantic import BeforeValidator, EmailStr, StringConstraints
 
-from optiinfra.api.common import Body, Secret, Text, Wire
+from optiinfra.api.common import Body, Moment, Secret, Text, Wire
+
+
+def _normalized(password: object) -> object:
+    """NFC: keyboards and browsers encode one and the same character differently."""
+    return unicodedata.normalize("NFC", password) if isinstance(password, str) else password
+
 
 Role = Literal["owner", "approver", "viewer"]
-Password = Annotated[str, StringConstraints(min_length=12, max_length=128)]
+Password = Annotated[Secret, StringConstraints(min_length=12, max_length=128), BeforeValidator(_normalized)]
+"""A new password."""
+PresentedPassword = Annotated[Secret, BeforeValidator(_normalized)]
+"""A password to be compared with the stored hash."""
 
 
 class Signup(Body):
@@ -30,7 +40,7 @@ class Login(Body):
     """Credentials: the username is the e-mail address."""
 
     username: Text
-    password: Secret
+    password: PresentedPassword
 
 
 class Refresh(Body):
@@ -54,3 +64,20 @@ class Identity(Wire):
     customer_id: str
     email: str
     role: Role
+
+
+class PasswordChange(Body):
+    """The current password, and the one that replaces it."""
+
+    current_password: PresentedPassword
+    new_password: Password
+
+
+class ActiveSession(Wire):
+    """A session of a user. `refreshed_at` is when it last got new tokens; at `expires_at` it ends in any case."""
+
+    session_id: str
+    created_at: Moment
+    refreshed_at: Moment
+    expires_at: Moment
+    current: bool

@@ -1,5 +1,6 @@
 """Authentication as middleware: every route needs a credential unless it is listed as public."""
 
+import math
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -19,6 +20,7 @@ class Principal:
     """The authenticated caller.
 
     A user has `customer_id`, `role` and `session_id`, an API key `customer_id` and `role`, a runtime `customer_id`.
+    `expires_at` is the end of a user's access token, in seconds since the epoch.
     """
 
     kind: Literal["user", "api_key", "agent", "enrolment", "runtime", "admin", "orchestrator"]
@@ -26,6 +28,7 @@ class Principal:
     customer_id: str | None = None
     role: str | None = None
     session_id: str | None = None
+    expires_at: float = math.inf
 
 
 Authenticate = Callable[[HTTPConnection], Awaitable[Principal | None]]

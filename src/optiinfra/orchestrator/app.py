@@ -40,6 +40,7 @@ from optiinfra.orchestrator.recovery import recover_periodically
 from optiinfra.orchestrator.runtimes import endpoints as runtimes
 from optiinfra.orchestrator.settings import Settings
 from optiinfra.orchestrator.telemetry import endpoints as telemetry
+from optiinfra.orchestrator.users import endpoints as users
 from optiinfra.stores import redis
 from optiinfra.stores.audit_heads import AuditHeads
 from optiinfra.stores.clickhouse import Telemetry
@@ -51,6 +52,7 @@ _CONCEPTS = (
     accounts,
     customers,
     credentials,
+    users,
     inventory,
     telemetry,
     runtimes,
@@ -90,7 +92,7 @@ def create(settings: Settings) -> FastAPI:
         settings.version,
         lifespan=lifespan,
         authenticate=_authenticate,
-        public=(*accounts.PUBLIC, *runtimes.PUBLIC),
+        public=(*accounts.PUBLIC, *users.PUBLIC, *runtimes.PUBLIC),
         checks=checks,
         long_calls=(*runtimes.LONG_CALLS, *consistency.LONG_CALLS, *customers.LONG_CALLS, *audit.LONG_CALLS),
         large_bodies=runtimes.LARGE_BODIES,

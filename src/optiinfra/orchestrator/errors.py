@@ -48,8 +48,8 @@ class NotFound(DomainError):  # noqa: N818
 class Invalid(DomainError):  # noqa: N818
     """A value breaks a rule that its shape alone does not show."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("invalid", detail)
+    def __init__(self, detail: str, code: str = "invalid") -> None:
+        super().__init__(code, detail)
 
 
 class TooManyRequests(DomainError):  # noqa: N818

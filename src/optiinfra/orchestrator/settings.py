@@ -46,6 +46,8 @@ class Settings(ServiceSettings):
     aws_access_key_id: str = "test"
     aws_secret_access_key: str = "test"  # noqa: S105  the mock cloud asks for some; a real one is set from outside
     token_signing_key: str
+    previous_token_signing_keys: tuple[str, ...] = ()
+    """Keys that sign no more; a JSON list. A token of one stays valid until it expires."""
     task_signing_key: str
     """Signs requests to agents."""
     enrolment_secret: str
@@ -80,6 +82,9 @@ class Settings(ServiceSettings):
     executor_id: str = "orchestrator"
     access_token_seconds: int = 900
     refresh_token_seconds: int = 14 * 24 * 3600
+    session_seconds: int = 30 * 24 * 3600
+    """Absolute lifetime of a session, however often its tokens are refreshed."""
+    invitation_seconds: int = 7 * 24 * 3600
     agent_token_seconds: int = 365 * 24 * 3600
     recommendation_ttl_seconds: int = 7 * 24 * 3600
     heartbeat_seconds: float = 2.0

@@ -1,19 +1,23 @@
-"""Sign-up, sign-in, refresh and sign-out."""
+"""Sign-up, sign-in, refresh, password changes and sign-out."""
 
 from collections.abc import Callable
 
-from optiinfra.api.accounts import Identity, Login, Signup, Tokens
+from optiinfra.api.accounts import Identity, Login, PasswordChange, Signup, Tokens
 from optiinfra.api.customers import Preferences
 from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id
-from optiinfra.orchestrator.accounts import passwords, repository, tokens
-from optiinfra.orchestrator.errors import Conflict, Unauthenticated
+from optiinfra.orchestrator.accounts import passwords, repository, sessions, tokens
+from optiinfra.orchestrator.errors import Conflict, NotFound, Unauthenticated
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 
 
 async def sign_up(platform: Platform, body: Signup) -> Principal:
-    """Create a customer and its owner, who is returned. Raises Conflict when the address has an account already."""
+    """Create a customer and its owner, who is returned.
+
+    Raises Invalid for a weak password, Conflict when the address has an account already.
+    """
+    await passwords.check_new(body.password, body.email, body.company_name)
     password_hash = await passwords.hash_password(body.password)
     customer = models.Customer(
         id=new_id("cust"),
@@ -29,9 +33,8 @@ async def sign_up(platform: Platform, body: Signup) -> Principal:
         role="owner",
     )
     async with platform.database.transaction() as session:
-        added = await repository.add_customer(session, customer, owner)
-    if not added:
-        raise Conflict("email_taken", f"{body.email} has an account already: sign in instead")
+        if not await repository.add_customer(session, customer, owner):
+            raise Conflict("email_taken", "this e-mail address has an account already: sign in instead")
     return Principal("user", owner.id, customer.id, owner.role)
 
 
@@ -47,9 +50,12 @@ async def sign_in(platform: Platform, body: Login, attribute: Callable[[Principa
     # Between transactions: verifying takes long on purpose, and connections are few.
     right = await passwords.verify(user.password_hash if user else None, body.password)
     if user is None or not right:
-        raise Unauthenticated("wrong_credentials", "wrong e-mail address or password")
+        raise _wrong_credentials()
     async with platform.database.transaction() as session:
-        return await tokens.issue(session, platform.settings, user)
+        if not await repository.lock_unchanged(session, user):
+            raise _wrong_credentials()
+        begun = await sessions.begin(session, platform.settings, user.id)
+        return await tokens.issue(session, platform.settings, user, begun)
 
 
 async def refresh(platform: Platform, refresh_token: str, attribute: Callable[[Principal], None]) -> Tokens:
@@ -78,14 +84,44 @@ async def authenticate(platform: Platform, access_token: str) -> Principal | Non
 
 async def is_session_active(platform: Platform, user: Principal) -> bool:
     """Whether the session of a user's access token has not ended."""
-    return user.session_id is not None and await tokens.is_active(platform.database, user.session_id)
+    return user.session_id is not None and await sessions.is_active(platform.database, user.session_id)
 
 
 async def sign_out(platform: Platform, user: Principal) -> None:
     """End the session that the user's access token belongs to."""
-    if user.session_id is not None:
-        async with platform.database.transaction() as session:
-            await tokens.end_session(session, user.subject, user.session_id)
+    async with platform.database.transaction() as session:
+        await sessions.end(session, models.UserSession.id == user.session_id)
+
+
+async def end_session(platform: Platform, user: Principal, session_id: str) -> None:
+    """End one of the user's sessions. Raises NotFound unless it is active."""
+    table = models.UserSession
+    async with platform.database.transaction() as session:
+        if not await sessions.end(session, table.id == session_id, table.user_id == user.subject):
+            raise NotFound("session")
+
+
+async def change_password(platform: Platform, user: Principal, body: PasswordChange) -> None:
+    """Replace the user's password, and end all of the user's other sessions.
+
+    Raises Unauthenticated for a wrong current password, Invalid for a weak new one.
+    """
+    async with platform.database.transaction() as session:
+        found = await repository.user_by_id(session, user.subject)
+        company = await repository.company_name(session, user.customer_id or "")
+    right = await passwords.verify(found.password_hash if found else None, body.current_password)
+    if found is None or not right:
+        raise _wrong_credentials()
+    await passwords.check_new(body.new_password, found.email, company)
+    password_hash = await passwords.hash_password(body.new_password)
+    async with platform.database.transaction() as session:
+        # The user first, as at a sign-in: one that has verified the old password begins no session afterwards.
+        if not await repository.replace_password(session, found, password_hash):
+            raise _wrong_credentials()
+        if await sessions.lock(session, user.session_id or "") is None:
+            raise Unauthenticated("unauthenticated", "this session has ended")
+        table = models.UserSession
+        await sessions.end(session, table.user_id == user.subject, table.id != user.session_id)
 
 
 async def identify(platform: Platform, user_id: str) -> Identity:
@@ -95,3 +131,7 @@ async def identify(platform: Platform, user_id: str) -> Identity:
     if user is None:
         raise Unauthenticated("unauthenticated", "this account has been deleted")
     return Identity.model_validate(user, from_attributes=True)
+
+
+def _wrong_credentials() -> Unauthenticated:
+    return Unauthenticated("wrong_credentials", "wrong e-mail address or password")

@@ -1,49 +1,53 @@
-"""Access tokens (JWT, minutes) and refresh tokens (random, single use).
+"""Access tokens (JWT, minutes) and refresh tokens (random, single use), both of one session.
 
-Both name the session that their sign-in began: the family of its refresh tokens. It ends when that family is revoked:
-at sign-out, or when a refresh token is used a second time.
+An access token names the key that signed it (`kid`), so that keys can be replaced: tokens of a previous key stay valid
+until they expire.
 """
 
+import hashlib
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 import jwt
-from sqlalchemy import bindparam, literal, select, update
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.accounts import Tokens
 from optiinfra.api.common import now
 from optiinfra.kit.auth import Principal
-from optiinfra.kit.ids import new_id, new_secret, secret_hash
+from optiinfra.kit.ids import new_secret, secret_hash
+from optiinfra.orchestrator.accounts import sessions
 from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.postgres import models
-from optiinfra.stores.postgres.database import Database, notify_after_commit
-from optiinfra.stores.postgres.reads import Query
 
-_VALID = Query(
-    select(literal(1).label("found"))
-    .where(models.RefreshToken.family == bindparam("session_id"), models.RefreshToken.revoked_at.is_(None))
-    .limit(1)
-)
 _ALGORITHM = "HS256"
 _AUDIENCE = "optiinfra"
 _REMEMBERED = 1000
 """How many tokens are remembered as verified: each is sent with many requests."""
 
 
+def key_id(key: str) -> str:
+    """The public name of a signing key."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
 def read_access_token(settings: Settings, token: str) -> Principal | None:
     """The user that a valid access token was issued to; None for any other text. The session may have ended since."""
     try:
-        user, expires = _verify(token, settings.token_signing_key)
+        user = _verify(token, (settings.token_signing_key, *settings.previous_token_signing_keys))
     except jwt.InvalidTokenError:
         return None
-    return user if time.time() < expires else None
+    return user if time.time() < user.expires_at else None
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _verify(token: str, key: str) -> tuple[Principal, int]:
-    """The user and the end of a token with a valid signature. Raises InvalidTokenError, which is not remembered."""
+def _verify(token: str, keys: tuple[str, ...]) -> Principal:
+    """The user of a token with a valid signature. Raises InvalidTokenError, which is not remembered."""
+    named = jwt.get_unverified_header(token).get("kid")
+    key = next((key for key in keys if key_id(key) == named), None)
+    if key is None:
+        raise jwt.InvalidTokenError("signed with an unknown key")
     claims = jwt.decode(
         token,
         key,
@@ -51,70 +55,54 @@ def _verify(token: str, key: str) -> tuple[Principal, int]:
         audience=_AUDIENCE,
         options={"require": ["exp", "sub", "aud", "sid"]},
     )
-    return Principal("user", claims["sub"], claims["customer_id"], claims["role"], claims["sid"]), int(claims["exp"])
+    return Principal(
+        "user", claims["sub"], claims["customer_id"], claims["role"], claims["sid"], expires_at=int(claims["exp"])
+    )
 
 
-async def issue(session: AsyncSession, settings: Settings, user: models.User, session_id: str | None = None) -> Tokens:
-    """New tokens for a user; `session_id` continues a session, None begins one."""
-    refresh, session_id = new_secret("refresh"), session_id or new_id("session")
+async def issue(
+    session: AsyncSession, settings: Settings, user: models.User, user_session: models.UserSession
+) -> Tokens:
+    """New tokens of a session, which the caller has locked or just begun. None outlives the session."""
+    refresh, issued_at = new_secret("refresh"), now()
     session.add(
         models.RefreshToken(
             token_hash=secret_hash(refresh),
-            user_id=user.id,
-            family=session_id,
-            expires_at=now() + timedelta(seconds=settings.refresh_token_seconds),
+            session_id=user_session.id,
+            expires_at=_until(issued_at, settings.refresh_token_seconds, user_session),
         )
     )
+    expires = int(_until(issued_at, settings.access_token_seconds, user_session).timestamp())
     claims = {
         "sub": user.id,
-        "sid": session_id,
+        "sid": user_session.id,
         "aud": _AUDIENCE,
         "customer_id": user.customer_id,
         "role": user.role,
-        "exp": int(time.time()) + settings.access_token_seconds,
+        "exp": expires,
     }
-    access = jwt.encode(claims, settings.token_signing_key, algorithm=_ALGORITHM)
-    return Tokens(access_token=access, refresh_token=refresh, expires_in=settings.access_token_seconds)
+    key = settings.token_signing_key
+    access = jwt.encode(claims, key, algorithm=_ALGORITHM, headers={"kid": key_id(key)})
+    return Tokens(access_token=access, refresh_token=refresh, expires_in=expires - int(issued_at.timestamp()))
 
 
 async def rotate(session: AsyncSession, settings: Settings, refresh: str) -> Tokens | None:
     """New tokens for an unused refresh token; None for any other, and the session of a used one is ended."""
     presented = models.RefreshToken.token_hash == secret_hash(refresh)
-    user_id = await session.scalar(select(models.RefreshToken.user_id).where(presented))
-    user = await _lock_user(session, user_id) if user_id is not None else None
+    session_id = await session.scalar(select(models.RefreshToken.session_id).where(presented))
+    user_session = None if session_id is None else await sessions.lock(session, session_id)
     found = await session.scalar(select(models.RefreshToken).where(presented))
-    if user is None or found is None or found.revoked_at is not None or found.expires_at <= now():
+    if user_session is None or found is None:
         return None
     if found.used_at is not None:
-        await _revoke(session, found.family)
+        await sessions.end(session, models.UserSession.id == user_session.id)
         return None
-    found.used_at = now()
-    return await issue(session, settings, user, found.family)
+    if found.expires_at <= now():
+        return None
+    found.used_at = user_session.refreshed_at = now()
+    user = await session.get_one(models.User, user_session.user_id)
+    return await issue(session, settings, user, user_session)
 
 
-async def end_session(session: AsyncSession, user_id: str, session_id: str) -> None:
-    """End a session: none of its tokens is valid any more."""
-    await _lock_user(session, user_id)
-    await _revoke(session, session_id)
-
-
-async def is_active(database: Database, session_id: str) -> bool:
-    """Whether the session has not ended. One look into an index: every request of a user asks."""
-    return bool(await database.read(_VALID, session_id=session_id))
-
-
-def channel(session_id: str) -> str:
-    """The channel that is notified when a session ends."""
-    return f"session:{session_id}"
-
-
-async def _lock_user(session: AsyncSession, user_id: str) -> models.User | None:
-    """Make rotations and sign-outs of one user wait for each other: no new token can appear beside a revocation."""
-    return await session.get(models.User, user_id, with_for_update={"key_share": True})
-
-
-async def _revoke(session: AsyncSession, session_id: str) -> None:
-    table = models.RefreshToken
-    valid = table.family == session_id, table.revoked_at.is_(None)
-    await session.execute(update(table).where(*valid).values(revoked_at=now()))
-    notify_after_commit(session, channel(session_id))
+def _until(issued_at: datetime, seconds: float, user_session: models.UserSession) -> datetime:
+    return min(issued_at + timedelta(seconds=seconds), user_session.expires_at)

@@ -7,8 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from optiinfra.api.customers import Customer, Onboard
 from optiinfra.domain.inventory import CloudAccountStatus
 from optiinfra.kit.ids import new_id
+from optiinfra.orchestrator.events.service import channel as events_channel
 from optiinfra.orchestrator.optimizations.conflicts import unfinished
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.database import notify_after_commit
 from optiinfra.stores.postgres.reads import Query, columns, json_list
 
 CUSTOMER = Query(select(*columns(models.Customer, Customer)).where(models.Customer.id == bindparam("customer_id")))
@@ -73,6 +75,7 @@ async def delete_row(session: AsyncSession, customer_id: str) -> bool:
     deleted = await session.scalar(delete(table).where(table.id == customer_id).returning(table.id))
     if deleted is not None:
         session.add(models.CustomerDeletion(customer_id=customer_id))
+        notify_after_commit(session, events_channel(customer_id))  # closes the streams, whose sessions are deleted
     return deleted is not None
 
 

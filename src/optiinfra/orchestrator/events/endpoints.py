@@ -1,6 +1,7 @@
 """Events by page, and live over a WebSocket."""
 
 import contextlib
+import time
 from typing import Annotated
 
 import structlog
@@ -11,7 +12,7 @@ from optiinfra.kit.auth import CurrentPrincipal, Principal, current_principal
 from optiinfra.kit.tasks import counted, first_completed
 from optiinfra.orchestrator.access import require_tenant
 from optiinfra.orchestrator.accounts import service as accounts
-from optiinfra.orchestrator.accounts import tokens
+from optiinfra.orchestrator.accounts import sessions
 from optiinfra.orchestrator.events import service
 from optiinfra.orchestrator.platform import CurrentPlatform, Platform, of_connection
 
@@ -46,7 +47,7 @@ async def latest(customer_id: str, principal: CurrentPrincipal, platform: Curren
 
 @router.websocket("/ws/customers/{customer_id}")
 async def live(websocket: WebSocket, customer_id: str, after: Annotated[int, Query(ge=0, le=_MAX_SEQ)] = 0) -> None:
-    """Send each event after number `after` once, in order, as it happens, until the user's session ends.
+    """Send each event after number `after` once, in order, as it happens, until the session or the token ends.
 
     Refused while the customer has as many streams as allowed.
     """
@@ -76,13 +77,13 @@ async def _wait_until_closed(websocket: WebSocket) -> None:
 
 async def _send_until_signed_out(websocket: WebSocket, platform: Platform, user: Principal, seq: int) -> None:
     customer_id, session_id = user.customer_id or "", user.session_id or ""
-    channels = service.channel(customer_id), tokens.channel(session_id)
+    channels = service.channel(customer_id), sessions.channel(session_id)
     async with platform.wake.subscribe(*channels) as wait:
-        while await accounts.is_session_active(platform, user):
+        while (left := user.expires_at - time.time()) > 0 and await accounts.is_session_active(platform, user):
             page = await service.after(platform.database, customer_id, seq, _PAGE)
             for event in page:
                 await websocket.send_text(event.model_dump_json())
                 seq = event.seq
             if len(page) < _PAGE:
-                await wait(_IDLE_SECONDS)
-    await websocket.close(4401, "the session has ended")
+                await wait(min(_IDLE_SECONDS, left))
+    await websocket.close(4401, "the session has ended, or its token has expired")

@@ -111,17 +111,43 @@ class User(Base):
     created_at: Mapped[datetime] = _now()
 
 
+class Invitation(Base):
+    """An address that an owner has invited. Its id becomes that of the user who accepts, when its row is deleted."""
+
+    __tablename__ = "invitations"
+    __table_args__ = (UniqueConstraint("customer_id", "email"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    email: Mapped[str]
+    role: Mapped[str]
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _now()
+    expires_at: Mapped[datetime]
+
+
+class UserSession(Base):
+    """What a sign-in begins. `refreshed_at` is when tokens were issued last, `expires_at` the absolute lifetime."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = _now()
+    refreshed_at: Mapped[datetime] = _now()
+    expires_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
 class RefreshToken(Base):
-    """One refresh token. Those of one sign-in are a family; reuse of one revokes its family."""
+    """One refresh token of a session; the use of a used one ends the session."""
 
     __tablename__ = "refresh_tokens"
 
     token_hash: Mapped[str] = mapped_column(primary_key=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
-    family: Mapped[str] = mapped_column(index=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), index=True)
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
 
 
 class CloudAccount(Base):
