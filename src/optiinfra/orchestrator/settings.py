@@ -6,9 +6,14 @@ from typing import Annotated
 from limits import RateLimitItem, parse
 from pydantic import AfterValidator, PlainValidator
 
-from optiinfra.kit.settings import ServiceSettings
+from optiinfra.kit.settings import Concealed, OwnSecret, OwnSecrets, ServiceSettings
 
-RateLimit = Annotated[RateLimitItem, PlainValidator(parse)]
+
+def _parsed(limit: str | RateLimitItem) -> RateLimitItem:
+    return limit if isinstance(limit, RateLimitItem) else parse(limit)  # defaults are validated, too
+
+
+RateLimit = Annotated[RateLimitItem, PlainValidator(_parsed)]
 """Written as `10/minute`."""
 
 
@@ -30,35 +35,35 @@ class Settings(ServiceSettings):
 
     orchestrator_port: int = 8001
     orchestrator_url: str = "http://127.0.0.1:8001"
-    postgresql_url: str
+    postgresql_url: Concealed
     clickhouse_url: str
     clickhouse_user: str
-    clickhouse_password: str
+    clickhouse_password: OwnSecret
     clickhouse_database: str = "optiinfra"
-    redis_url: str
+    redis_url: Concealed
     redis_prefix: str = "optiinfra"
     qdrant_url: str
-    qdrant_api_key: str
+    qdrant_api_key: OwnSecret
     qdrant_collection: str = "outcomes"
     aws_endpoint_url: str
     aws_principal_arn: str
     """The IAM identity that assumes customers' roles: their trust policies name it."""
     aws_access_key_id: str = "test"
-    aws_secret_access_key: str = "test"  # noqa: S105  the mock cloud asks for some; a real one is set from outside
-    token_signing_key: str
-    previous_token_signing_keys: tuple[str, ...] = ()
+    aws_secret_access_key: Concealed = "test"  # noqa: S105  the mock cloud asks for some; a real one is set from outside
+    token_signing_key: OwnSecret
+    previous_token_signing_keys: OwnSecrets = ()
     """Keys that sign no more; a JSON list. A token of one stays valid until it expires."""
-    task_signing_key: str
+    task_signing_key: OwnSecret
     """Signs requests to agents."""
-    enrolment_secret: str
+    enrolment_secret: OwnSecret
     """Only registers agents."""
     agent_networks: Networks = "127.0.0.0/8,::1/128"
     """Where agents may be: networks, separated by commas."""
-    admin_token: str
+    admin_token: OwnSecret
 
-    audit_key: str
+    audit_key: OwnSecret
     """Authenticates the entries of the audit log."""
-    portal_secret: str
+    portal_secret: OwnSecret
     """With it the portal forwards the addresses of its users."""
 
     rate_limit_sign_in: RateLimit = parse("10/minute")

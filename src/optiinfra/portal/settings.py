@@ -1,8 +1,6 @@
 """Settings of the portal."""
 
-from pydantic import Field
-
-from optiinfra.kit.settings import ServiceSettings
+from optiinfra.kit.settings import OwnSecret, ServiceSettings
 
 
 class Settings(ServiceSettings):
@@ -10,5 +8,5 @@ class Settings(ServiceSettings):
 
     portal_port: int = 3001
     orchestrator_url: str
-    portal_session_key: str = Field(min_length=32)
-    portal_secret: str = Field(min_length=32)
+    portal_session_key: OwnSecret
+    portal_secret: OwnSecret

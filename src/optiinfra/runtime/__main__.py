@@ -10,12 +10,13 @@ with collection_paused():
     import uvloop
 
     from optiinfra.kit import logging
+    from optiinfra.kit.settings import load
     from optiinfra.runtime.settings import RuntimeSettings
     from optiinfra.runtime.supervisor import Supervisor
 
 
 async def _main() -> None:
-    settings = RuntimeSettings()
+    settings = load(RuntimeSettings)
     logging.configure("runtime", settings.version)
     getLogger("watchfiles").setLevel(WARNING)  # it logs every file change, our own included
     stop = asyncio.Event()

@@ -22,7 +22,7 @@ from optiinfra.portal.settings import Settings
 NOW = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 OWNER = Identity(customer_id="cust_1", email="ops@acme.example", role="owner")
 PASSWORD = "correct-horse-battery"
-SECRET = "p" * 48
+SECRET = "the portal's secret of the unit tests"
 ADDRESS = "http://portal.test"
 TRUST = CloudTrust(
     external_id="ext-1",
@@ -42,7 +42,7 @@ def portal(orchestrator: "Orchestrator") -> FastAPI:
     """A portal whose API calls go to this orchestrator."""
     settings = Settings(
         orchestrator_url="http://orchestrator.test",
-        portal_session_key="k" * 48,
+        portal_session_key="the session key of the unit tests",
         portal_secret=SECRET,
         version="abc1234",
     )

@@ -4,6 +4,7 @@ from optiinfra.agents.app_agent.validation import judge, validate
 from optiinfra.agents.base.agent import AgentKind
 from optiinfra.agents.base.app import run
 from optiinfra.agents.base.settings import AgentSettings
+from optiinfra.kit.settings import load
 
 KIND = AgentKind("application", "application-agent", {"validate": validate, "judge": judge})
 
@@ -16,5 +17,5 @@ class Settings(AgentSettings):
 
 def main() -> None:
     """Serve the application agent."""
-    settings = Settings()
+    settings = load(Settings)
     run(KIND, settings, settings.application_agent_port)

@@ -10,6 +10,7 @@ from optiinfra.agents.base.app import run
 from optiinfra.agents.base.settings import AgentSettings
 from optiinfra.agents.cost_agent import idle_shutdown, spot_migration
 from optiinfra.agents.cost_agent.analysis import analyze
+from optiinfra.kit.settings import load
 
 
 class Settings(AgentSettings):
@@ -28,5 +29,5 @@ def kind(settings: Settings) -> AgentKind:
 
 def main() -> None:
     """Serve the cost agent."""
-    settings = Settings()
+    settings = load(Settings)
     run(kind(settings), settings, settings.cost_agent_port)

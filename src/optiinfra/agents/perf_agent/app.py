@@ -4,6 +4,7 @@ from optiinfra.agents.base.agent import AgentKind
 from optiinfra.agents.base.app import run
 from optiinfra.agents.base.settings import AgentSettings
 from optiinfra.agents.perf_agent.validation import judge, validate
+from optiinfra.kit.settings import load
 
 KIND = AgentKind("performance", "performance-agent", {"validate": validate, "judge": judge})
 
@@ -16,5 +17,5 @@ class Settings(AgentSettings):
 
 def main() -> None:
     """Serve the performance agent."""
-    settings = Settings()
+    settings = load(Settings)
     run(KIND, settings, settings.performance_agent_port)

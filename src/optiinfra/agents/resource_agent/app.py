@@ -4,6 +4,7 @@ from optiinfra.agents.base.agent import AgentKind
 from optiinfra.agents.base.app import run
 from optiinfra.agents.base.settings import AgentSettings
 from optiinfra.agents.resource_agent.analysis import analyze
+from optiinfra.kit.settings import load
 
 KIND = AgentKind("resource", "resource-agent", {"analyze": analyze})
 
@@ -16,5 +17,5 @@ class Settings(AgentSettings):
 
 def main() -> None:
     """Serve the resource agent."""
-    settings = Settings()
+    settings = load(Settings)
     run(KIND, settings, settings.resource_agent_port)

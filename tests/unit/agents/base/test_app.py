@@ -65,9 +65,9 @@ def create(
         start_deadline_seconds=deadline,
         clickhouse_url="",
         clickhouse_user="",
-        clickhouse_password="",
+        clickhouse_password="clickhouse-password-of-the-unit-tests",
         qdrant_url="",
-        qdrant_api_key="",
+        qdrant_api_key="qdrant-api-key-of-the-unit-tests-long",
     )
 
     async def connect() -> Sources:

@@ -8,9 +8,12 @@ from optiinfra.agents.cost_agent.app import Settings
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
-    required = ("ORCHESTRATOR_URL", "ENROLMENT_SECRET", "QDRANT_URL", "QDRANT_API_KEY")
-    clickhouse = ("CLICKHOUSE_URL", "CLICKHOUSE_USER", "CLICKHOUSE_PASSWORD")
-    for name, value in {**dict.fromkeys((*required, *clickhouse), "x"), **variables}.items():
+    addresses = dict.fromkeys(("ORCHESTRATOR_URL", "QDRANT_URL", "CLICKHOUSE_URL", "CLICKHOUSE_USER"), "x")
+    secrets = {
+        name: f"{name} of the unit tests, long enough"
+        for name in ("ENROLMENT_SECRET", "QDRANT_API_KEY", "CLICKHOUSE_PASSWORD")
+    }
+    for name, value in {**addresses, **secrets, **variables}.items():
         monkeypatch.setenv(f"OPTIINFRA_{name}", value)
     return Settings()
 
