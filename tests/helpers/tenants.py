@@ -108,8 +108,12 @@ def tenant(environment: dict[str, Any]) -> Iterator[Tenant]:
         ((analysis_id,),) = execute(environment, "SELECT id FROM analyses WHERE customer_id = %s", customer.id)
         ((token_id,),) = execute(environment, "SELECT id FROM agent_tokens WHERE customer_id = %s", customer.id)
         key = customer.post(f"/customers/{customer.id}/api-keys", {"name": "own", "scope": "read"})
+        ((user_id,),) = execute(environment, "SELECT id FROM users WHERE customer_id = %s", customer.id)
+        ((session_id,),) = execute(environment, "SELECT id FROM sessions WHERE user_id = %s", user_id)
         ids = {
             "customer_id": customer.id,
+            "user_id": user_id,
+            "session_id": session_id,
             "token_id": token_id,
             "key_id": key["key_id"],
             "runtime_id": runtime.runtime_id,

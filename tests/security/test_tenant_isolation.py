@@ -17,6 +17,7 @@ from tests.helpers import cloud_state
 from tests.helpers.callers import Caller, bearer, problem
 from tests.helpers.customer import Customer
 from tests.helpers.live import connect_live, receive
+from tests.helpers.routes import ONBOARD, TENANT_ROUTES
 from tests.helpers.runtime import connected_runtime, customer_without_fleet, deployment
 from tests.helpers.seeds import seeded
 from tests.helpers.tenants import (
@@ -32,44 +33,6 @@ from tests.helpers.tenants import (
 
 pytestmark = [pytest.mark.security, pytest.mark.slow]
 
-ANYBODY = {"owner", "approver", "viewer", "approve key", "read key"}
-APPROVERS = {"owner", "approver", "approve key"}
-OWNERS = {"owner"}
-RUNTIMES = {"runtime"}
-"""Kinds of credentials, as `credentials_of` names them."""
-
-ONBOARD = {"cloud_provider": "aws", "region": "us-east-1", "iam_role_arn": "arn:aws:iam::111122223333:role/r"}
-TENANT_ROUTES: dict[str, tuple[set[str], Any]] = {
-    "GET /customers/{customer_id}": (ANYBODY, None),
-    "DELETE /customers/{customer_id}": (OWNERS, None),
-    "PATCH /customers/{customer_id}/preferences": (OWNERS, {"paused": True}),
-    "GET /customers/{customer_id}/cloud-trust": (OWNERS, None),
-    "POST /customers/{customer_id}/onboard": (OWNERS, ONBOARD),
-    "POST /customers/{customer_id}/agent-install-command": (OWNERS, None),
-    "GET /customers/{customer_id}/agent-tokens": (OWNERS, None),
-    "DELETE /customers/{customer_id}/agent-tokens/{token_id}": (OWNERS, None),
-    "POST /customers/{customer_id}/api-keys": (OWNERS, {"name": "x", "scope": "read"}),
-    "GET /customers/{customer_id}/api-keys": (OWNERS, None),
-    "DELETE /customers/{customer_id}/api-keys/{key_id}": (OWNERS, None),
-    "GET /customers/{customer_id}/infrastructure": (ANYBODY, None),
-    "GET /customers/{customer_id}/metrics": (ANYBODY, None),
-    "POST /customers/{customer_id}/analyze": (APPROVERS, {"agent_type": "cost"}),
-    "GET /analyses/{analysis_id}": (ANYBODY, None),
-    "GET /customers/{customer_id}/recommendations": (ANYBODY, None),
-    "POST /recommendations/{recommendation_id}/approve": (APPROVERS, None),
-    "POST /recommendations/{recommendation_id}/reject": (APPROVERS, {"reason": "x"}),
-    "GET /customers/{customer_id}/optimizations": (ANYBODY, None),
-    "GET /optimizations/{optimization_id}": (ANYBODY, None),
-    "POST /optimizations/{optimization_id}/rollback": (APPROVERS, None),
-    "GET /customers/{customer_id}/events": (ANYBODY, None),
-    "GET /customers/{customer_id}/events/latest": (ANYBODY, None),
-    "GET /customers/{customer_id}/audit-log": (ANYBODY, None),
-    "POST /agent-runtime/{runtime_id}/telemetry": (RUNTIMES, {"samples": [], "latencies": []}),
-    "PUT /agent-runtime/{runtime_id}/inventory": (RUNTIMES, {"deployments": []}),
-    "GET /agent-runtime/{runtime_id}/commands": (RUNTIMES, None),
-    "POST /agent-runtime/{runtime_id}/commands/{command_id}/result": (RUNTIMES, {"ok": True}),
-}
-"""Every route about something that a customer has: who may call it for their own, and a valid body."""
 OF_NO_TENANT = {"POST /orchestrator/agents/{agent_id}/heartbeat", "DELETE /orchestrator/agents/{agent_id}"}
 QUERY = {"metric_type": "monthly_cost", "wait": "0"}
 

@@ -5,9 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from optiinfra.api.accounts import ActiveSession, Identity, Login, PasswordChange, Refresh, SignedUp, Signup, Tokens
-from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
-from optiinfra.orchestrator.access import require_person
+from optiinfra.orchestrator.access import Person
 from optiinfra.orchestrator.accounts import service, sessions
 from optiinfra.orchestrator.audit.middleware import Attribute
 from optiinfra.orchestrator.limits import service as limits
@@ -42,40 +41,35 @@ async def refresh(body: Refresh, platform: CurrentPlatform, attribute: Attribute
 
 
 @router.post("/logout", status_code=204)
-async def logout(principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
+async def logout(principal: Person, platform: CurrentPlatform) -> None:
     """End the session of the access token: its tokens are refused from now on, and its event streams are closed."""
-    require_person(principal)
     await service.sign_out(platform, principal)
 
 
 @router.get("/me")
-async def me(principal: CurrentPrincipal, platform: CurrentPlatform) -> Identity:
+async def me(principal: Person, platform: CurrentPlatform) -> Identity:
     """The user of the access token."""
-    require_person(principal)
     return await service.identify(platform, principal.subject)
 
 
 @router.post("/password", status_code=204, responses=error_responses(429))
 async def change_password(
-    body: PasswordChange, principal: CurrentPrincipal, platform: CurrentPlatform, address: ClientAddress
+    body: PasswordChange, principal: Person, platform: CurrentPlatform, address: ClientAddress
 ) -> None:
     """Replace the password, and end all other sessions of the user."""
-    require_person(principal)
     async with limits.limited_sign_in(platform, principal.subject, address):
         await service.change_password(platform, principal, body)
 
 
 @router.get("/sessions")
 async def list_sessions(
-    principal: CurrentPrincipal, platform: CurrentPlatform, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    principal: Person, platform: CurrentPlatform, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> list[ActiveSession]:
     """The user's sessions that have not ended, the most recently refreshed first."""
-    require_person(principal)
     return await sessions.listed(platform.database, principal, limit)
 
 
 @router.delete("/sessions/{session_id}", status_code=204)
-async def delete_session(session_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
+async def delete_session(session_id: str, principal: Person, platform: CurrentPlatform) -> None:
     """End one of the user's sessions at once."""
-    require_person(principal)
     await service.end_session(platform, principal, session_id)

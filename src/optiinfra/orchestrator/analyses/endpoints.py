@@ -5,9 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from optiinfra.api.recommendations import Analysis, AnalysisStarted, Analyze
-from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
-from optiinfra.orchestrator.access import APPROVERS, require_tenant, require_user
+from optiinfra.orchestrator.access import AnyUser, ApproversCustomer
 from optiinfra.orchestrator.analyses import service
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
 from optiinfra.orchestrator.platform import CurrentPlatform
@@ -22,20 +21,18 @@ async def _workflow(request: Request) -> AnalysisWorkflow:
 
 @router.post("/customers/{customer_id}/analyze", status_code=202, responses=error_responses(429))
 async def analyze(
-    customer_id: str,
+    customer_id: ApproversCustomer,
     body: Analyze,
-    principal: CurrentPrincipal,
     platform: CurrentPlatform,
     workflow: Annotated[AnalysisWorkflow, Depends(_workflow)],
 ) -> AnalysisStarted:
     """Start an analysis by an agent of that type; its recommendations appear when it has ended."""
-    require_tenant(principal, customer_id, APPROVERS)
     analysis_id = await service.create(platform, customer_id, body.agent_type)
     await workflow.start(analysis_id)
     return AnalysisStarted(analysis_id=analysis_id)
 
 
 @router.get("/analyses/{analysis_id}")
-async def analysis(analysis_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> Analysis:
+async def analysis(analysis_id: str, caller: AnyUser, platform: CurrentPlatform) -> Analysis:
     """The state of an analysis."""
-    return await service.get(platform.database, require_user(principal), analysis_id)
+    return await service.get(platform.database, caller.customer_id, analysis_id)

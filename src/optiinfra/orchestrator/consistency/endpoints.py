@@ -3,8 +3,7 @@
 from fastapi import APIRouter
 
 from optiinfra.api.consistency import Consistency
-from optiinfra.kit.auth import CurrentPrincipal
-from optiinfra.orchestrator.access import require_kind
+from optiinfra.orchestrator.access import Admin
 from optiinfra.orchestrator.consistency.service import check
 from optiinfra.orchestrator.platform import CurrentPlatform
 
@@ -14,7 +13,6 @@ LONG_CALLS = ("GET /admin/consistency",)
 
 
 @router.get("/consistency")
-async def consistency(principal: CurrentPrincipal, platform: CurrentPlatform) -> Consistency:
+async def consistency(_admin: Admin, platform: CurrentPlatform) -> Consistency:
     """Every dangling reference between stores and clouds."""
-    require_kind(principal, "admin")
     return await check(platform)

@@ -5,8 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from optiinfra.api.credentials import AgentToken, ApiKey, InstallCommand, IssuedApiKey, NewApiKey
-from optiinfra.kit.auth import CurrentPrincipal
-from optiinfra.orchestrator.access import OWNERS, require_tenant
+from optiinfra.orchestrator.access import OwnersCustomer
 from optiinfra.orchestrator.credentials import agent_tokens, api_keys
 from optiinfra.orchestrator.platform import CurrentPlatform
 
@@ -16,52 +15,38 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @router.post("/agent-install-command", status_code=201)
-async def agent_install_command(
-    customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform
-) -> InstallCommand:
+async def agent_install_command(customer_id: OwnersCustomer, platform: CurrentPlatform) -> InstallCommand:
     """Issue a token for the customer's runtime; the response says how to start it."""
-    require_tenant(principal, customer_id, OWNERS)
     return await agent_tokens.issue(platform, customer_id)
 
 
 @router.get("/agent-tokens")
 async def list_agent_tokens(
-    customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform, limit: Limit = 100
+    customer_id: OwnersCustomer, platform: CurrentPlatform, limit: Limit = 100
 ) -> list[AgentToken]:
     """The agent tokens that can be used, newest first."""
-    require_tenant(principal, customer_id, OWNERS)
     return await agent_tokens.listed(platform, customer_id, limit)
 
 
 @router.delete("/agent-tokens/{token_id}", status_code=204)
-async def delete_agent_token(
-    customer_id: str, token_id: str, principal: CurrentPrincipal, platform: CurrentPlatform
-) -> None:
+async def delete_agent_token(customer_id: OwnersCustomer, token_id: str, platform: CurrentPlatform) -> None:
     """End an agent token at once."""
-    require_tenant(principal, customer_id, OWNERS)
     await agent_tokens.revoke(platform, customer_id, token_id)
 
 
 @router.post("/api-keys", status_code=201)
-async def issue_api_key(
-    customer_id: str, body: NewApiKey, principal: CurrentPrincipal, platform: CurrentPlatform
-) -> IssuedApiKey:
+async def issue_api_key(customer_id: OwnersCustomer, body: NewApiKey, platform: CurrentPlatform) -> IssuedApiKey:
     """Issue an API key."""
-    require_tenant(principal, customer_id, OWNERS)
     return await api_keys.issue(platform, customer_id, body)
 
 
 @router.get("/api-keys")
-async def list_api_keys(
-    customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform, limit: Limit = 100
-) -> list[ApiKey]:
+async def list_api_keys(customer_id: OwnersCustomer, platform: CurrentPlatform, limit: Limit = 100) -> list[ApiKey]:
     """The API keys that can be used, newest first."""
-    require_tenant(principal, customer_id, OWNERS)
     return await api_keys.listed(platform, customer_id, limit)
 
 
 @router.delete("/api-keys/{key_id}", status_code=204)
-async def delete_api_key(customer_id: str, key_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
+async def delete_api_key(customer_id: OwnersCustomer, key_id: str, platform: CurrentPlatform) -> None:
     """End an API key at once."""
-    require_tenant(principal, customer_id, OWNERS)
     await api_keys.revoke(platform, customer_id, key_id)

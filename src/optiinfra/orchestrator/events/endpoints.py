@@ -8,9 +8,9 @@ import structlog
 from fastapi import APIRouter, Query, WebSocket
 
 from optiinfra.api.events import SUBPROTOCOL, Event, LatestEvent
-from optiinfra.kit.auth import CurrentPrincipal, Principal, current_principal
+from optiinfra.kit.auth import Principal, current_principal
 from optiinfra.kit.tasks import counted, first_completed
-from optiinfra.orchestrator.access import require_tenant
+from optiinfra.orchestrator.access import OwnCustomer
 from optiinfra.orchestrator.accounts import service as accounts
 from optiinfra.orchestrator.accounts import sessions
 from optiinfra.orchestrator.events import service
@@ -27,21 +27,18 @@ log = structlog.get_logger(__name__)
 
 @router.get("/customers/{customer_id}/events")
 async def events(
-    customer_id: str,
-    principal: CurrentPrincipal,
+    customer_id: OwnCustomer,
     platform: CurrentPlatform,
     after: Annotated[int, Query(ge=0, le=_MAX_SEQ)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[Event]:
     """Events numbered above `after`, in order."""
-    require_tenant(principal, customer_id)
     return await service.after(platform.database, customer_id, after, limit)
 
 
 @router.get("/customers/{customer_id}/events/latest")
-async def latest(customer_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> LatestEvent:
+async def latest(customer_id: OwnCustomer, platform: CurrentPlatform) -> LatestEvent:
     """The number of the customer's latest event."""
-    require_tenant(principal, customer_id)
     return LatestEvent(seq=await service.latest(platform.database, customer_id))
 
 

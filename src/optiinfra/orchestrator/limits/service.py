@@ -64,7 +64,7 @@ async def seconds_to_wait(connection: HTTPConnection) -> int | None:
     if principal.kind not in ("user", "api_key") or principal.customer_id is None:
         return None
     limit = platform.settings.rate_limit_api
-    return await platform.rate_limits.hit_frequent(limit, "api", principal.customer_id)
+    return await platform.rate_limits.hit_frequent(limit, "api", _digest(principal.customer_id))
 
 
 def _refuse_until(seconds: int | None) -> None:

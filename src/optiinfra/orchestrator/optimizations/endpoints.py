@@ -6,9 +6,8 @@ from fastapi import APIRouter, Query
 
 from optiinfra.api.recommendations import Optimization
 from optiinfra.domain.optimization import OptimizationStatus
-from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
-from optiinfra.orchestrator.access import APPROVERS, require_tenant, require_user
+from optiinfra.orchestrator.access import AnyUser, Approver, OwnCustomer
 from optiinfra.orchestrator.optimizations import service
 from optiinfra.orchestrator.optimizations.workflow import CurrentWorkflows
 from optiinfra.orchestrator.platform import CurrentPlatform
@@ -18,29 +17,26 @@ router = APIRouter()
 
 @router.get("/customers/{customer_id}/optimizations")
 async def optimizations(
-    customer_id: str,
-    principal: CurrentPrincipal,
+    customer_id: OwnCustomer,
     platform: CurrentPlatform,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[Optimization]:
     """The customer's optimizations, newest first."""
-    require_tenant(principal, customer_id)
     return await service.listing(platform.database, customer_id, limit)
 
 
 @router.get("/optimizations/{optimization_id}")
-async def optimization(optimization_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> Optimization:
+async def optimization(optimization_id: str, caller: AnyUser, platform: CurrentPlatform) -> Optimization:
     """The state of an optimization."""
-    return await service.get(platform.database, require_user(principal), optimization_id)
+    return await service.get(platform.database, caller.customer_id, optimization_id)
 
 
 @router.post("/optimizations/{optimization_id}/rollback", status_code=202, responses=error_responses(409))
 async def rollback(
-    optimization_id: str, principal: CurrentPrincipal, platform: CurrentPlatform, workflows: CurrentWorkflows
+    optimization_id: str, caller: Approver, platform: CurrentPlatform, workflows: CurrentWorkflows
 ) -> Optimization:
     """Roll back: a running optimization before its next step, a completed one entirely."""
-    customer_id = require_user(principal, APPROVERS)
-    shown = await service.request_rollback(platform.database, customer_id, optimization_id)
+    shown = await service.request_rollback(platform.database, caller.customer_id, optimization_id)
     if shown.status == OptimizationStatus.COMPLETED:
         await workflows.start_rollback(optimization_id)
     return shown

@@ -16,10 +16,9 @@ from optiinfra.api.runtimes import (
 )
 from optiinfra.api.telemetry import TelemetryBatch
 from optiinfra.kit.app import cancel_on_shutdown
-from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.kit.raw_json import RawJsonRoute, from_raw_json
-from optiinfra.orchestrator.access import require_kind
+from optiinfra.orchestrator.access import Runtime
 from optiinfra.orchestrator.audit.middleware import Attribute
 from optiinfra.orchestrator.credentials import agent_tokens
 from optiinfra.orchestrator.errors import NotFound, Unauthenticated
@@ -42,12 +41,11 @@ LARGE_BODIES = (
 )
 
 
-async def _customer(runtime_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> str:
+async def _customer(runtime_id: str, principal: Runtime, platform: CurrentPlatform) -> str:
     """The customer of the calling runtime, which must be the one of the path.
 
     A dependency: who calls is checked before what is sent.
     """
-    require_kind(principal, "runtime")
     await service.require_runtime(platform, principal.subject, runtime_id)
     return principal.customer_id or ""
 
@@ -103,7 +101,7 @@ async def commands(
     runtime_id: str,
     request: Request,
     customer_id: CallingCustomer,
-    principal: CurrentPrincipal,
+    principal: Runtime,
     platform: CurrentPlatform,
     wait: Annotated[float, Query(ge=0, le=60)] = 20,
 ) -> list[Command]:

@@ -8,9 +8,8 @@ from pydantic import TypeAdapter
 
 from optiinfra.api.common import Moment, now
 from optiinfra.api.telemetry import MetricPoint, MetricType
-from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.shared_runs import SharedRuns
-from optiinfra.orchestrator.access import require_tenant
+from optiinfra.orchestrator.access import OwnCustomer
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.telemetry import service
 
@@ -24,9 +23,8 @@ _DEFAULT_SPAN = timedelta(days=8)
 
 @router.get("/customers/{customer_id}/metrics", response_model=list[MetricPoint])
 async def metrics(
-    customer_id: str,
+    customer_id: OwnCustomer,
     metric_type: MetricType,
-    principal: CurrentPrincipal,
     platform: CurrentPlatform,
     start_time: Moment | None = None,
     end_time: Moment | None = None,
@@ -34,7 +32,6 @@ async def metrics(
     limit: Annotated[int, Query(ge=1, le=20_000)] = 10_000,
 ) -> Response:
     """One metric over time, oldest first; by default of the last eight days."""
-    require_tenant(principal, customer_id)
 
     async def read() -> bytes:
         end = end_time or now()

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from optiinfra.api.users import AcceptInvitation, Invite, Invited, Joined, User
-from optiinfra.kit.auth import CurrentPrincipal, Principal
+from optiinfra.kit.auth import Principal
 from optiinfra.kit.openapi import error_responses
-from optiinfra.orchestrator.access import OWNERS, require_tenant
+from optiinfra.orchestrator.access import OwnersCustomer
 from optiinfra.orchestrator.audit.middleware import Attribute
 from optiinfra.orchestrator.limits import service as limits
 from optiinfra.orchestrator.limits.service import ClientAddress
@@ -20,28 +20,24 @@ PUBLIC = ("/auth/accept-invitation",)  # its credential is in the body
 
 
 @router.post("/customers/{customer_id}/users", status_code=201, responses=error_responses(409))
-async def invite(customer_id: str, body: Invite, principal: CurrentPrincipal, platform: CurrentPlatform) -> Invited:
+async def invite(customer_id: OwnersCustomer, body: Invite, platform: CurrentPlatform) -> Invited:
     """Invite a user. A second invitation of an address replaces the first."""
-    require_tenant(principal, customer_id, OWNERS)
     return await service.invite(platform, customer_id, body)
 
 
 @router.get("/customers/{customer_id}/users")
 async def users(
-    customer_id: str,
-    principal: CurrentPrincipal,
+    customer_id: OwnersCustomer,
     platform: CurrentPlatform,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[User]:
     """The customer's users, and those who are invited, oldest first."""
-    require_tenant(principal, customer_id, OWNERS)
     return await service.listed(platform, customer_id, limit)
 
 
 @router.delete("/customers/{customer_id}/users/{user_id}", status_code=204, responses=error_responses(409))
-async def remove(customer_id: str, user_id: str, principal: CurrentPrincipal, platform: CurrentPlatform) -> None:
+async def remove(customer_id: OwnersCustomer, user_id: str, platform: CurrentPlatform) -> None:
     """Remove a user, whose sessions end at once, or withdraw an invitation. The last owner cannot be removed."""
-    require_tenant(principal, customer_id, OWNERS)
     await service.remove(platform, customer_id, user_id)
 
 
