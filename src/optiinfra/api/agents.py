@@ -15,7 +15,11 @@ def _canonical(url: str) -> str:
     return str(HttpUrl(url)).rstrip("/")  # raises for an impossible host or port
 
 
-Origin = Annotated[str, Field(max_length=200, pattern=r"^https?://[^@/?#]+$"), AfterValidator(_canonical)]
+Origin = Annotated[
+    str,
+    Field(max_length=200, pattern=r"^https?://[^@/?#]+$", examples=["http://127.0.0.1:9"]),
+    AfterValidator(_canonical),
+]
 """Scheme, host and port of a service, always written the same way, without a trailing slash."""
 
 LONGEST_TITLE = 300
