@@ -54,6 +54,7 @@ RAISED_RATE_LIMITS = {
     "SIGN_IN": "1000000/minute",
     "SIGN_UP": "1000000/minute",
     "API": "1000000/second",
+    "SAMPLES": "1000000000/second",
     "AUDITED_REFUSALS": "1000000/minute",
     "LOCKOUT_FAILURES": "1000000",
 }

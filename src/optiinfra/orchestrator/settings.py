@@ -72,6 +72,8 @@ class Settings(ServiceSettings):
     """For each address."""
     rate_limit_api: RateLimit = parse("100/second")
     """For all users of a customer."""
+    rate_limit_samples: RateLimit = parse("200000/10 second")
+    """Samples and latency counts of a customer's runtimes."""
     rate_limit_audited_refusals: RateLimit = parse("60/minute")
     """How many refused requests of an address the audit log records; metrics count all."""
     rate_limit_lockout_failures: int = 5
@@ -81,6 +83,8 @@ class Settings(ServiceSettings):
 
     quota_analyses: int = 8
     """How many analyses of a customer may be in progress at once."""
+    quota_onboardings: int = 5
+    """How many of a customer's accounts may be waiting for their discovery at once."""
     quota_streams: int = 50
     """How many event streams of a customer one process serves at once."""
 

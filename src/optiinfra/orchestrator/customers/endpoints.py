@@ -34,7 +34,7 @@ async def cloud_trust(customer_id: OwnersCustomer, platform: CurrentPlatform) ->
     return await service.cloud_trust(platform, customer_id)
 
 
-@router.post("/onboard", status_code=202, responses=error_responses(409))
+@router.post("/onboard", status_code=202, responses=error_responses(409, 429))
 async def onboard(customer_id: OwnersCustomer, platform: CurrentPlatform, body: Onboard) -> Started:
     """Connect a cloud account and discover what is in it."""
     account_id = await service.add_cloud_account(platform, customer_id, body)

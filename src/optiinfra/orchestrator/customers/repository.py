@@ -50,6 +50,13 @@ async def upsert_cloud_account(session: AsyncSession, customer_id: str, body: On
     return (await session.execute(statement.returning(models.CloudAccount.id))).scalar_one()
 
 
+async def onboardings(session: AsyncSession, customer_id: str) -> int:
+    """How many of the customer's accounts have not been discovered yet."""
+    table = models.CloudAccount
+    waiting = table.customer_id == customer_id, table.status == CloudAccountStatus.DISCOVERING
+    return await session.scalar(select(func.count()).where(*waiting)) or 0
+
+
 async def lock_for_deletion(session: AsyncSession, customer_id: str) -> None:
     """Lock the customer's rows in the order that prevents a deadlock with transactions that record events.
 

@@ -6,7 +6,7 @@ from optiinfra.api.customers import CloudTrust, Customer, Onboard, Preferences
 from optiinfra.clouds import aws_trust
 from optiinfra.clouds.protocol import CloudError
 from optiinfra.orchestrator.customers import repository
-from optiinfra.orchestrator.errors import Conflict, NotFound
+from optiinfra.orchestrator.errors import Conflict, NotFound, TooManyRequests
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.inventory.clouds import enter
 from optiinfra.orchestrator.inventory.repository import connect, holder, lock_customer
@@ -15,6 +15,7 @@ from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 
 _ENTER_SECONDS = 5.0
+_RETRY_SECONDS = 5
 """How long an onboarding waits for the cloud."""
 
 
@@ -56,13 +57,16 @@ async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard)
 
     Raises NotFound without its customer, and Conflict for an account that another customer has connected. Only who has
     entered an account has connected it: naming somebody's role reserves nothing. If the cloud does not answer now, the
-    discovery decides.
+    discovery decides. Raises TooManyRequests while as many accounts as allowed are in discovery.
     """
     proven = await _is_entered(platform, customer_id, body)
     async with platform.database.transaction() as session:
         # The customer before the account, as in a deletion: prevents a deadlock with transactions that record events.
         if await lock_customer(session, customer_id) is None:
             raise NotFound("customer")
+        most = platform.settings.quota_onboardings
+        if await repository.onboardings(session, customer_id) >= most:
+            raise TooManyRequests(_RETRY_SECONDS, f"at most {most} accounts of a customer may be in discovery")
         account_id = await repository.upsert_cloud_account(session, customer_id, body)
         if proven and not await connect(session, customer_id, body.cloud_provider, body.account_id):
             raise _taken()

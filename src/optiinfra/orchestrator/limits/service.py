@@ -52,6 +52,12 @@ async def limited_sign_in(platform: Platform, account: str, address: str) -> Asy
     await platform.lockouts.succeed(key)
 
 
+async def admit_samples(platform: Platform, customer_id: str, count: int) -> None:
+    """Raises TooManyRequests when the customer's runtimes have sent too many samples."""
+    limit = platform.settings.rate_limit_samples
+    _refuse_until(await platform.rate_limits.hit(limit, "samples", _digest(customer_id), cost=max(1, count)))
+
+
 async def admit_refusal(platform: Platform, address: str) -> bool:
     """Whether a refused request from this address is recorded: millions must not fill the audit log."""
     limit = platform.settings.rate_limit_audited_refusals

@@ -23,6 +23,7 @@ from optiinfra.orchestrator.audit.middleware import Attribute
 from optiinfra.orchestrator.credentials import agent_tokens
 from optiinfra.orchestrator.errors import NotFound, Unauthenticated
 from optiinfra.orchestrator.inventory.service import store_deployments
+from optiinfra.orchestrator.limits.service import admit_samples
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.runtimes import service
 from optiinfra.orchestrator.runtimes.commands import acknowledge_command, deliver_commands
@@ -53,7 +54,7 @@ async def _customer(runtime_id: str, principal: Runtime, platform: CurrentPlatfo
 CallingCustomer = Annotated[str, Depends(_customer)]
 
 
-@bulk_router.post("/{runtime_id}/telemetry", status_code=202)
+@bulk_router.post("/{runtime_id}/telemetry", status_code=202, responses=error_responses(429))
 async def telemetry(
     request: Request,
     body: Annotated[TelemetryBatch, from_raw_json(parse_batch)],
@@ -62,6 +63,7 @@ async def telemetry(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Started:
     """Send measurements; a batch sent again under the same key is stored once."""
+    await admit_samples(platform, customer_id, len(body.samples) + len(body.latencies))
     key = None if idempotency_key is None else BatchKey(idempotency_key, digest_of(await request.body()))
     await store(platform, customer_id, body, key)
     return Started()
