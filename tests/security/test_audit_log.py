@@ -78,6 +78,11 @@ def tell(story: Story, owner: Account, viewer: Account, portal_secret: str) -> s
     foreign = story.send("GET", f"/customers/{UNKNOWN}/recommendations", token)
     assert foreign.status_code == 404
     story.expect("GET /customers/{customer_id}/recommendations", foreign, owner.user_id, target={"customer_id": "anon"})
+    unknown = story.send("GET", f"/optimizations/opt_{'0' * 24}", token)
+    assert unknown.status_code == 404
+    story.expect(
+        "GET /optimizations/{optimization_id}", unknown, owner.user_id, target={"optimization_id": "opt_" + "0" * 24}
+    )
     watching = str(story.sign_in(viewer).json()["access_token"])
     refused = story.send("PATCH", f"{customer}/preferences", watching, {"priority": "cost"})
     assert refused.status_code == 403
@@ -95,7 +100,7 @@ def check_entries(http: httpx.Client, story: Story, customer_id: str, token: str
     signed_up_entry, *later = entries
     assert (signed_up_entry["action"], signed_up_entry["status"]) == ("POST /auth/signup", 201)
     assert [entry["seq"] for entry in entries] == list(range(1, len(entries) + 1))
-    foreign = next(entry for entry in later if entry["status"] == 404)
+    foreign = next(entry for entry in later if "customer_id" in entry["target"] and entry["status"] == 404)
     assert foreign["target"]["customer_id"].startswith("anon_")
     foreign["target"] = {"customer_id": "anon"}
     assert [{key: entry[key] for key in story.expected[0]} for entry in later] == story.expected

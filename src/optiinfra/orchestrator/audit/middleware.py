@@ -70,9 +70,12 @@ async def _record(scope: Scope, status: int) -> None:
     principal: Principal | None = scope.get("state", {}).get("principal") or scope.get("state", {}).get("attributed")
     own = (principal.customer_id if principal else None) or PLATFORM
     target = {name: str(value) for name, value in scope.get("path_params", {}).items()}
-    refused = status in _REFUSED and (status != 404 or target.get("customer_id", own) != own)
-    changed = method not in (*_SAFE, "WS") and not 300 <= status < 500
-    if not refused and (not changed or _ROUTINE.fullmatch(f"{method} {scope['path']}")):
+    routine = _ROUTINE.fullmatch(f"{method} {scope['path']}") is not None
+    # An id that nothing has looks like another customer's.
+    foreign = bool(target) and target.get("customer_id") != own and not routine
+    refused = status in _REFUSED and (status != 404 or foreign)
+    changed = method not in (*_SAFE, "WS") and not 300 <= status < 500 and not routine
+    if not refused and not changed:
         return
     platform, address = of_connection(connection), await client_address(connection)
     if refused and not await admit_refusal(platform, address):
