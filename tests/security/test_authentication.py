@@ -17,7 +17,7 @@ from tests.helpers.customers import without_estate
 from tests.helpers.routes import who_may
 from tests.helpers.tenants import credentials_of
 
-pytestmark = pytest.mark.security
+pytestmark = [pytest.mark.security, pytest.mark.slow]
 
 UNKNOWN = "0" * 24
 UNREADABLE = b"{"

@@ -7,10 +7,17 @@ from pydantic import BeforeValidator, EmailStr, StringConstraints
 
 from optiinfra.api.common import Body, Moment, Secret, Text, Wire
 
+_NORMALIZED = 1_000
+
 
 def _normalized(password: object) -> object:
-    """NFC: keyboards and browsers encode one and the same character differently."""
-    return unicodedata.normalize("NFC", password) if isinstance(password, str) else password
+    """NFC: keyboards and browsers encode one and the same character differently.
+
+    A text that is refused as too long is left as it is: normalizing takes time that grows with its square.
+    """
+    if isinstance(password, str) and len(password) <= _NORMALIZED:
+        return unicodedata.normalize("NFC", password)
+    return password
 
 
 Role = Literal["owner", "approver", "viewer"]

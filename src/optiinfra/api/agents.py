@@ -17,7 +17,7 @@ def _canonical(url: str) -> str:
 
 Origin = Annotated[
     str,
-    Field(max_length=200, pattern=r"^https?://[^@/?#]+$", examples=["http://127.0.0.1:9"]),
+    Field(max_length=200, pattern=r"^https?://[^@/?#\\]+$", examples=["http://127.0.0.1:9"]),
     AfterValidator(_canonical),
 ]
 """Scheme, host and port of a service, always written the same way, without a trailing slash."""
@@ -135,7 +135,7 @@ class AnalyzeTask(Body):
 class AnalyzeAnswer(Wire):
     """The recommendations found; `summary` explains them, and why others were not made."""
 
-    drafts: list[Draft] = Field(max_length=MOST_DRAFTS)
+    drafts: list[Draft] = Field(max_length=MOST_DRAFTS, fail_fast=True)
     summary: Prose
 
 

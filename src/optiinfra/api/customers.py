@@ -119,7 +119,7 @@ class DiscoveredDeployment(Wire):
     weights: Weights
     slo: Slo
     interruptible: bool
-    replicas: list[Replica] = Field(max_length=MOST_REPLICAS)
+    replicas: list[Replica] = Field(max_length=MOST_REPLICAS, fail_fast=True)
 
 
 class Deployment(Wire):

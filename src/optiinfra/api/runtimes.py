@@ -36,7 +36,7 @@ class Connected(Wire):
 class InventoryReport(Body):
     """Every deployment behind the customer's gateway."""
 
-    deployments: list[DiscoveredDeployment] = Field(max_length=MOST_DEPLOYMENTS)
+    deployments: list[DiscoveredDeployment] = Field(max_length=MOST_DEPLOYMENTS, fail_fast=True)
 
 
 class InventoryAccepted(Wire):

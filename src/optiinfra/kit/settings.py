@@ -81,6 +81,8 @@ def _listed(value: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _refusal(secret: str) -> str | None:
+    if not secret.isascii():
+        return "has characters that are not ASCII"
     if len(secret) < _LENGTH:
         return f"has fewer than {_LENGTH} characters"
     if len(set(secret)) < _DIFFERENT or _PLACEHOLDER.search(secret):

@@ -1,6 +1,7 @@
 """Authorization: first the caller's kind and role (403), then the owner of the resource (404, as for an unknown id).
 
-The types below declare who may call a route: FastAPI checks them before it validates parameters and body (422).
+The types below declare who may call a route: FastAPI checks them before it validates parameters and body (422), but not
+before it finds that a body is no JSON.
 """
 
 from collections.abc import Awaitable, Callable

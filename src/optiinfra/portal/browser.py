@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from optiinfra.kit.problems import Problem, problem_response
+from optiinfra.portal.platform import CLIENT_ADDRESS
 from optiinfra.portal.sessions import COOKIE, Sessions
 
 _SECURITY_HEADERS = {
@@ -49,6 +50,7 @@ class BrowserMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        CLIENT_ADDRESS.set(scope["client"][0] if scope.get("client") else None)
         response_filter = _ResponseFilter(self, scope, receive, send)
         if scope["method"] not in _SAFE_METHODS and _is_cross_site(HTTPConnection(scope)):
             refusal = problem_response(403, "foreign_origin", "this form was sent from another site")

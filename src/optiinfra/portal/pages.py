@@ -69,7 +69,7 @@ async def login(
     if not email.strip() or not password:
         return _page("login.html", 422, error="Enter your e-mail address and your password.", **form)
     try:
-        session = await sessions.sign_in(email.strip(), password, request.client.host if request.client else None)
+        session = await sessions.sign_in(email.strip(), password)
     except Problem as problem:
         message = "Wrong e-mail address or password." if problem.status in (401, 422) else problem.detail
         return _page("login.html", 401 if problem.status == 422 else problem.status, error=message, **form)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 import httpx
@@ -21,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+CLIENT_ADDRESS: ContextVar[str | None] = ContextVar("client_address", default=None)
+"""The address of the user for whom the portal calls, set for each request."""
+
 
 class Platform:
     """Raises `Problem`: the orchestrator's for what it refuses, 503 if it is unavailable, 502 for invalid responses."""
@@ -32,9 +36,10 @@ class Platform:
         """Raises if the orchestrator does not answer."""
         (await self._http.get("/health")).raise_for_status()
 
-    async def send(self, call: Call[T], token: str | None = None, client_address: str | None = None) -> T:
-        """The response to a call of `api.calls`, sent with the user's token, or for a caller from that address."""
-        headers = {PORTAL_SECRET_HEADER: self._secret, PORTAL_CLIENT_HEADER: client_address} if client_address else {}
+    async def send(self, call: Call[T], token: str | None = None) -> T:
+        """The response to a call of `api.calls`, sent with the user's token; the user's address is forwarded."""
+        address = CLIENT_ADDRESS.get()
+        headers = {PORTAL_SECRET_HEADER: self._secret, PORTAL_CLIENT_HEADER: address} if address else {}
         try:
             return await self._client.send(call, token, headers)
         except httpx.HTTPError as error:

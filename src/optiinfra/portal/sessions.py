@@ -57,9 +57,9 @@ class Sessions:
         self._platform = platform
         self._renewals: dict[str, tuple[float, asyncio.Task[Session]]] = {}
 
-    async def sign_in(self, username: str, password: str, client_address: str | None) -> Session:
-        """A new session; `Problem` 401 if username or password is wrong, 429 after too many attempts from there."""
-        tokens = await self._platform.send(calls.login(username, password), client_address=client_address)
+    async def sign_in(self, username: str, password: str) -> Session:
+        """A new session; `Problem` 401 if username or password is wrong, 429 after too many attempts."""
+        tokens = await self._platform.send(calls.login(username, password))
         return _session(tokens, await self._platform.send(calls.identity(), tokens.access_token))
 
     def seal(self, session: Session) -> str:

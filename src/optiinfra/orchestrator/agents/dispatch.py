@@ -63,7 +63,9 @@ async def dispatch_task(platform: Platform, agent_type: AgentType, task: Task, a
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             failed[agent.agent_id] = _described(error)
             restart_expected = restart_expected or _is_restart(error)
-            log.warning("agent task failed", agent_id=agent.agent_id, kind=task.kind, error=str(error))
+            log.warning(
+                "agent task failed", agent_id=agent.agent_id, kind=task.kind, error=str(error)[:_ERROR_CHARACTERS]
+            )
             if isinstance(error, httpx.NetworkError | httpx.ProtocolError):
                 await _record_unhealthy(platform, agent, task)
     if answers := failed | unavailable:

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 PLATFORM = ""
 """The chain of what belongs to no customer, or to one that has been deleted."""
@@ -104,7 +104,7 @@ def _mac(key: str, previous: str, chain: str, seq: int, entry: Entry) -> str:
         previous,
         chain,
         seq,
-        entry.at.isoformat(),
+        entry.at.astimezone(UTC).isoformat(),
         entry.actor_kind,
         entry.actor,
         entry.action,

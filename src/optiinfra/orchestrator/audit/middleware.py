@@ -25,7 +25,7 @@ _ROUTINE = re.compile(
 )
 """Reports of machines, several each second: no decision of anybody's."""
 _ID = re.compile(r"\b[a-z]+_[0-9a-f]{12,}")
-_ACTION_CHARACTERS, _ACCEPTED_CODE = 200, 4000
+_CHARACTERS, _ACCEPTED_CODE = 200, 4000
 
 
 async def _attribution(connection: HTTPConnection) -> Callable[[Principal], None]:
@@ -69,7 +69,7 @@ async def _record(scope: Scope, status: int) -> None:
     connection, method = HTTPConnection(scope), scope.get("method", "WS")
     principal: Principal | None = scope.get("state", {}).get("principal") or scope.get("state", {}).get("attributed")
     own = (principal.customer_id if principal else None) or PLATFORM
-    target = {name: str(value) for name, value in scope.get("path_params", {}).items()}
+    target = {name: str(value)[:_CHARACTERS] for name, value in scope.get("path_params", {}).items()}
     routine = _ROUTINE.fullmatch(f"{method} {scope['path']}") is not None
     # An id that nothing has looks like another customer's.
     foreign = bool(target) and target.get("customer_id") != own and not routine
@@ -78,7 +78,7 @@ async def _record(scope: Scope, status: int) -> None:
     if not refused and not changed:
         return
     platform, address = of_connection(connection), await client_address(connection)
-    if refused and not await admit_refusal(platform, address):
+    if refused and not await admit_refusal(platform, address, own):
         return
     key = platform.settings.audit_key
     if own != PLATFORM and target.get("customer_id", own) != own:
@@ -88,7 +88,7 @@ async def _record(scope: Scope, status: int) -> None:
         at=now(),
         actor_kind=principal.kind if principal else "anonymous",
         actor=principal.subject if principal else "",
-        action=f"{method} {route}"[:_ACTION_CHARACTERS].encode("utf-8", "replace").decode(),
+        action=f"{method} {route}"[:_CHARACTERS].encode("utf-8", "replace").decode(),
         target=target,
         status=status,
         address=address,

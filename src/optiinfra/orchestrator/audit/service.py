@@ -26,7 +26,13 @@ async def append(platform: Platform, chain: str, entry: Entry) -> None:
         if chain == PLATFORM or await session.scalar(known) is None:
             chain, entry = PLATFORM, chains.anonymous(platform.settings.audit_key, entry)
         stored = await _append(session, platform.settings.audit_key, chain, entry)
-    await platform.audit_heads.advance(chains.pseudonym(platform.settings.audit_key, chain), stored.seq, stored.mac)
+    await record_head(platform, stored)
+
+
+async def record_head(platform: Platform, stored: Stored) -> None:
+    """Record a committed entry as the newest of its chain."""
+    chain = chains.pseudonym(platform.settings.audit_key, stored.chain)
+    await platform.audit_heads.advance(chain, stored.seq, stored.mac)
 
 
 async def _append(session: AsyncSession, key: str, chain: str, entry: Entry) -> Stored:
@@ -43,8 +49,11 @@ async def _append(session: AsyncSession, key: str, chain: str, entry: Entry) -> 
     return stored
 
 
-async def replace_by_tombstone(session: AsyncSession, platform: Platform, customer_id: str, actor_kind: str) -> None:
-    """Remove the entries of a customer that is being deleted; one in the platform's chain says how many they were."""
+async def replace_by_tombstone(session: AsyncSession, platform: Platform, customer_id: str, actor_kind: str) -> Stored:
+    """Remove the entries of a customer that is being deleted; one in the platform's chain says how many they were.
+
+    After the commit, `record_head` is due for that one.
+    """
     await session.execute(select(func.pg_advisory_xact_lock(_lock_of(customer_id))))
     last = await _last(session, customer_id)
     await session.execute(text("SET LOCAL optiinfra.audit_deletion = 'on'"))
@@ -65,7 +74,7 @@ async def replace_by_tombstone(session: AsyncSession, platform: Platform, custom
         address="",
         trace_id=trace_id(),
     )
-    await _append(session, platform.settings.audit_key, PLATFORM, tombstone)
+    return await _append(session, platform.settings.audit_key, PLATFORM, tombstone)
 
 
 async def page(platform: Platform, customer_id: str, after: int, limit: int) -> list[AuditEntry]:

@@ -1,6 +1,6 @@
 """Deletion of a customer from every store."""
 
-from optiinfra.orchestrator.audit.service import replace_by_tombstone
+from optiinfra.orchestrator.audit.service import record_head, replace_by_tombstone
 from optiinfra.orchestrator.background import in_progress
 from optiinfra.orchestrator.customers import repository
 from optiinfra.orchestrator.durable import delete_workflows
@@ -23,8 +23,9 @@ async def delete_customer(platform: Platform, customer_id: str, actor_kind: str)
                     "optimization_running", f"{running} is changing your estate: roll it back or wait until it ends"
                 )
             existed = await repository.delete_row(session, customer_id)
-            if existed:
-                await replace_by_tombstone(session, platform, customer_id, actor_kind)
+            tombstone = await replace_by_tombstone(session, platform, customer_id, actor_kind) if existed else None
+        if tombstone is not None:
+            await record_head(platform, tombstone)
         await finish_deletion(platform, customer_id)
     if not existed:
         raise NotFound("customer")

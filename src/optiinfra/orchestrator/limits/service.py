@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address, ip_network
 from typing import Annotated
 
 from fastapi import Depends
@@ -26,12 +27,23 @@ async def client_address(connection: HTTPConnection) -> str:
     return connection.client.host if connection.client else "unknown"
 
 
+def _network(address: str) -> str:
+    """What limits are counted for: one host may use all addresses of an IPv6 network of 64 bits."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+
+
 ClientAddress = Annotated[str, Depends(client_address)]
 
 
 async def admit_sign_up(platform: Platform, address: str) -> None:
     """Raises TooManyRequests when the address has signed up too often."""
-    _refuse_until(await platform.rate_limits.hit(platform.settings.rate_limit_sign_up, "sign-up", _digest(address)))
+    _refuse_until(
+        await platform.rate_limits.hit(platform.settings.rate_limit_sign_up, "sign-up", _digest(_network(address)))
+    )
 
 
 @asynccontextmanager
@@ -41,7 +53,7 @@ async def limited_sign_in(platform: Platform, account: str, address: str) -> Asy
     Raises TooManyRequests when there were too many attempts from this address for this account, or while failures have
     locked the two. Other addresses are not affected, so that nobody can lock an account's owner out.
     """
-    key = _digest(account.strip().lower(), address)
+    key = _digest(account.strip().lower(), _network(address))
     _refuse_until(await platform.lockouts.seconds_left(key))
     _refuse_until(await platform.rate_limits.hit(platform.settings.rate_limit_sign_in, "sign-in", key))
     try:
@@ -58,10 +70,13 @@ async def admit_samples(platform: Platform, customer_id: str, count: int) -> Non
     _refuse_until(await platform.rate_limits.hit(limit, "samples", _digest(customer_id), cost=max(1, count)))
 
 
-async def admit_refusal(platform: Platform, address: str) -> bool:
-    """Whether a refused request from this address is recorded: millions must not fill the audit log."""
+async def admit_refusal(platform: Platform, address: str, customer_id: str) -> bool:
+    """Whether a refused request from this address is recorded: millions must not fill the audit log.
+
+    Counted for each customer that it concerns, so that other requests cannot hide attempts to sign in as theirs.
+    """
     limit = platform.settings.rate_limit_audited_refusals
-    return await platform.rate_limits.hit(limit, "refusals", _digest(address)) is None
+    return await platform.rate_limits.hit(limit, "refusals", _digest(_network(address), customer_id)) is None
 
 
 async def seconds_to_wait(connection: HTTPConnection) -> int | None:

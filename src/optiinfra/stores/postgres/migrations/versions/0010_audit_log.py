@@ -40,6 +40,10 @@ def upgrade() -> None:
         """CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON audit_log
            FOR EACH ROW EXECUTE FUNCTION refuse_audit_change()"""
     )
+    op.execute(
+        """CREATE TRIGGER never_truncated BEFORE TRUNCATE ON audit_log
+           FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change()"""
+    )
 
 
 def downgrade() -> None:
