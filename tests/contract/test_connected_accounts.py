@@ -69,7 +69,9 @@ async def platform(database: Database, clouds: Clouds) -> AsyncIterator[Platform
         """Costs are not used here."""
 
     telemetry = SimpleNamespace(insert_samples=keep_nothing)
-    made = SimpleNamespace(database=database, telemetry=telemetry, prices=PriceBook.load(), settings=None)
+    made = SimpleNamespace(
+        database=database, telemetry=telemetry, prices=PriceBook.load(), settings=SimpleNamespace(quota_onboardings=100)
+    )
     yield cast("Platform", made)
     async with database.transaction() as session:
         await session.execute(delete(models.ConnectedAccount))

@@ -14,6 +14,8 @@ from optiinfra.orchestrator.background import is_in_progress
 from optiinfra.orchestrator.customers import deletion
 from optiinfra.orchestrator.errors import NotFound
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.stores import redis
+from optiinfra.stores.audit_heads import AuditHeads
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
@@ -47,6 +49,7 @@ class Stores:
                 database=database,
                 telemetry=self.telemetry,
                 memory=self.memory,
+                audit_heads=AuditHeads(redis.connect("redis://127.0.0.1:9"), "unreachable"),
                 settings=SimpleNamespace(inventory_seconds=300.0, audit_key="k" * 48),
             ),
         )

@@ -80,7 +80,7 @@ def telemetry() -> Telemetry:
 
 @pytest.fixture
 def platform(database: Database, telemetry: Telemetry) -> Platform:
-    settings = SimpleNamespace(inventory_seconds=300.0)
+    settings = SimpleNamespace(inventory_seconds=300.0, quota_onboardings=100)
     platform = SimpleNamespace(database=database, telemetry=telemetry, prices=PriceBook.load(), settings=settings)
     return cast("Platform", platform)
 
