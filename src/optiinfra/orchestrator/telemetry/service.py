@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from psycopg.errors import ForeignKeyViolation
 from sqlalchemy import BindParameter, String, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
@@ -57,6 +58,12 @@ def _known() -> Query:
 
 _KNOWN = _known()
 """The digest stored under a key, and which of the asked deployments the customer has."""
+_REMEMBER = Query(
+    insert(models.TelemetryKey)
+    .values({name: bindparam(name) for name in ("customer_id", "key", "digest")})
+    .on_conflict_do_nothing()
+    .returning(models.TelemetryKey.key)
+)
 _CUSTOMER = Query(select(models.Customer.id).where(models.Customer.id == bindparam("customer_id")))
 _OPEN_EDGE = math.inf
 _AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
@@ -109,10 +116,13 @@ async def _is_stored(platform: Platform, customer_id: str, batch: TelemetryBatch
 
 async def _remember(platform: Platform, customer_id: str, key: BatchKey) -> None:
     """Store the key with its digest. Raises Invalid if another batch was faster."""
-    row = insert(models.TelemetryKey).values(customer_id=customer_id, key=key.key, digest=key.digest)
-    async with platform.database.transaction() as session:
-        stored = await session.scalar(row.on_conflict_do_nothing().returning(models.TelemetryKey.key))
-    if stored is None:
+    # A key that a crash of PostgreSQL loses is still ClickHouse's.
+    values = {"customer_id": customer_id, "key": key.key, "digest": key.digest}
+    try:
+        stored = await platform.database.insert(_REMEMBER, **values)
+    except ForeignKeyViolation:
+        raise NotFound("customer") from None
+    if not stored:
         (known,) = await platform.database.read(_KNOWN, customer_id=customer_id, key=key.key, deployment_ids=[])
         _require_same_body(known.digest, key)
 

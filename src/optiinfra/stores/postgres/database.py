@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from optiinfra.stores.errors import translate_errors
-from optiinfra.stores.postgres.reads import Query, Reader, Row
+from optiinfra.stores.postgres.reads import UNSYNCED_WRITES, Query, Reader, Row
 
 CONNECT_ARGUMENTS = {
     "connect_timeout": 5,
@@ -47,6 +47,7 @@ class Database:
         )
         address = self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._reader = Reader(address, options=_TIMEOUTS, **CONNECT_ARGUMENTS)
+        self._inserter = Reader(address, UNSYNCED_WRITES, options=_TIMEOUTS, **CONNECT_ARGUMENTS)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._notify = notify
         self._notifying: set[asyncio.Future[None]] = set()
@@ -72,6 +73,14 @@ class Database:
         with translate_errors("PostgreSQL", outage_reason):
             return await self._reader.rows(query, parameters)
 
+    async def insert(self, query: Query, **parameters: Any) -> list[Row]:
+        """Run one INSERT in a transaction of its own, and return its rows; StoreUnavailable when there is no answer.
+
+        For frequent rows that may be lost when PostgreSQL crashes: it does not wait for the disk.
+        """
+        with translate_errors("PostgreSQL", outage_reason):
+            return await self._inserter.rows(query, parameters)
+
     async def ping(self) -> None:
         """Raise StoreUnavailable if the server does not answer a query."""
         with translate_errors("PostgreSQL", outage_reason):
@@ -88,6 +97,7 @@ class Database:
         """Close the connections."""
         await asyncio.gather(*self._notifying, return_exceptions=True)
         await self._reader.close()
+        await self._inserter.close()
         await self._engine.dispose()
 
 

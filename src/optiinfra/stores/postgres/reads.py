@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from sqlalchemy import ScalarSelect, Select, func, select
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
+from sqlalchemy.sql.dml import ReturningInsert
 
 Row = Any
 """One row: its columns are attributes, as those of an entity."""
@@ -20,12 +21,16 @@ CONNECTIONS = 16
 """More would only wait for each other: a read takes less than a millisecond."""
 
 _ONLY_READS = "-c default_transaction_read_only=on"
+UNSYNCED_WRITES = "-c synchronous_commit=off"
 
 
 class Query:
-    """A SELECT whose variable values are `bindparam`s. It is compiled here, once, and prepared by each connection."""
+    """A SELECT whose variable values are `bindparam`s. It is compiled here, once, and prepared by each connection.
 
-    def __init__(self, statement: Select[*tuple[Any, ...]]) -> None:
+    Or an INSERT with `RETURNING`, for `Database.insert`.
+    """
+
+    def __init__(self, statement: Select[*tuple[Any, ...]] | ReturningInsert[*tuple[Any, ...]]) -> None:
         compiled = statement.compile(dialect=psycopg.dialect())  # type: ignore[no-untyped-call]
         self.statement = statement
         self.sql = str(compiled)
@@ -46,8 +51,8 @@ def json_list(rows: Select[*tuple[Any, ...]]) -> ScalarSelect[Any]:
 class Reader:
     """Connections in autocommit, opened when they are needed and kept. Each has one cursor, which is reused."""
 
-    def __init__(self, url: str, **connect_arguments: Any) -> None:
-        options = f"{connect_arguments.pop('options', '')} {_ONLY_READS}"
+    def __init__(self, url: str, mode: str = _ONLY_READS, /, **connect_arguments: Any) -> None:
+        options = f"{connect_arguments.pop('options', '')} {mode}"
         self._url, self._arguments = url, connect_arguments | {"options": options}
         self._free = asyncio.Semaphore(CONNECTIONS)
         self._idle: list[AsyncCursor[Row]] = []
