@@ -64,9 +64,10 @@ class Attack:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """As it may be stored: unchanged, or in free JSON without what no store can hold."""
+        """As it may be stored: unchanged, or without what no store can hold in free JSON and of a path."""
         replaced = self.text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
-        return self.text, replaced
+        of_a_path = self.text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        return self.text, replaced, of_a_path
 
 
 def _fresh(attack: Attack, body: Any) -> Any:
