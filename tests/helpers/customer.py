@@ -8,6 +8,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import httpx
+from websockets.exceptions import ConnectionClosedError
 
 from fixtures.estates import DeploymentPart
 from fixtures.provision import SeededEstate, add_deployments
@@ -24,6 +25,7 @@ from testbed.waiting import wait_until
 from tests.helpers.live import connect_live
 
 ANALYSIS_SECONDS = 60.0
+SESSION_ENDED = 4401
 OPTIMIZATION_SECONDS = 240.0
 
 
@@ -184,9 +186,13 @@ class LiveEvents:
     received: list[Event] = field(default_factory=list)
 
     def collect(self, socket: Any) -> None:
-        """Receive events until the socket closes."""
-        for message in socket:
-            self.received.append(Event.model_validate(json.loads(message)))
+        """Receive events until the socket closes, as it does when the customer is deleted."""
+        try:
+            for message in socket:
+                self.received.append(Event.model_validate(json.loads(message)))
+        except ConnectionClosedError as error:
+            if error.rcvd is None or error.rcvd.code != SESSION_ENDED:
+                raise
 
     def wait_for(self, event_type: str, seconds: float = 10.0) -> list[Event]:
         """All received events, after one of that type has arrived."""

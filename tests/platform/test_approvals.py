@@ -8,6 +8,7 @@ import httpx
 
 from fixtures import estates
 from optiinfra.domain.optimization import STEPS
+from tests.helpers.accounts import PASSWORD
 from tests.helpers.callers import all_callers
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, NewCustomer
@@ -115,7 +116,7 @@ def test_approval_and_rejection_at_the_same_time_only_one_takes_effect(acme: Cus
 def test_sign_ups_at_the_same_time_with_one_email_create_one_customer(environment: dict[str, Any]) -> None:
     with all_callers(environment) as callers:
         email = f"{callers['user'].ids['customer_id']}@example.com"
-        body = {"email": email, "company_name": "Once", "password": "once and only once"}
+        body = {"email": email, "company_name": "Once", "password": PASSWORD}
         limits = httpx.Limits(max_connections=CONCURRENT)
         with httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=60, limits=limits) as http:
             signups: list[Callable[[], httpx.Response]] = [lambda: http.post("/auth/signup", json=body)] * CONCURRENT
@@ -127,5 +128,5 @@ def test_sign_ups_at_the_same_time_with_one_email_create_one_customer(environmen
     assert len(made) == 1
     refused = [answer for answer in answers if answer.status_code != 201]
     assert {problem_detail(answer, 409, "email_taken") for answer in refused} == {
-        f"{email} has an account already: sign in instead"
+        "this e-mail address has an account already: sign in instead"
     }

@@ -226,6 +226,8 @@ def test_customer_deleted_again_after_a_crash_during_deletion_leaves_no_traces(
     customer.analyze("cost")
     ids = ids_of(customer, platform.stores)
     # The state after a crash of the orchestrator right after the first commit.
+    platform.stores.sql("SET optiinfra.audit_deletion = 'on'")
+    platform.stores.sql("DELETE FROM audit_log WHERE chain = %s", customer.id)
     platform.stores.sql("DELETE FROM customers WHERE id = %s", customer.id)
     kinds = {one.kind for one in platform.consistency().dangling}
     assert kinds >= {"samples", "latency_counts", "workflows"}
