@@ -48,7 +48,7 @@ def test_store_refuses_requests_without_or_with_a_wrong_credential(
 @pytest.mark.parametrize("headers", [{"Origin": "https://page.example"}, {"Host": "rebound.example"}])
 @pytest.mark.parametrize(
     ("part", "path"),
-    [("localstack", "/moto-api/config"), ("inference-fleet", "/health"), ("cloud-front", "/_front/health")],
+    [("localstack", "/moto-api/"), ("inference-fleet", "/health"), ("cloud-front", "/_front/health")],
 )
 def test_simulation_refuses_web_pages(
     environment: dict[str, Any], part: str, path: str, headers: dict[str, str]
