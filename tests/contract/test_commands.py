@@ -119,7 +119,7 @@ async def test_execute_command_without_a_runtime_fails_after_its_deadline(databa
 
 async def test_execute_command_without_an_answer_tells_when_the_runtime_was_last_heard_of(database: Database) -> None:
     platform = platform_of(database, command_seconds=0.05)
-    runtime = await service.connect(platform, CUSTOMER, TOKEN, "host", "1")
+    runtime = (await service.connect(platform, CUSTOMER, TOKEN, "host", "1")).runtime_id
     async with database.transaction() as session:
         await session.execute(update(models.Runtime).values(last_seen_at=now() - timedelta(days=1, hours=1)))
     before = now()

@@ -14,11 +14,12 @@ from optiinfra.api.runtimes import MOST_DEPLOYMENTS
 from optiinfra.api.telemetry import RUNTIME_METRICS, LatencyCount, Sample, TelemetryBatch
 from optiinfra.domain.inventory import CloudAccountStatus
 from optiinfra.orchestrator.errors import Conflict, Invalid, NotFound
+from optiinfra.orchestrator.idempotency import KEYS_KEPT, digest_of
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes import service as runtimes
 from optiinfra.orchestrator.telemetry import service as telemetry
-from optiinfra.orchestrator.telemetry.service import BatchKey, digest_of
+from optiinfra.orchestrator.telemetry.service import BatchKey
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 from tests.contract.conftest import CUSTOMER
@@ -96,7 +97,7 @@ async def test_runtime_id_is_found_only_with_the_token_that_it_connected_with(pl
     mine, theirs = f"token_{CUSTOMER}", f"token_{OTHER}"
     async with platform.database.transaction() as session:
         session.add(agent_token("token_second", CUSTOMER))
-    runtime = await runtimes.connect(platform, CUSTOMER, mine, "host", "1")
+    runtime = (await runtimes.connect(platform, CUSTOMER, mine, "host", "1")).runtime_id
     for _ in range(2):  # the second time from memory
         await runtimes.require_runtime(platform, mine, runtime)
     for token in (theirs, "token_second", "token_unknown"):
@@ -163,12 +164,12 @@ async def test_key_belongs_to_the_first_body_that_was_stored_under_it(platform: 
 
 async def test_keys_are_forgotten_when_they_are_too_old(platform: Platform, inserted: Inserted) -> None:
     ids, _ = await report(platform, CUSTOMER, deployment("chat"))
-    table, limit, minute = models.TelemetryKey, now() - telemetry.KEYS_KEPT, timedelta(minutes=1)
+    table, limit, minute = models.TelemetryKey, now() - KEYS_KEPT, timedelta(minutes=1)
     for key, created in (("old", limit - minute), ("kept", limit + minute)):
         await telemetry.store(platform, CUSTOMER, batch(1.0, ids["chat"]), BatchKey(key, digest_of(b"1")))
         async with platform.database.transaction() as session:
             await session.execute(update(table).where(table.key == key).values(created_at=created))
-    await telemetry.forget_old_keys(platform)
+    await telemetry.forget_old_batches(platform.database)
     async with platform.database.transaction() as session:
         assert list(await session.scalars(select(table.key))) == ["kept"]
 

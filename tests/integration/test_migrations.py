@@ -66,7 +66,7 @@ OLDER: dict[str, Callable[[Content], Content]] = {"0005": before_0005, "0006": b
 """How a revision's rows look in the schema before it, if they differ in more than missing columns and tables."""
 
 
-YOUNGER = {"api_keys", "telemetry_keys", "audit_log", "invitations"}
+YOUNGER = {"api_keys", "telemetry_keys", "idempotency_keys", "audit_log", "invitations"}
 """Tables that older schemas do not have, and whose rows do not follow from others."""
 
 

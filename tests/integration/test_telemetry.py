@@ -219,7 +219,7 @@ def check_refusals(sent: Sent) -> None:
     sent.runtime.send([good], key=key)
     sent.samples.append(good)
     status, kind, detail = refusal(sent.runtime, [sample(sent.chat, "throughput", at, 2.0)], key=key)
-    assert (status, kind) == (422, "invalid")
+    assert (status, kind) == (422, "idempotency_key_reused")
     assert "used for another batch" in detail
     for metric in METRICS:
         sent.assert_series(metric, at, at)

@@ -14,7 +14,7 @@ from optiinfra.kit.app import Check, create_app
 from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.http import client
 from optiinfra.kit.retries import retry_until_deadline
-from optiinfra.orchestrator import errors
+from optiinfra.orchestrator import errors, idempotency
 from optiinfra.orchestrator.accounts import endpoints as accounts
 from optiinfra.orchestrator.accounts import service as account_service
 from optiinfra.orchestrator.agents import endpoints as agents
@@ -103,6 +103,7 @@ def create(settings: Settings) -> FastAPI:
     app.router.routes.extend(route for concept in _CONCEPTS for route in concept.router.routes)
 
     errors.install(app)
+    idempotency.install(app)
     return app
 
 

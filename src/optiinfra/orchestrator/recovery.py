@@ -19,10 +19,11 @@ from optiinfra.domain.optimization import OptimizationStatus
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
 from optiinfra.orchestrator.background import is_in_progress, start_in_background
 from optiinfra.orchestrator.customers.deletion import deletion_of, finish_deletion
+from optiinfra.orchestrator.idempotency import forget_old_keys
 from optiinfra.orchestrator.inventory.service import discover, discovery_of
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
 from optiinfra.orchestrator.platform import Platform
-from optiinfra.orchestrator.telemetry.service import forget_old_keys
+from optiinfra.orchestrator.telemetry.service import forget_old_batches
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 
@@ -50,7 +51,8 @@ async def recover_periodically(
     while True:
         try:
             await recover(platform, analyses, optimizations, minimum_age)
-            await forget_old_keys(platform)
+            await forget_old_keys(platform.database)
+            await forget_old_batches(platform.database)
             minimum_age = timedelta(seconds=platform.settings.recovery_seconds)
         except StoreUnavailable as error:
             log.warning("recovery postponed", error=str(error))

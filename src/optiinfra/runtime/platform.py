@@ -1,6 +1,7 @@
 """The platform's routes for runtimes. While the platform is unavailable, calls are retried."""
 
 import math
+import secrets
 import socket
 import time
 from collections.abc import Collection
@@ -59,7 +60,7 @@ class Platform:
             hostname=socket.gethostname(),
             version=self._version,
         )
-        answer = await self._call("POST", "/agent-runtime/connect", body)
+        answer = await self._call("POST", "/agent-runtime/connect", body, key=_new_key())
         runtime_id = Connected.model_validate_json(answer.content).runtime_id
         self._runtime = f"/agent-runtime/{runtime_id}"
         return runtime_id
@@ -81,7 +82,7 @@ class Platform:
     async def acknowledge(self, command: Command, result: CommandResult) -> None:
         """Report the result of a command."""
         path = f"{self._runtime}/commands/{command.command_id}/result"
-        await self._call("POST", path, result, key=f"{command.command_id}:result")
+        await self._call("POST", path, result, key=_new_key())
 
     async def close(self) -> None:
         """Close the connections."""
@@ -163,6 +164,11 @@ class _StopAfterServerErrors:
         server_error = isinstance(error, _UnavailableError) and error.server_error
         self._since = min(self._since, present) if server_error else math.inf
         return present - self._since > self._seconds
+
+
+def _new_key() -> str:
+    """An idempotency key for one call and its retries. A command that is executed again has another result."""
+    return secrets.token_hex(16)
 
 
 def _rejected(text: str, response: httpx.Response) -> RejectedError:

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Depends, Header
 from optiinfra.api.agents import Agent as RegisteredAgent
 from optiinfra.api.agents import Heartbeat, HeartbeatAccepted, Register, Registered
 from optiinfra.kit.openapi import error_responses
-from optiinfra.kit.task_requests import task_signer
 from optiinfra.orchestrator.access import Agent, Enrolment, UserOrAdmin
 from optiinfra.orchestrator.agents import service
 from optiinfra.orchestrator.errors import NotFound
+from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.platform import CurrentPlatform
 
 router = APIRouter(prefix="/orchestrator/agents")
@@ -31,17 +31,17 @@ async def register(
     body: Register,
     _enrolment: Enrolment,
     platform: CurrentPlatform,
+    keyed: Keyed,
     agent_secret: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Registered:
     """Register a starting agent. Only its own secret takes an address from an agent that is alive."""
-    return await service.register(platform, body, agent_secret)
+    return await service.register(platform, body, agent_secret, keyed)
 
 
 @router.post("/{agent_id}/heartbeat")
-async def heartbeat(agent_id: ItsOwnId, body: Heartbeat, platform: CurrentPlatform) -> HeartbeatAccepted:
+async def heartbeat(agent_id: ItsOwnId, body: Heartbeat, platform: CurrentPlatform, keyed: Keyed) -> HeartbeatAccepted:
     """Receive an agent's heartbeat."""
-    await service.heartbeat(platform, agent_id, body)
-    return HeartbeatAccepted(task_key=task_signer(platform.settings.task_signing_key).public_key)
+    return await service.heartbeat(platform, agent_id, body, keyed)
 
 
 @router.delete("/{agent_id}", status_code=204)

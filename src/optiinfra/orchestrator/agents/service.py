@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 import structlog
 from sqlalchemy import func, select, update
 
-from optiinfra.api.agents import Agent, Heartbeat, Register, Registered
+from optiinfra.api.agents import Agent, Heartbeat, HeartbeatAccepted, Register, Registered
 from optiinfra.api.common import now
 from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.kit.task_requests import task_signer
 from optiinfra.orchestrator.errors import Conflict, Invalid, NotFound
+from optiinfra.orchestrator.idempotency import KeyedRequest, remember, remember_issued, replay
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.settings import networks
 from optiinfra.stores.postgres import models
@@ -32,7 +33,9 @@ def presence_seconds(heartbeat_seconds: float) -> float:
     return heartbeat_seconds * _MISSED_HEARTBEATS
 
 
-async def register(platform: Platform, body: Register, presented_secret: str | None) -> Registered:
+async def register(
+    platform: Platform, body: Register, presented_secret: str | None, keyed: KeyedRequest | None = None
+) -> Registered:
     """Register a starting agent; an earlier one with the same address is deregistered.
 
     Raises Invalid for an address outside of the agents' networks. While the earlier one is alive, only its own secret
@@ -42,6 +45,7 @@ async def register(platform: Platform, body: Register, presented_secret: str | N
     agent_id, secret = new_id("agent"), new_secret("agsec")
     table = models.Agent
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         # Of simultaneous registrations with one address, the next one sees what the one before it has stored.
         await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(body.base_url, 0))))
         earlier = table.base_url == body.base_url, table.deregistered_at.is_(None)
@@ -52,6 +56,7 @@ async def register(platform: Platform, body: Register, presented_secret: str | N
         await session.execute(update(table).where(*earlier).values(deregistered_at=now()))
         session.add(table(id=agent_id, secret_hash=secret_hash(secret), **body.model_dump()))
         await session.flush()
+        await remember_issued(session, keyed, agent_id=agent_id)
         await platform.presence.refresh(agent_id)  # before waiting dispatchers are notified
         notify_after_commit(session, REGISTRATIONS)
     log.info("agent registered", agent_id=agent_id, type=body.agent_type, base_url=body.base_url)
@@ -80,7 +85,9 @@ async def authenticate(platform: Platform, secret: str) -> Principal | None:
     return None if row is None else Principal("agent", row.id)
 
 
-async def heartbeat(platform: Platform, agent_id: str, body: Heartbeat) -> None:
+async def heartbeat(
+    platform: Platform, agent_id: str, body: Heartbeat, keyed: KeyedRequest | None
+) -> HeartbeatAccepted:
     """Store a heartbeat; NotFound if the agent has been deregistered meanwhile."""
     table = models.Agent
     columns = {
@@ -89,12 +96,15 @@ async def heartbeat(platform: Platform, agent_id: str, body: Heartbeat) -> None:
         "load": body.load,
         "draining": body.status == "draining",
     }
+    accepted = HeartbeatAccepted(task_key=task_signer(platform.settings.task_signing_key).public_key)
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         registered = table.id == agent_id, table.deregistered_at.is_(None)
-        stored = await session.scalar(update(table).where(*registered).values(**columns).returning(table.id))
-    if stored is None:
-        raise NotFound("agent")
+        if await session.scalar(update(table).where(*registered).values(**columns).returning(table.id)) is None:
+            raise NotFound("agent")
+        await remember(session, keyed, accepted)
     await platform.presence.refresh(agent_id)
+    return accepted
 
 
 async def deregister(platform: Platform, agent_id: str) -> None:

@@ -9,6 +9,7 @@ from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import AnyUser, ApproversCustomer
 from optiinfra.orchestrator.analyses import service
 from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
+from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.platform import CurrentPlatform
 
 router = APIRouter()
@@ -25,11 +26,12 @@ async def analyze(
     body: Analyze,
     platform: CurrentPlatform,
     workflow: Annotated[AnalysisWorkflow, Depends(_workflow)],
+    keyed: Keyed,
 ) -> AnalysisStarted:
     """Start an analysis by an agent of that type; its recommendations appear when it has ended."""
-    analysis_id = await service.create(platform, customer_id, body.agent_type)
-    await workflow.start(analysis_id)
-    return AnalysisStarted(analysis_id=analysis_id)
+    started = await service.create(platform, customer_id, body.agent_type, keyed)
+    await workflow.start(started.analysis_id)
+    return started
 
 
 @router.get("/analyses/{analysis_id}")

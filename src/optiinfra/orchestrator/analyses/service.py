@@ -2,12 +2,13 @@
 
 from sqlalchemy import bindparam, func, select
 
-from optiinfra.api.recommendations import Analysis
+from optiinfra.api.recommendations import Analysis, AnalysisStarted
 from optiinfra.domain.analysis import AnalysisStatus
 from optiinfra.domain.recommendation import AgentType
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.errors import NotFound, TooManyRequests
 from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.idempotency import KeyedRequest, remember, replay
 from optiinfra.orchestrator.inventory.repository import lock_customer
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
@@ -17,14 +18,17 @@ from optiinfra.stores.postgres.reads import Query, json_list
 _RETRY_SECONDS = 5
 
 
-async def create(platform: Platform, customer_id: str, agent_type: AgentType) -> str:
-    """Record an analysis that an agent of that type is to make; its id.
+async def create(
+    platform: Platform, customer_id: str, agent_type: AgentType, keyed: KeyedRequest | None
+) -> AnalysisStarted:
+    """Record an analysis that an agent of that type is to make.
 
     Raises TooManyRequests while the customer has as many analyses in progress as allowed.
     """
     analysis_id, most = new_id("anal"), platform.settings.quota_analyses
     in_progress = models.Analysis.customer_id == customer_id, models.Analysis.status == AnalysisStatus.STARTED
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         await lock_customer(session, customer_id)  # so that concurrent requests count each other
         if (await session.scalar(select(func.count()).where(*in_progress)) or 0) >= most:
             raise TooManyRequests(_RETRY_SECONDS, f"at most {most} analyses of a customer may be in progress")
@@ -36,7 +40,9 @@ async def create(platform: Platform, customer_id: str, agent_type: AgentType) ->
         await session.flush()
         payload = {"analysis_id": analysis_id}
         await record(session, customer_id, "analysis_started", "customer", payload, agent_type=agent_type)
-    return analysis_id
+        started = AnalysisStarted(analysis_id=analysis_id)
+        await remember(session, keyed, started)
+    return started
 
 
 async def get(database: Database, customer_id: str, analysis_id: str) -> Analysis:

@@ -9,6 +9,7 @@ from optiinfra.api.credentials import AgentToken, InstallCommand
 from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.orchestrator.credentials.stored import StoredCredentials
+from optiinfra.orchestrator.idempotency import KeyedRequest, remember_issued, replay
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import notify_after_commit
@@ -16,16 +17,18 @@ from optiinfra.stores.postgres.database import notify_after_commit
 _TOKENS = StoredCredentials(models.AgentToken)
 
 
-async def issue(platform: Platform, customer_id: str) -> InstallCommand:
+async def issue(platform: Platform, customer_id: str, keyed: KeyedRequest | None) -> InstallCommand:
     """A new token, and the command that starts the runtime with it."""
     token, token_id = new_secret("agtok"), new_id("token")
     expires_at = now() + timedelta(seconds=platform.settings.agent_token_seconds)
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         session.add(
             models.AgentToken(
                 id=token_id, customer_id=customer_id, token_hash=secret_hash(token), expires_at=expires_at
             )
         )
+        await remember_issued(session, keyed, token_id=token_id)
     enrolment = {
         "customer_id": customer_id,
         "agent_token": token,

@@ -7,6 +7,7 @@ from optiinfra.api.credentials import ApiKey, IssuedApiKey, NewApiKey
 from optiinfra.kit.auth import Principal
 from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.orchestrator.credentials.stored import StoredCredentials
+from optiinfra.orchestrator.idempotency import KeyedRequest, remember_issued, replay
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 
@@ -16,11 +17,12 @@ _KEYS = StoredCredentials(models.ApiKey)
 _ROLES = {"read": "viewer", "approve": "approver"}
 
 
-async def issue(platform: Platform, customer_id: str, body: NewApiKey) -> IssuedApiKey:
+async def issue(platform: Platform, customer_id: str, body: NewApiKey, keyed: KeyedRequest | None) -> IssuedApiKey:
     """A new key."""
     key, key_id = new_secret(PREFIX), new_id("key")
     expires_at = now() + timedelta(days=body.expires_in_days)
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         session.add(
             models.ApiKey(
                 id=key_id,
@@ -31,6 +33,7 @@ async def issue(platform: Platform, customer_id: str, body: NewApiKey) -> Issued
                 expires_at=expires_at,
             )
         )
+        await remember_issued(session, keyed, key_id=key_id)
     return IssuedApiKey(api_key=key, key_id=key_id, name=body.name, scope=body.scope, expires_at=expires_at)
 
 

@@ -5,8 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from optiinfra.api.credentials import AgentToken, ApiKey, InstallCommand, IssuedApiKey, NewApiKey
+from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import OwnersCustomer
 from optiinfra.orchestrator.credentials import agent_tokens, api_keys
+from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.platform import CurrentPlatform
 
 router = APIRouter(prefix="/customers/{customer_id}")
@@ -14,10 +16,10 @@ router = APIRouter(prefix="/customers/{customer_id}")
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-@router.post("/agent-install-command", status_code=201)
-async def agent_install_command(customer_id: OwnersCustomer, platform: CurrentPlatform) -> InstallCommand:
+@router.post("/agent-install-command", status_code=201, responses=error_responses(409))
+async def agent_install_command(customer_id: OwnersCustomer, platform: CurrentPlatform, keyed: Keyed) -> InstallCommand:
     """Issue a token for the customer's runtime; the response says how to start it."""
-    return await agent_tokens.issue(platform, customer_id)
+    return await agent_tokens.issue(platform, customer_id, keyed)
 
 
 @router.get("/agent-tokens")
@@ -34,10 +36,12 @@ async def delete_agent_token(customer_id: OwnersCustomer, token_id: str, platfor
     await agent_tokens.revoke(platform, customer_id, token_id)
 
 
-@router.post("/api-keys", status_code=201)
-async def issue_api_key(customer_id: OwnersCustomer, body: NewApiKey, platform: CurrentPlatform) -> IssuedApiKey:
+@router.post("/api-keys", status_code=201, responses=error_responses(409))
+async def issue_api_key(
+    customer_id: OwnersCustomer, body: NewApiKey, platform: CurrentPlatform, keyed: Keyed
+) -> IssuedApiKey:
     """Issue an API key."""
-    return await api_keys.issue(platform, customer_id, body)
+    return await api_keys.issue(platform, customer_id, body, keyed)
 
 
 @router.get("/api-keys")

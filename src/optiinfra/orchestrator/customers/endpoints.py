@@ -8,6 +8,7 @@ from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import OwnCustomerOrAdmin, OwnersCustomer, OwnersCustomerOrAdmin
 from optiinfra.orchestrator.background import start_in_background
 from optiinfra.orchestrator.customers import deletion, service
+from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.inventory.service import discover
 from optiinfra.orchestrator.platform import CurrentPlatform
 
@@ -35,9 +36,9 @@ async def cloud_trust(customer_id: OwnersCustomer, platform: CurrentPlatform) ->
 
 
 @router.post("/onboard", status_code=202, responses=error_responses(409, 429))
-async def onboard(customer_id: OwnersCustomer, platform: CurrentPlatform, body: Onboard) -> Started:
+async def onboard(customer_id: OwnersCustomer, platform: CurrentPlatform, body: Onboard, keyed: Keyed) -> Started:
     """Connect a cloud account and discover what is in it."""
-    account_id = await service.add_cloud_account(platform, customer_id, body)
+    account_id = await service.add_cloud_account(platform, customer_id, body, keyed)
     start_in_background(discover(platform, customer_id, account_id))
     return Started()
 

@@ -2,12 +2,13 @@
 
 import asyncio
 
-from optiinfra.api.customers import CloudTrust, Customer, Onboard, Preferences
+from optiinfra.api.customers import CloudTrust, Customer, Onboard, Preferences, Started
 from optiinfra.clouds import aws_trust
 from optiinfra.clouds.protocol import CloudError
 from optiinfra.orchestrator.customers import repository
 from optiinfra.orchestrator.errors import Conflict, NotFound, TooManyRequests
 from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.idempotency import KeyedRequest, remember, replay
 from optiinfra.orchestrator.inventory.clouds import enter
 from optiinfra.orchestrator.inventory.repository import connect, holder, lock_customer
 from optiinfra.orchestrator.inventory.service import ACCOUNT_TAKEN
@@ -52,15 +53,18 @@ async def update_preferences(platform: Platform, customer_id: str, changes: dict
     return preferences
 
 
-async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard) -> str:
+async def add_cloud_account(
+    platform: Platform, customer_id: str, body: Onboard, keyed: KeyedRequest | None = None
+) -> str:
     """Store an account to be discovered, our id of it; a known one is discovered again.
 
     Raises NotFound without its customer, and Conflict for an account that another customer has connected. Only who has
     entered an account has connected it: naming somebody's role reserves nothing. If the cloud does not answer now, the
     discovery decides. Raises TooManyRequests while as many accounts as allowed are in discovery.
     """
-    proven = await _is_entered(platform, customer_id, body)
+    proven = await _is_entered(platform, customer_id, body, keyed)
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         # The customer before the account, as in a deletion: prevents a deadlock with transactions that record events.
         if await lock_customer(session, customer_id) is None:
             raise NotFound("customer")
@@ -72,12 +76,14 @@ async def add_cloud_account(platform: Platform, customer_id: str, body: Onboard)
             raise _taken()
         payload = {"provider": body.cloud_provider, "region": body.region, "role_arn": body.iam_role_arn}
         await record(session, customer_id, "customer_onboarded", "orchestrator", payload)
+        await remember(session, keyed, Started())
     return account_id
 
 
-async def _is_entered(platform: Platform, customer_id: str, body: Onboard) -> bool:
+async def _is_entered(platform: Platform, customer_id: str, body: Onboard, keyed: KeyedRequest | None) -> bool:
     """Whether the customer's role leads into the account. Raises NotFound, and Conflict as `add_cloud_account`."""
     async with platform.database.transaction() as session:
+        await replay(session, keyed)  # before the cloud is asked
         customer = await session.get(models.Customer, customer_id)
         if customer is None:
             raise NotFound("customer")

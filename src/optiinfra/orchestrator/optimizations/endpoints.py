@@ -8,6 +8,7 @@ from optiinfra.api.recommendations import Optimization
 from optiinfra.domain.optimization import OptimizationStatus
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import AnyUser, Approver, OwnCustomer
+from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.optimizations import service
 from optiinfra.orchestrator.optimizations.workflow import CurrentWorkflows
 from optiinfra.orchestrator.platform import CurrentPlatform
@@ -33,10 +34,10 @@ async def optimization(optimization_id: str, caller: AnyUser, platform: CurrentP
 
 @router.post("/optimizations/{optimization_id}/rollback", status_code=202, responses=error_responses(409))
 async def rollback(
-    optimization_id: str, caller: Approver, platform: CurrentPlatform, workflows: CurrentWorkflows
+    optimization_id: str, caller: Approver, platform: CurrentPlatform, workflows: CurrentWorkflows, keyed: Keyed
 ) -> Optimization:
     """Roll back: a running optimization before its next step, a completed one entirely."""
-    shown = await service.request_rollback(platform.database, caller.customer_id, optimization_id)
+    shown = await service.request_rollback(platform.database, caller.customer_id, optimization_id, keyed)
     if shown.status == OptimizationStatus.COMPLETED:
         await workflows.start_rollback(optimization_id)
     return shown

@@ -5,6 +5,7 @@ from sqlalchemy import bindparam, select
 from optiinfra.api.recommendations import Optimization, Result, Step
 from optiinfra.domain.optimization import FINAL, OptimizationStatus, is_rollback
 from optiinfra.orchestrator.errors import Conflict, NotFound
+from optiinfra.orchestrator.idempotency import KeyedRequest, remember, replay
 from optiinfra.orchestrator.optimizations.conflicts import require_no_other_change
 from optiinfra.orchestrator.optimizations.journal import ON_REQUEST
 from optiinfra.stores.postgres import models
@@ -44,12 +45,15 @@ async def get(database: Database, customer_id: str, optimization_id: str) -> Opt
     return _to_wire(found[0])
 
 
-async def request_rollback(database: Database, customer_id: str, optimization_id: str) -> Optimization:
+async def request_rollback(
+    database: Database, customer_id: str, optimization_id: str, keyed: KeyedRequest | None = None
+) -> Optimization:
     """Record the request of a rollback.
 
     Raises Conflict if there is nothing left to roll back, or while another optimization changes the same resources.
     """
     async with database.transaction() as session:
+        await replay(session, keyed)
         row = await session.get(models.Optimization, optimization_id, with_for_update=True)
         if row is None or row.customer_id != customer_id:
             raise NotFound("optimization")
@@ -60,7 +64,9 @@ async def request_rollback(database: Database, customer_id: str, optimization_id
         row.rollback_reason = row.rollback_reason or ON_REQUEST
         await session.flush()
         shown = {"customer_id": customer_id, "optimization_id": optimization_id}
-        return _to_wire((await session.execute(_ONE.statement, shown)).one())
+        requested = _to_wire((await session.execute(_ONE.statement, shown)).one())
+        await remember(session, keyed, requested)
+    return requested
 
 
 def _to_wire(row: Row) -> Optimization:

@@ -8,6 +8,7 @@ from optiinfra.api.recommendations import Approved, Recommendation, Reject
 from optiinfra.domain.recommendation import RecommendationStatus
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import Approver, OwnCustomer
+from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.optimizations.workflow import CurrentWorkflows
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.recommendations import service
@@ -28,15 +29,17 @@ async def recommendations(
 
 @router.post("/recommendations/{recommendation_id}/approve", responses=error_responses(409))
 async def approve(
-    recommendation_id: str, caller: Approver, platform: CurrentPlatform, workflows: CurrentWorkflows
+    recommendation_id: str, caller: Approver, platform: CurrentPlatform, workflows: CurrentWorkflows, keyed: Keyed
 ) -> Approved:
     """Approve a recommendation and start its optimization."""
-    optimization_id = await service.approve(platform, caller.customer_id, recommendation_id, caller.subject)
+    optimization_id = await service.approve(platform, caller.customer_id, recommendation_id, caller.subject, keyed)
     await workflows.start(optimization_id)
     return Approved(optimization_id=optimization_id)
 
 
 @router.post("/recommendations/{recommendation_id}/reject", responses=error_responses(409))
-async def reject(recommendation_id: str, body: Reject, caller: Approver, platform: CurrentPlatform) -> Recommendation:
+async def reject(
+    recommendation_id: str, body: Reject, caller: Approver, platform: CurrentPlatform, keyed: Keyed
+) -> Recommendation:
     """Reject a recommendation."""
-    return await service.reject(platform, caller.customer_id, recommendation_id, body.reason, caller.subject)
+    return await service.reject(platform, caller.customer_id, recommendation_id, body.reason, caller.subject, keyed)

@@ -8,13 +8,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from optiinfra.api.agents import Draft, Validation
 from optiinfra.api.common import now
 from optiinfra.api.customers import Preferences
-from optiinfra.api.recommendations import Recommendation
+from optiinfra.api.recommendations import Approved, Recommendation
 from optiinfra.domain.optimization import OptimizationStatus
 from optiinfra.domain.recommendation import ADVICE_ONLY, RecommendationStatus, pending_validators
 from optiinfra.kit.ids import new_id
 from optiinfra.kit.logging import trace_id
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
+from optiinfra.orchestrator.idempotency import KeyedRequest, remember, replay
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations.conflicts import affects_any, affects_only, require_no_other_change
 from optiinfra.orchestrator.platform import Platform
@@ -130,16 +131,20 @@ async def listing(
     return [to_wire(row) for row in rows]
 
 
-async def approve(platform: Platform, customer_id: str, recommendation_id: str, approver: str) -> str:
+async def approve(
+    platform: Platform, customer_id: str, recommendation_id: str, approver: str, keyed: KeyedRequest | None = None
+) -> str:
     """Approve and return the id of its optimization; repeated approvals return the same id.
 
     Raises NotFound for another customer's recommendation, Conflict if it is no longer or was never executable.
     """
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         row = await _lock(session, customer_id, recommendation_id)
         query = select(models.Optimization.id).where(models.Optimization.recommendation_id == recommendation_id)
         if (existing := await session.scalar(query)) is not None:
-            return str(existing)
+            await remember(session, keyed, Approved(optimization_id=existing))
+            return existing
         draft = Draft.model_validate(row.draft)
         require_approvable(to_wire(row))
         await require_no_other_change(session, row)
@@ -162,19 +167,25 @@ async def approve(platform: Platform, customer_id: str, recommendation_id: str, 
             payload,
             optimization_id=optimization.id,
         )
+        await remember(session, keyed, Approved(optimization_id=optimization.id))
     return optimization.id
 
 
-async def reject(platform: Platform, customer_id: str, recommendation_id: str, reason: str, by: str) -> Recommendation:
+async def reject(
+    platform: Platform, customer_id: str, recommendation_id: str, reason: str, by: str, keyed: KeyedRequest | None
+) -> Recommendation:
     """Reject a pending recommendation."""
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         row = await _lock(session, customer_id, recommendation_id)
         if (shown := to_wire(row)).status != RecommendationStatus.PENDING:
             raise _not_pending(shown)
         row.status = RecommendationStatus.REJECTED
         payload = {"recommendation_id": recommendation_id, "reason": reason, "rejected_by": by}
         await record(session, customer_id, "recommendation_rejected", "customer", payload)
-    return to_wire(row)
+        rejected = to_wire(row)
+        await remember(session, keyed, rejected)
+    return rejected
 
 
 def to_wire(row: models.Recommendation | Row) -> Recommendation:

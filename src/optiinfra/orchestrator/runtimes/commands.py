@@ -12,11 +12,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import NoResultFound
 
 from optiinfra.api.common import Wire, now
+from optiinfra.api.customers import Started
 from optiinfra.api.runtimes import Command, CommandKind, CommandResult
 from optiinfra.domain.command import CommandStatus
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.credentials import agent_tokens
 from optiinfra.orchestrator.errors import Unauthenticated
+from optiinfra.orchestrator.idempotency import KeyedRequest, remember, replay
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes.service import describe_last_contact
 from optiinfra.stores.errors import StoreUnavailable
@@ -112,9 +114,12 @@ async def deliver_commands(
     return await platform.wake.wait_for(agent_tokens.channel(customer_id), undelivered, wait_seconds) or []
 
 
-async def acknowledge_command(platform: Platform, customer_id: str, command_id: str, result: CommandResult) -> bool:
+async def acknowledge_command(
+    platform: Platform, customer_id: str, command_id: str, result: CommandResult, keyed: KeyedRequest | None = None
+) -> bool:
     """Store a runtime's result; the first one counts. False when the customer has no such command."""
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         row = await session.get(models.Command, command_id, with_for_update=True)
         if row is None or row.customer_id != customer_id:
             return False
@@ -122,6 +127,7 @@ async def acknowledge_command(platform: Platform, customer_id: str, command_id: 
             row.status = CommandStatus.DONE if result.ok else CommandStatus.FAILED
             row.output, row.error, row.completed_at = result.output, result.error, now()
             notify_after_commit(session, _result_channel(command_id))
+        await remember(session, keyed, Started())
     return True
 
 

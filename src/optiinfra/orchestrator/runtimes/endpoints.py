@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from optiinfra.api.customers import Started
 from optiinfra.api.runtimes import (
@@ -22,13 +22,14 @@ from optiinfra.orchestrator.access import Runtime
 from optiinfra.orchestrator.audit.middleware import Attribute
 from optiinfra.orchestrator.credentials import agent_tokens
 from optiinfra.orchestrator.errors import NotFound, Unauthenticated
+from optiinfra.orchestrator.idempotency import REPLAYED, IdempotencyKey, Keyed, digest_of
 from optiinfra.orchestrator.inventory.service import store_deployments
 from optiinfra.orchestrator.limits.service import admit_samples
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.runtimes import service
 from optiinfra.orchestrator.runtimes.commands import acknowledge_command, deliver_commands
 from optiinfra.orchestrator.telemetry.parsing import parse_batch
-from optiinfra.orchestrator.telemetry.service import BatchKey, digest_of, store
+from optiinfra.orchestrator.telemetry.service import BatchKey, store
 
 router = APIRouter(prefix="/agent-runtime")
 bulk_router = APIRouter(route_class=RawJsonRoute)
@@ -60,12 +61,14 @@ async def telemetry(
     body: Annotated[TelemetryBatch, from_raw_json(parse_batch)],
     customer_id: CallingCustomer,
     platform: CurrentPlatform,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
 ) -> Started:
     """Send measurements; a batch sent again under the same key is stored once."""
     await admit_samples(platform, customer_id, len(body.samples) + len(body.latencies))
     key = None if idempotency_key is None else BatchKey(idempotency_key, digest_of(await request.body()))
-    await store(platform, customer_id, body, key)
+    if await store(platform, customer_id, body, key):
+        response.headers.update(REPLAYED)
     return Started()
 
 
@@ -73,14 +76,14 @@ router.include_router(bulk_router)
 
 
 @router.post("/connect", responses=error_responses(401))
-async def connect(body: Connect, platform: CurrentPlatform, attribute: Attribute) -> Connected:
+async def connect(body: Connect, platform: CurrentPlatform, attribute: Attribute, keyed: Keyed) -> Connected:
     """Connect with a customer's token."""
     principal = await agent_tokens.authenticate(platform, body.agent_token)
     if principal is None or principal.customer_id != body.customer_id:
         raise Unauthenticated("unauthenticated", "unknown, deleted or expired agent token, or another customer's")
     attribute(principal)
-    runtime_id = await service.connect(platform, body.customer_id, principal.subject, body.hostname, body.version)
-    return Connected(runtime_id=runtime_id)
+    own = keyed.sent_by(principal) if keyed else None
+    return await service.connect(platform, body.customer_id, principal.subject, body.hostname, body.version, own)
 
 
 @router.put("/{runtime_id}/inventory")
@@ -117,9 +120,9 @@ async def commands(
 
 @router.post("/{runtime_id}/commands/{command_id}/result")
 async def result(
-    command_id: str, body: CommandResult, customer_id: CallingCustomer, platform: CurrentPlatform
+    command_id: str, body: CommandResult, customer_id: CallingCustomer, platform: CurrentPlatform, keyed: Keyed
 ) -> Started:
     """Acknowledge a command with its result."""
-    if not await acknowledge_command(platform, customer_id, command_id, body):
+    if not await acknowledge_command(platform, customer_id, command_id, body, keyed):
         raise NotFound("command")
     return Started()

@@ -3,8 +3,10 @@
 import structlog
 from sqlalchemy import bindparam, select
 
+from optiinfra.api.runtimes import Connected
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.errors import NotFound
+from optiinfra.orchestrator.idempotency import KeyedRequest, remember, replay
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.reads import Query
@@ -30,16 +32,21 @@ async def require_runtime(platform: Platform, token_id: str, runtime_id: str) ->
         platform.known_runtimes[connection] = None
 
 
-async def connect(platform: Platform, customer_id: str, token_id: str, hostname: str, version: str) -> str:
-    """Register a connecting runtime; pending commands of its predecessor will be delivered to it. Returns its id."""
+async def connect(
+    platform: Platform, customer_id: str, token_id: str, hostname: str, version: str, keyed: KeyedRequest | None = None
+) -> Connected:
+    """Register a connecting runtime; pending commands of its predecessor will be delivered to it."""
     runtime_id = new_id("runtime")
     runtime = models.Runtime(
         id=runtime_id, customer_id=customer_id, token_id=token_id, hostname=hostname, version=version
     )
+    connected = Connected(runtime_id=runtime_id)
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         session.add(runtime)
+        await remember(session, keyed, connected)
     log.info("runtime connected", customer_id=customer_id, runtime_id=runtime_id, hostname=hostname)
-    return runtime_id
+    return connected
 
 
 async def describe_last_contact(platform: Platform, customer_id: str) -> str:

@@ -1,11 +1,10 @@
 """Telemetry: storing batches, and reading series."""
 
 import asyncio
-import hashlib
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -17,8 +16,10 @@ from optiinfra.api.common import now
 from optiinfra.api.telemetry import RUNTIME_METRICS, MetricPoint, MetricType, TelemetryBatch
 from optiinfra.kit.tasks import log_failure
 from optiinfra.orchestrator.errors import Invalid, NotFound
+from optiinfra.orchestrator.idempotency import KEYS_KEPT
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.database import Database
 from optiinfra.stores.postgres.reads import Query
 
 log = structlog.get_logger(__name__)
@@ -28,8 +29,6 @@ Samples = Sequence[tuple[str, str, str, str, datetime, float]]
 
 _SHOWN_IDS = 20
 """How many unknown ids an error names."""
-KEYS_KEPT = timedelta(days=1)
-"""How long a batch can be sent again under its key. A runtime gives up much sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +37,6 @@ class BatchKey:
 
     key: str
     digest: str
-
-
-def digest_of(body: bytes) -> str:
-    """The digest by which a body is recognized."""
-    return hashlib.sha256(body).hexdigest()
 
 
 def _known() -> Query:
@@ -69,25 +63,28 @@ _OPEN_EDGE = math.inf
 _AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
 
 
-async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key: BatchKey | None) -> None:
-    """Store a runtime's batch, once per key. The customer comes from the runtime's token, never from the batch.
+async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key: BatchKey | None) -> bool:
+    """Store a runtime's batch, once per key; whether it had been stored before.
+
+    The customer comes from the runtime's token, never from the batch.
 
     Raises Invalid if another body was stored under the key, or for a metric that runtimes do not send; NotFound for
     deployments that the customer does not have, or no longer.
     """
     _require_runtime_metrics(batch)
     if await _is_stored(platform, customer_id, batch, key):
-        return
+        return True
     await _insert(platform, customer_id, batch, key)
     # Only now: a batch whose key is known is complete. Until then, ClickHouse recognizes the key.
     if key is not None:
         await _remember(platform, customer_id, key)
+    return False
 
 
-async def forget_old_keys(platform: Platform) -> None:
-    """Delete idempotency keys that are too old to be sent again."""
+async def forget_old_batches(database: Database) -> None:
+    """Delete idempotency keys of batches that are too old to be sent again."""
     table = models.TelemetryKey
-    async with platform.database.transaction() as session:
+    async with database.transaction() as session:
         await session.execute(delete(table).where(table.created_at < now() - KEYS_KEPT))
 
 
@@ -129,7 +126,10 @@ async def _remember(platform: Platform, customer_id: str, key: BatchKey) -> None
 
 def _require_same_body(digest: str | None, key: BatchKey) -> None:
     if digest != key.digest:
-        raise Invalid("header.idempotency-key: it was used for another batch: send each batch under a key of its own")
+        raise Invalid(
+            "header.Idempotency-Key: it was used for another batch: send each batch under a key of its own",
+            "idempotency_key_reused",
+        )
 
 
 async def _insert(platform: Platform, customer_id: str, batch: TelemetryBatch, key: BatchKey | None) -> None:

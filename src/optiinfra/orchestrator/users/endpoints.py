@@ -9,6 +9,7 @@ from optiinfra.kit.auth import Principal
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import OwnersCustomer
 from optiinfra.orchestrator.audit.middleware import Attribute
+from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.limits import service as limits
 from optiinfra.orchestrator.limits.service import ClientAddress
 from optiinfra.orchestrator.platform import CurrentPlatform
@@ -20,9 +21,9 @@ PUBLIC = ("/auth/accept-invitation",)  # its credential is in the body
 
 
 @router.post("/customers/{customer_id}/users", status_code=201, responses=error_responses(409))
-async def invite(customer_id: OwnersCustomer, body: Invite, platform: CurrentPlatform) -> Invited:
+async def invite(customer_id: OwnersCustomer, body: Invite, platform: CurrentPlatform, keyed: Keyed) -> Invited:
     """Invite a user. A second invitation of an address replaces the first."""
-    return await service.invite(platform, customer_id, body)
+    return await service.invite(platform, customer_id, body, keyed)
 
 
 @router.get("/customers/{customer_id}/users")

@@ -8,6 +8,7 @@ from optiinfra.kit.ids import new_id, new_secret, secret_hash
 from optiinfra.orchestrator.accounts import passwords, sessions
 from optiinfra.orchestrator.accounts.repository import add_user
 from optiinfra.orchestrator.errors import Conflict, NotFound, Unauthenticated
+from optiinfra.orchestrator.idempotency import KeyedRequest, remember_issued, replay
 from optiinfra.orchestrator.inventory.repository import lock_customer
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.users import repository
@@ -15,7 +16,7 @@ from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import notify_after_commit
 
 
-async def invite(platform: Platform, customer_id: str, body: Invite) -> Invited:
+async def invite(platform: Platform, customer_id: str, body: Invite, keyed: KeyedRequest | None) -> Invited:
     """Invite an address. Raises Conflict when a user of the customer has it.
 
     An account with another customer is not mentioned here: whoever accepts the invitation learns of it.
@@ -30,11 +31,13 @@ async def invite(platform: Platform, customer_id: str, body: Invite) -> Invited:
         expires_at=now() + timedelta(seconds=platform.settings.invitation_seconds),
     )
     async with platform.database.transaction() as session:
+        await replay(session, keyed)
         if await lock_customer(session, customer_id) is None:
             raise NotFound("customer")
         if await repository.is_member(session, customer_id, invitation.email):
             raise Conflict("already_a_user", "a user of yours has this e-mail address")
         user_id = await repository.put_invitation(session, invitation)
+        await remember_issued(session, keyed, user_id=user_id)
     return Invited(
         user_id=user_id,
         email=invitation.email,

@@ -276,6 +276,25 @@ class TelemetryKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
+class IdempotencyKey(Base):
+    """A request that was carried out under an idempotency key: its answer, or the ids of what it issued secrets to.
+
+    `customer_id` is None for callers that belong to no customer.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    caller: Mapped[str] = mapped_column(primary_key=True)
+    request: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str | None] = mapped_column(ForeignKey("customers.id", ondelete="CASCADE"), index=True)
+    digest: Mapped[str]
+    status: Mapped[int]
+    answer: Mapped[str | None]
+    issued: Mapped[dict[str, str] | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
 class Command(Base):
     """A command to a customer's runtime; delivered again until it is acknowledged or cancelled."""
 
