@@ -61,7 +61,20 @@ async def answer_once(database: Database, request: KeyedRequest) -> None:
         await idempotency.remember(session, request, Started())
 
 
+async def connect(database: Database, count: int) -> None:
+    """Have so many connections open, so that none of as many requests is ahead by the time that connecting takes."""
+    all_connected = asyncio.Barrier(count)
+
+    async def use() -> None:
+        async with database.transaction() as session:
+            await session.execute(select(1))
+            await all_connected.wait()
+
+    await asyncio.gather(*(use() for _ in range(count)))
+
+
 async def test_simultaneous_requests_with_one_key_make_one_change(database: Database) -> None:
+    await connect(database, 20)
     same = (issue(database, keyed("same")) for _ in range(20))
     others = (issue(database, keyed(f"own {number}")) for number in range(3))
     answers = await asyncio.gather(*same, *others, return_exceptions=True)
