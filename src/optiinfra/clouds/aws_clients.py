@@ -8,12 +8,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import boto3
 import botocore.session
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from optiinfra import threads
 from optiinfra.clouds.protocol import CloudError, CloudUnavailable, InsufficientCapacity, RoleDenied
 
 P = ParamSpec("P")
@@ -48,8 +49,7 @@ _CREATION_LOCK = threading.Lock()
 
 async def in_thread(operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call botocore, which blocks, in a thread."""
-    call = functools.partial(operation, *args, **kwargs)
-    return await to_thread.run_sync(call, abandon_on_cancel=True, limiter=_THREADS)
+    return await threads.in_thread(_THREADS, operation, *args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Telemetry in ClickHouse: the orchestrator writes, agents read with a user that can do nothing else."""
 
-import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +8,13 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import clickhouse_connect
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from urllib3.exceptions import HTTPError
 
 from optiinfra.stores.errors import translate_errors
+from optiinfra.threads import in_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -257,8 +257,7 @@ class Telemetry:
 
     async def _call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with translate_errors("ClickHouse", outage_reason):
-            call = functools.partial(operation, *args, **kwargs)
-            return await to_thread.run_sync(call, abandon_on_cancel=True, limiter=_THREADS)
+            return await in_thread(_THREADS, operation, *args, **kwargs)
 
 
 def outage_reason(error: Exception) -> str | None:
