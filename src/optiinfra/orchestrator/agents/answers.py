@@ -91,6 +91,18 @@ def _error_of_parameters(parameters: Parameters, estate: Infrastructure, draft: 
         return f"deployment {name} does not run on {', '.join(foreign)}"
     if len(set(instances)) != len(instances):
         return "its parameters name an instance twice"
-    if isinstance(parameters, SpotMigrationParameters) and parameters.count != len(instances):
-        return f"it replaces {len(instances)} instances by {parameters.count}"
+    if isinstance(parameters, SpotMigrationParameters):
+        return _error_of_migration(parameters, estate)
+    return None
+
+
+def _error_of_migration(parameters: SpotMigrationParameters, estate: Infrastructure) -> str | None:
+    """The new instances are like those that they replace: the risk depends on what they are, and how many."""
+    sources = parameters.source_instance_ids
+    if parameters.count != len(sources):
+        return f"it replaces {len(sources)} instances by {parameters.count}"
+    named = parameters.provider, parameters.region, parameters.instance_type
+    for each in estate.instances:
+        if each.instance_id in sources and (each.provider, each.region, each.instance_type) != named:
+            return f"it replaces {each.instance_id} by {' '.join(named)}"
     return None

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Header
 
 from optiinfra.api.agents import Agent as RegisteredAgent
 from optiinfra.api.agents import Heartbeat, HeartbeatAccepted, Register, Registered
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import Agent, Enrolment, UserOrAdmin
 from optiinfra.orchestrator.agents import service
@@ -13,7 +14,7 @@ from optiinfra.orchestrator.errors import NotFound
 from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.platform import CurrentPlatform
 
-router = APIRouter(prefix="/orchestrator/agents")
+router = APIRouter(prefix="/orchestrator/agents", route_class=LateBodyRoute)
 
 
 async def _itself(agent_id: str, principal: Agent) -> str:

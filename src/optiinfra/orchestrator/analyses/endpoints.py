@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from optiinfra.api.recommendations import Analysis, AnalysisStarted, Analyze
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import AnyUser, ApproversCustomer
 from optiinfra.orchestrator.analyses import service
@@ -12,7 +13,7 @@ from optiinfra.orchestrator.analyses.workflow import AnalysisWorkflow
 from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.platform import CurrentPlatform
 
-router = APIRouter()
+router = APIRouter(route_class=LateBodyRoute)
 
 
 async def _workflow(request: Request) -> AnalysisWorkflow:

@@ -17,13 +17,14 @@ from optiinfra.domain.analysis import AnalysisStatus
 from optiinfra.domain.recommendation import validators_of
 from optiinfra.kit.ids import new_id
 from optiinfra.orchestrator.agents.dispatch import AgentError, dispatch_task
-from optiinfra.orchestrator.agents.risk import with_platform_risk
+from optiinfra.orchestrator.analyses.screening import screened
 from optiinfra.orchestrator.durable import retry_on_errors, start_workflow
 from optiinfra.orchestrator.errors import Conflict, NotFound
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.golden_prompts.service import ask_baseline
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.optimizations.workflow import OptimizationWorkflow
+from optiinfra.orchestrator.outcomes import service as outcomes
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.recommendations import service as recommendations
 from optiinfra.orchestrator.runtimes.client import CustomerRuntime
@@ -92,9 +93,9 @@ class AnalysisWorkflow(DBOSConfiguredInstance):
             answer = await dispatch_task(self._platform, analysis.agent_type, task, AnalyzeAnswer)
         except (AgentError, CloudError) as error:
             return {"error": str(error)}
-        judged = [with_platform_risk(draft, self._platform.prices) for draft in answer.drafts]
-        drafts = {new_id("rec"): draft.model_dump(mode="json") for draft in judged}
-        return {"drafts": drafts, "summary": answer.summary}
+        known = await outcomes.known(self._platform.database, customer.id)
+        kept, summary = screened(answer, self._platform.prices, task.preferences.max_risk, known)
+        return {"drafts": {new_id("rec"): draft.model_dump(mode="json") for draft in kept}, "summary": summary}
 
     async def _store(self, analysis_id: str, drafted: dict[str, Any]) -> None:
         drafts = {key: Draft.model_validate(draft) for key, draft in drafted["drafts"].items()}

@@ -1,5 +1,6 @@
 """Results of completed optimizations, stored for later predictions."""
 
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from optiinfra.api.agents import Draft
@@ -7,6 +8,7 @@ from optiinfra.api.recommendations import Result
 from optiinfra.orchestrator.events.service import record
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.stores.postgres import models
+from optiinfra.stores.postgres.database import Database
 
 
 async def store(platform: Platform, optimization: models.Optimization, draft: Draft, result: Result) -> None:
@@ -42,3 +44,10 @@ async def store(platform: Platform, optimization: models.Optimization, draft: Dr
     await platform.memory.store(
         optimization.customer_id, optimization.id, draft.type, draft.features, draft.modelled, known
     )
+
+
+async def known(database: Database, customer_id: str) -> set[str]:
+    """The ids of the customer's outcomes."""
+    table = models.Outcome
+    async with database.transaction() as session:
+        return set(await session.scalars(select(table.optimization_id).where(table.customer_id == customer_id)))

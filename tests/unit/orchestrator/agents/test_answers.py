@@ -88,6 +88,9 @@ def test_drafts_about_the_customers_own_resources_are_valid() -> None:
         (SHUTDOWN | {"estimated_savings": 98.02}, r"saves \$98.02 .* cost \$98.00"),
         (MIGRATION | {"estimated_savings": 2.02}, r"saves \$2.02 .* cost \$2.00"),
         (migration(count=3), "replaces 2 instances by 3"),
+        (migration(instance_type="g5.xlarge"), "replaces i-0 by aws us-east-1 g5.xlarge"),
+        (migration(region="us-west-2"), "replaces i-0 by aws us-west-2 "),
+        (migration(provider="gcp"), "replaces i-0 by gcp us-east-1 "),
         (migration(source_instance_ids=["i-0", "i-0"]), "names? an instance twice"),
         (
             migration(source_instance_ids=["i-0", "i-9"]) | {"affected_resources": ["dep_1", "i-0", "i-9"]},
