@@ -25,8 +25,10 @@ class BodyLimitMiddleware:
     bodies.
     """
 
-    def __init__(self, app: ASGIApp, public: Collection[str] = (), large: Collection[str] = ()) -> None:
-        self.app, self._public = app, frozenset(public)
+    def __init__(
+        self, app: ASGIApp, public: Collection[str] = (), large: Collection[str] = (), most_values: int = MAX_VALUES
+    ) -> None:
+        self.app, self._public, self._most_values = app, frozenset(public), most_values
         self._large = re.compile("|".join(large) or r"(?!)")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,8 +52,9 @@ class BodyLimitMiddleware:
             if read > most:
                 raise HTTPException(413, detail)
             values += sum(map(body.count, (b",", b"[", b"{")))
-            if values > MAX_VALUES:
-                raise HTTPException(413, f"a request body may have at most {MAX_VALUES:,} lists, objects and elements")
+            if values > self._most_values:
+                most_values = f"{self._most_values:,} lists, objects and elements"
+                raise HTTPException(413, f"a request body may have at most {most_values}")
             return message
 
         await self.app(scope, counted, send)

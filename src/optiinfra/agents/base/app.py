@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 Connect = Callable[[], Awaitable[Sources]]
 
+MOST_TASK_VALUES = 2_000_000
+"""An estate of 20,000 replicas with their engine arguments has less than half of it."""
 _OTHER_TASK = "the token was signed for another task"
 
 
@@ -164,6 +166,7 @@ def create_agent(
         authenticate=agent.authenticate,
         long_calls=("POST /tasks",),  # the orchestrator has a deadline of its own for them
         large_bodies=("POST /tasks",),
+        most_values=MOST_TASK_VALUES,
         checks={"clickhouse": agent.check_telemetry} | outcomes_check,
     )
 

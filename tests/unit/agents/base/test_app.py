@@ -12,14 +12,14 @@ from fastapi import FastAPI
 
 from optiinfra.agents.base import app as base
 from optiinfra.agents.base.agent import AgentKind
-from optiinfra.agents.base.app import AgentApp, create_agent
+from optiinfra.agents.base.app import MOST_TASK_VALUES, AgentApp, create_agent
 from optiinfra.agents.base.settings import AgentSettings
 from optiinfra.agents.base.sources import Sources
 from optiinfra.api.agents import AnalyzeAnswer, AnalyzeTask, JudgeTask
 from optiinfra.api.common import now
 from optiinfra.api.customers import Preferences
 from optiinfra.kit.task_requests import TaskSigner
-from tests.unit.agents.estate import infrastructure
+from tests.unit.agents.estate import deployment, infrastructure, instances
 from tests.unit.agents.fakes import FakeOutcomes, FakeTelemetry, fake_sources
 from tests.unit.agents.registry import ENROLMENT_SECRET, FakeRegistry
 from tests.unit.logs import logged
@@ -144,6 +144,22 @@ async def test_body_that_was_not_signed_is_refused_before_its_shape_is_checked(
 ) -> None:
     assert (await orchestrator.post("/tasks", content=b"{}", headers=signed(registry, b"[]"))).status_code == 401
     assert (await orchestrator.post("/tasks", content=b"{}", headers=signed(registry, b"{}"))).status_code == 422
+
+
+async def test_task_about_an_estate_of_twenty_thousand_instances_is_accepted(
+    orchestrator: httpx.AsyncClient, registry: FakeRegistry
+) -> None:
+    owned = instances(20_000)
+    deployments = [deployment(owned[first : first + 4_000], name=f"d-{first}") for first in range(0, 20_000, 4_000)]
+    task = AnalyzeTask(
+        task_id="task_1", customer_id="c", preferences=Preferences(), infrastructure=infrastructure(owned, *deployments)
+    )
+    body = task.model_dump_json().encode()
+    answer = await orchestrator.post("/tasks", content=body, headers=signed(registry, body))
+    assert answer.status_code == 200, answer.text[:300]
+    too_much = b"[" + b"[]," * MOST_TASK_VALUES + b"[]]"
+    answer = await orchestrator.post("/tasks", content=too_much, headers=signed(registry, too_much))
+    assert answer.status_code == 413
 
 
 async def test_task_of_an_unsupported_kind_is_refused_with_the_supported_kinds(
