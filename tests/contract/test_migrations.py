@@ -83,4 +83,16 @@ async def test_0011_leaves_an_account_to_the_first_customer_that_has_read_it(pos
         assert [tuple(row) for row in connection.execute(text("SELECT * FROM connected_accounts"))] == [
             ("aws", "111122223333", "d")
         ]
+        for name in ("c", "d", "e"):
+            connection.execute(
+                text(
+                    "INSERT INTO instances (customer_id, instance_id, cloud_account_id, provider, region,"
+                    " instance_type, lifecycle, state, seen_at)"
+                    " VALUES (:id, 'i-1', :id, 'aws', 'us-east-1', 't', 'on-demand', 'running', now())"
+                ),
+                {"id": name},
+            )
+        command.upgrade(config, "0014")
+        kept = connection.execute(text("SELECT customer_id FROM instances"))
+        assert [row.customer_id for row in kept] == ["d"], "others see no listing of an account that is not theirs"
     engine.dispose()
