@@ -125,6 +125,10 @@ async def test_telemetry_of_deployments_that_the_customer_lacks_is_refused_by_th
     with pytest.raises(NotFound) as refused:
         await telemetry.store(platform, CUSTOMER, batch(1.0, *many), None)
     assert refused.value.extra == {"deployment_ids": many[:20]}
+    with pytest.raises(NotFound) as refused:
+        await telemetry.store(platform, CUSTOMER, batch(1.0, *(f"{number:0200}" for number in range(30))), None)
+    assert len(refused.value.detail) + len(str(refused.value.extra)) < 1000
+    assert refused.value.extra == {"deployment_ids": [f"{number:0200}" for number in range(2)]}
     assert inserted.values == []
 
     await report(platform, CUSTOMER, deployment("chat"), deployment("old"))

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 Samples = Sequence[tuple[str, str, str, str, datetime, float]]
 """Rows as `stores.clickhouse` takes them."""
 
-_SHOWN_IDS = 20
-"""How many unknown ids an error names."""
+_SHOWN_NAMES, _SHOWN_CHARACTERS = 20, 450
+"""How many unknown names an error repeats, twice, and how many characters of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,21 @@ async def forget_old_batches(database: Database) -> None:
 def _require_runtime_metrics(batch: TelemetryBatch) -> None:
     refused = {sample.metric for sample in batch.samples} - RUNTIME_METRICS
     if refused:
-        shown = ", ".join(sorted(refused)[:_SHOWN_IDS])
+        shown = ", ".join(_shown(refused))
         sent = ", ".join(sorted(RUNTIME_METRICS))
         raise Invalid(f"samples: a runtime may not send {shown}; costs and quality are the platform's own; send {sent}")
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    """The first of what a request named, as far as there is room. The platform's own ids are short."""
+    shown: list[str] = []
+    room = _SHOWN_CHARACTERS
+    for name in sorted(names)[:_SHOWN_NAMES]:
+        if shown and len(name) > room:
+            break
+        shown.append(name[:room])
+        room -= len(name)
+    return shown
 
 
 async def _is_stored(platform: Platform, customer_id: str, batch: TelemetryBatch, key: BatchKey | None) -> bool:
@@ -106,7 +118,7 @@ async def _is_stored(platform: Platform, customer_id: str, batch: TelemetryBatch
         _require_same_body(known.digest, key)
         return True
     if unknown := sorted(asked.difference(known.deployment_ids or ())):
-        shown = unknown[:_SHOWN_IDS]
+        shown = _shown(unknown)
         raise NotFound(f"deployment: {', '.join(shown)}", deployment_ids=shown)
     return False
 
