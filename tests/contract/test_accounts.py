@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from optiinfra.api.accounts import Signup, Tokens
 from optiinfra.api.common import now
+from optiinfra.kit.auth import Principal
 from optiinfra.orchestrator.accounts import repository, service, sessions, tokens
 from optiinfra.orchestrator.errors import Conflict
 from optiinfra.orchestrator.platform import Platform
@@ -79,6 +80,17 @@ async def test_session_ends_when_a_refresh_token_is_used_again(database: Databas
     assert await rotated(database, first.refresh_token) is None
     assert not await sessions.is_active(database, session_id)
     assert await rotated(database, second.refresh_token) is None
+
+
+async def test_owner_of_a_refresh_token_is_known_also_when_it_has_been_used(database: Database) -> None:
+    session_id, first = await signed_in(database)
+    second = await rotated(database, first.refresh_token)
+    assert second is not None
+    async with database.transaction() as session:
+        for token in (first.refresh_token, second.refresh_token):
+            owner = await tokens.owner_of(session, token)
+            assert owner == Principal("user", "user_1", CUSTOMER, "owner", session_id)
+        assert await tokens.owner_of(session, "refresh_unknown") is None
 
 
 async def test_session_that_ends_while_a_token_is_rotated_leaves_no_valid_token(database: Database) -> None:

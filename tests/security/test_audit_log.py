@@ -87,6 +87,10 @@ def tell(story: Story, owner: Account, viewer: Account, portal_secret: str) -> s
     refused = story.send("PATCH", f"{customer}/preferences", watching, {"priority": "cost"})
     assert refused.status_code == 403
     story.expect("PATCH /customers/{customer_id}/preferences", refused, viewer.user_id, target=mine)
+    used = story.send("POST", "/auth/refresh", body={"refresh_token": tokens["refresh_token"]})
+    assert used.status_code == 401
+    story.expect("POST /auth/refresh", used, owner.user_id)
+    token = str(story.sign_in(owner).json()["access_token"])  # the reuse has ended the session
     ended = story.send("POST", "/auth/logout", watching)
     story.expect("POST /auth/logout", ended, viewer.user_id)
     assert story.send("GET", customer, watching).status_code == 401, "recorded in the platform's own chain"

@@ -61,16 +61,16 @@ async def sign_in(platform: Platform, body: Login, attribute: Callable[[Principa
 async def refresh(platform: Platform, refresh_token: str, attribute: Callable[[Principal], None]) -> Tokens:
     """New tokens for a refresh token, which can be used once. Raises Unauthenticated for any other.
 
-    `attribute` is told whose token it was.
+    `attribute` is told whose token it is, also when it has been used or has expired.
     """
     async with platform.database.transaction() as session:
+        if (owner := await tokens.owner_of(session, refresh_token)) is not None:
+            attribute(owner)
         renewed = await tokens.rotate(session, platform.settings, refresh_token)
     if renewed is None:
         raise Unauthenticated(
             "refresh_refused", "this refresh token is unknown, used, revoked or expired: sign in again"
         )
-    if (user := tokens.read_access_token(platform.settings, renewed.access_token)) is not None:
-        attribute(user)
     return renewed
 
 

@@ -86,6 +86,19 @@ async def issue(
     return Tokens(access_token=access, refresh_token=refresh, expires_in=expires - int(issued_at.timestamp()))
 
 
+async def owner_of(session: AsyncSession, refresh: str) -> Principal | None:
+    """The user of a refresh token, valid or not, and the session; None for any other text."""
+    token, owning, user = models.RefreshToken, models.UserSession, models.User
+    owner = (
+        select(user.id, user.customer_id, user.role, token.session_id)
+        .join_from(token, owning, owning.id == token.session_id)
+        .join(user, user.id == owning.user_id)
+        .where(token.token_hash == secret_hash(refresh))
+    )
+    found = (await session.execute(owner)).first()
+    return found and Principal("user", found.id, found.customer_id, found.role, found.session_id)
+
+
 async def rotate(session: AsyncSession, settings: Settings, refresh: str) -> Tokens | None:
     """New tokens for an unused refresh token; None for any other, and the session of a used one is ended."""
     presented = models.RefreshToken.token_hash == secret_hash(refresh)

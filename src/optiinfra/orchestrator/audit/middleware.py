@@ -1,9 +1,11 @@
 """Records requests in the audit log before they are answered: changes, refusals, and what concerns credentials."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Annotated
 
+import structlog
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,8 +16,12 @@ from optiinfra.kit.logging import trace_id
 from optiinfra.orchestrator.audit import chain as chains
 from optiinfra.orchestrator.audit import service
 from optiinfra.orchestrator.audit.chain import PLATFORM, Entry
+from optiinfra.orchestrator.background import start_in_background
 from optiinfra.orchestrator.limits.service import admit_refusal, client_address
 from optiinfra.orchestrator.platform import of_connection
+from optiinfra.stores.errors import StoreUnavailable
+
+log = structlog.get_logger(__name__)
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSED = frozenset({401, 403, 404, 429})
@@ -50,11 +56,12 @@ class AuditMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        accepted = False
+        accepted = started = False
 
         async def send_recorded(message: Message) -> None:
-            nonlocal accepted
+            nonlocal accepted, started
             if message["type"] == "http.response.start":
+                started = True
                 await _record(scope, message["status"])
             elif message["type"] == "websocket.accept":
                 accepted = True
@@ -62,7 +69,23 @@ class AuditMiddleware:
                 await _record(scope, message.get("code", 0) - _ACCEPTED_CODE)
             await send(message)
 
-        await self.app(scope, receive, send_recorded)
+        try:
+            await self.app(scope, receive, send_recorded)
+        except (Exception, asyncio.CancelledError) as error:
+            if scope["type"] == "http" and not started:
+                await _record_failure(scope, error)
+            raise
+
+
+async def _record_failure(scope: Scope, error: BaseException) -> None:
+    """Record a request that has no answer yet, because it failed or took too long: it may have changed something."""
+    if isinstance(error, asyncio.CancelledError):
+        start_in_background(_record(scope, 503))  # the answer is sent already
+        return
+    try:
+        await _record(scope, 503 if isinstance(error, StoreUnavailable) else 500)
+    except StoreUnavailable as outage:
+        log.warning("audit entry lost", method=scope["method"], error=str(outage))
 
 
 async def _record(scope: Scope, status: int) -> None:
