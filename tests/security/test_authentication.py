@@ -70,10 +70,11 @@ def address(path: str) -> str:
 
 def refused(http: httpx.Client, method: str, path: str, headers: dict[str, str], status: int) -> str | None:
     """None if the call is refused with that status, before its path, parameters and body are looked at."""
-    body = UNREADABLE if status == 401 else WRONG
-    content = body if method in ("POST", "PUT", "PATCH") else b""
-    answer = http.request(method, path, headers=headers | {"Content-Type": "application/json"}, content=content)
-    if problem(answer)[0] == status:
+    for content in (UNREADABLE, WRONG) if method in ("POST", "PUT", "PATCH") else (b"",):
+        answer = http.request(method, path, headers=headers | {"Content-Type": "application/json"}, content=content)
+        if problem(answer)[0] != status:
+            break
+    else:
         return None
     return f"{method} {path} with {headers} answered {answer.status_code} instead of {status}: {answer.text}"
 

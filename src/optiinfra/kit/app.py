@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from optiinfra.kit import logging, openapi, problems
 from optiinfra.kit.auth import PUBLIC_ROUTES, Authenticate, AuthenticationMiddleware
-from optiinfra.kit.bodies import BodyLimitMiddleware
+from optiinfra.kit.bodies import MAX_VALUES, BodyLimitMiddleware
 from optiinfra.kit.deadline import DeadlineMiddleware
 from optiinfra.kit.rate_limit import RateLimitMiddleware, SecondsToWait
 from optiinfra.kit.store_outage import StoreOutageMiddleware
@@ -58,12 +58,14 @@ def create_app(
     large_bodies: Collection[str] = (),
     seconds_to_wait: SecondsToWait | None = None,
     middleware: Sequence[Callable[[ASGIApp], ASGIApp]] = (),
+    most_values: int = MAX_VALUES,
 ) -> FastAPI:
     """A FastAPI application with everything that all services share.
 
     `public` paths need no credential, besides health and metrics. `/ready` runs the `checks`; entries may be added
     while the service starts. A request may wait `answer_seconds` for the start of its response; `long_calls`
-    (see `kit.deadline`) may wait longer, and `large_bodies` (see `kit.bodies`) may be larger than others.
+    (see `kit.deadline`) may wait longer, and `large_bodies` (see `kit.bodies`) may be larger than others, with
+    at most `most_values`.
     `seconds_to_wait` limits the rate of authenticated requests. `middleware` of the service sees every request before
     it is authenticated, and every response but those to a lost store or a missed deadline.
     """
@@ -77,7 +79,7 @@ def create_app(
         redirect_slashes=False,  # the redirect would follow the caller's Host header
     )
     public_paths = PUBLIC_ROUTES | frozenset(public)
-    app.add_middleware(BodyLimitMiddleware, public=public_paths, large=large_bodies)
+    app.add_middleware(BodyLimitMiddleware, public=public_paths, large=large_bodies, most_values=most_values)
     if seconds_to_wait is not None:
         app.add_middleware(RateLimitMiddleware, seconds_to_wait=seconds_to_wait)
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public_paths)
@@ -198,11 +200,15 @@ class _Observe:
         received = dict(scope["headers"]).get(logging.TRACE_HEADER.encode(), b"").decode("latin-1")
         trace = received if received.isascii() and received.isalnum() and len(received) <= 64 else secrets.token_hex(16)
         logging.bind_trace(trace)
-        started, status = time.perf_counter(), 0
+        started, status, accepted = time.perf_counter(), 0, False
 
         async def observed_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
+            nonlocal status, accepted
+            if message["type"] == "websocket.accept":
+                accepted = True
+            elif message["type"] == "websocket.close" and not accepted:
+                problems.count_refused_stream(message.get("code", 1000))
+            elif message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [
                     *message["headers"],

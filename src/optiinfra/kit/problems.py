@@ -20,6 +20,11 @@ _MOST_ERRORS, _MOST_CHARACTERS = 20, 1_000
 """How much of what is wrong with a request is reported. What was sent may be long, and part of an error's text."""
 _PATH_CHARACTERS = 200
 _REFUSALS = Counter("optiinfra_refused_requests", "Requests answered with an error of the caller", ["status", "reason"])
+UNREADABLE_BODY = "optiinfra.unreadable_body"
+"""Key of a request's scope: where a body that is no JSON cannot be read, and why."""
+_STATUS_OF_CODES = {1000: 404, 1008: 422}
+"""Starlette's codes for an unknown path, and for invalid parameters."""
+_STREAM_KINDS = {401: "unauthenticated", 404: "not_found", 422: "invalid", 429: "rate_limited"}
 _KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -50,6 +55,12 @@ def problem_response(
         "trace_id": trace_id(),
     } | (extra or {})
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def count_refused_stream(code: int) -> None:
+    """Count a WebSocket that is refused with this close code: 4000 and an HTTP status, or one of Starlette's."""
+    status = _STATUS_OF_CODES.get(code, code - 4000)
+    _REFUSALS.labels(status, _STREAM_KINDS.get(status, "refused")).inc()
 
 
 def invalid_response(errors: Sequence[tuple[str, str]]) -> JSONResponse:
@@ -87,7 +98,9 @@ def install(app: FastAPI) -> None:
         return problem_response(status, _KINDS.get(status, "invalid"), detail, headers=headers)
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        if (unreadable := request.scope.get(UNREADABLE_BODY)) is not None:
+            return invalid_response([unreadable])
         return invalid_response([(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors()])
 
     @app.exception_handler(Exception)

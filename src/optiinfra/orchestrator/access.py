@@ -56,11 +56,15 @@ def _with_role(*roles: str) -> Callable[[HTTPConnection], Awaitable[Caller]]:
     return check
 
 
-def _own(roles: tuple[str, ...], *, admin: bool = False) -> Callable[[HTTPConnection, str], Awaitable[str]]:
+def _own(
+    roles: tuple[str, ...], *, admin: bool = False, programs: bool = True
+) -> Callable[[HTTPConnection, str], Awaitable[str]]:
     async def check(connection: HTTPConnection, customer_id: str) -> str:
         principal = current_principal(connection)
         if admin and principal.kind == "admin":
             return customer_id
+        if principal.kind == "api_key" and not programs:
+            raise Forbidden("this needs a user; an API key may not do it")
         if _require_role(principal, roles).customer_id != customer_id:
             raise NotFound("customer")
         return customer_id
@@ -83,4 +87,5 @@ OwnCustomer = Annotated[str, Depends(_own(ALL_ROLES))]
 ApproversCustomer = Annotated[str, Depends(_own(APPROVERS))]
 OwnersCustomer = Annotated[str, Depends(_own(OWNERS))]
 OwnCustomerOrAdmin = Annotated[str, Depends(_own(ALL_ROLES, admin=True))]
-OwnersCustomerOrAdmin = Annotated[str, Depends(_own(OWNERS, admin=True))]
+CustomerToDelete = Annotated[str, Depends(_own(APPROVERS, admin=True, programs=False))]
+"""Not for API keys: a program that leaks its key must not cost all data."""

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from optiinfra.api.accounts import ActiveSession, Identity, Login, PasswordChange, Refresh, SignedUp, Signup, Tokens
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import Person
 from optiinfra.orchestrator.accounts import service, sessions
@@ -13,7 +14,7 @@ from optiinfra.orchestrator.limits import service as limits
 from optiinfra.orchestrator.limits.service import ClientAddress
 from optiinfra.orchestrator.platform import CurrentPlatform
 
-router = APIRouter(prefix="/auth")
+router = APIRouter(prefix="/auth", route_class=LateBodyRoute)
 
 PUBLIC = ("/auth/signup", "/auth/login", "/auth/refresh")
 

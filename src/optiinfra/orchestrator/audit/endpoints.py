@@ -5,11 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from optiinfra.api.audit import AuditEntry, AuditVerification
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.orchestrator.access import Admin, OwnCustomer
 from optiinfra.orchestrator.audit import service
 from optiinfra.orchestrator.platform import CurrentPlatform
 
-router = APIRouter()
+router = APIRouter(route_class=LateBodyRoute)
 
 LONG_CALLS = ("GET /admin/audit-verification",)
 

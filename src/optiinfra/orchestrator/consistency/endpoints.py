@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 
 from optiinfra.api.consistency import Consistency
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.orchestrator.access import Admin
 from optiinfra.orchestrator.consistency.service import check
 from optiinfra.orchestrator.platform import CurrentPlatform
 
-router = APIRouter(prefix="/admin")
+router = APIRouter(prefix="/admin", route_class=LateBodyRoute)
 
 LONG_CALLS = ("GET /admin/consistency",)
 

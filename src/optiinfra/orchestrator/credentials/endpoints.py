@@ -5,13 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from optiinfra.api.credentials import AgentToken, ApiKey, InstallCommand, IssuedApiKey, NewApiKey
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import OwnersCustomer
 from optiinfra.orchestrator.credentials import agent_tokens, api_keys
 from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.platform import CurrentPlatform
 
-router = APIRouter(prefix="/customers/{customer_id}")
+router = APIRouter(prefix="/customers/{customer_id}", route_class=LateBodyRoute)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 

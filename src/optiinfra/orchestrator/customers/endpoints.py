@@ -4,15 +4,16 @@ from fastapi import APIRouter
 
 from optiinfra.api.customers import CloudTrust, Customer, Onboard, Preferences, Started
 from optiinfra.kit.auth import CurrentPrincipal
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.openapi import error_responses
-from optiinfra.orchestrator.access import OwnCustomerOrAdmin, OwnersCustomer, OwnersCustomerOrAdmin
+from optiinfra.orchestrator.access import ApproversCustomer, CustomerToDelete, OwnCustomerOrAdmin, OwnersCustomer
 from optiinfra.orchestrator.background import start_in_background
 from optiinfra.orchestrator.customers import deletion, service
 from optiinfra.orchestrator.idempotency import Keyed
 from optiinfra.orchestrator.inventory.service import discover
 from optiinfra.orchestrator.platform import CurrentPlatform
 
-router = APIRouter(prefix="/customers/{customer_id}")
+router = APIRouter(prefix="/customers/{customer_id}", route_class=LateBodyRoute)
 
 LONG_CALLS = ("DELETE /customers/[^/]+",)  # waits for the customer's workflows to end
 
@@ -24,7 +25,7 @@ async def customer(customer_id: OwnCustomerOrAdmin, platform: CurrentPlatform) -
 
 
 @router.patch("/preferences")
-async def preferences(customer_id: OwnersCustomer, changes: Preferences, platform: CurrentPlatform) -> Preferences:
+async def preferences(customer_id: ApproversCustomer, changes: Preferences, platform: CurrentPlatform) -> Preferences:
     """Change some preferences, keep the others."""
     return await service.update_preferences(platform, customer_id, changes.model_dump(mode="json", exclude_unset=True))
 
@@ -45,7 +46,7 @@ async def onboard(customer_id: OwnersCustomer, platform: CurrentPlatform, body: 
 
 @router.delete("", status_code=204, responses=error_responses(409))
 async def delete_customer(
-    customer_id: OwnersCustomerOrAdmin, principal: CurrentPrincipal, platform: CurrentPlatform
+    customer_id: CustomerToDelete, principal: CurrentPrincipal, platform: CurrentPlatform
 ) -> None:
     """Delete the customer and all of their data."""
     await deletion.delete_customer(platform, customer_id, principal.kind)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, WebSocket
 
 from optiinfra.api.events import SUBPROTOCOL, Event, LatestEvent
 from optiinfra.kit.auth import Principal, current_principal
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.tasks import counted, first_completed
 from optiinfra.orchestrator.access import OwnCustomer
 from optiinfra.orchestrator.accounts import service as accounts
@@ -16,7 +17,7 @@ from optiinfra.orchestrator.accounts import sessions
 from optiinfra.orchestrator.events import service
 from optiinfra.orchestrator.platform import CurrentPlatform, Platform, of_connection
 
-router = APIRouter()
+router = APIRouter(route_class=LateBodyRoute)
 
 _IDLE_SECONDS = 10.0
 _PAGE = 100

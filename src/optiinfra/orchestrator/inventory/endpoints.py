@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 
 from optiinfra.api.customers import Infrastructure
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.orchestrator.access import OwnCustomer
 from optiinfra.orchestrator.inventory import service
 from optiinfra.orchestrator.platform import CurrentPlatform
 
-router = APIRouter()
+router = APIRouter(route_class=LateBodyRoute)
 
 
 @router.get("/customers/{customer_id}/infrastructure")

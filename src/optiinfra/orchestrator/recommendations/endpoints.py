@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 
 from optiinfra.api.recommendations import Approved, Recommendation, Reject
 from optiinfra.domain.recommendation import RecommendationStatus
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import Approver, OwnCustomer
 from optiinfra.orchestrator.idempotency import Keyed
@@ -13,7 +14,7 @@ from optiinfra.orchestrator.optimizations.workflow import CurrentWorkflows
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.recommendations import service
 
-router = APIRouter()
+router = APIRouter(route_class=LateBodyRoute)
 
 
 @router.get("/customers/{customer_id}/recommendations")

@@ -16,6 +16,7 @@ from optiinfra.api.runtimes import (
 )
 from optiinfra.api.telemetry import TelemetryBatch
 from optiinfra.kit.app import cancel_on_shutdown
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.openapi import error_responses
 from optiinfra.kit.raw_json import RawJsonRoute, from_raw_json
 from optiinfra.orchestrator.access import Runtime
@@ -31,7 +32,7 @@ from optiinfra.orchestrator.runtimes.commands import acknowledge_command, delive
 from optiinfra.orchestrator.telemetry.parsing import parse_batch
 from optiinfra.orchestrator.telemetry.service import BatchKey, store
 
-router = APIRouter(prefix="/agent-runtime")
+router = APIRouter(prefix="/agent-runtime", route_class=LateBodyRoute)
 bulk_router = APIRouter(route_class=RawJsonRoute)
 
 PUBLIC = ("/agent-runtime/connect",)  # its credential is in the body

@@ -8,12 +8,13 @@ from pydantic import TypeAdapter
 
 from optiinfra.api.common import Moment, now
 from optiinfra.api.telemetry import MetricPoint, MetricType
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.shared_runs import SharedRuns
 from optiinfra.orchestrator.access import OwnCustomer
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.telemetry import service
 
-router = APIRouter()
+router = APIRouter(route_class=LateBodyRoute)
 
 _POINTS = TypeAdapter(list[MetricPoint])
 _reads = SharedRuns[bytes]()

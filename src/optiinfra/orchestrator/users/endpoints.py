@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 
 from optiinfra.api.users import AcceptInvitation, Invite, Invited, Joined, User
 from optiinfra.kit.auth import Principal
+from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.openapi import error_responses
 from optiinfra.orchestrator.access import OwnersCustomer
 from optiinfra.orchestrator.audit.middleware import Attribute
@@ -15,7 +16,7 @@ from optiinfra.orchestrator.limits.service import ClientAddress
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.users import service
 
-router = APIRouter()
+router = APIRouter(route_class=LateBodyRoute)
 
 PUBLIC = ("/auth/accept-invitation",)  # its credential is in the body
 
