@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import Field, TypeAdapter, ValidationError
@@ -115,7 +116,7 @@ class Gateway:
 
     async def deployment(self, name: str) -> GatewayDeployment:
         """One deployment."""
-        return _parse(await self._call("GET", f"/deployments/{name}"), _DEPLOYMENT)
+        return _parse(await self._call("GET", f"/deployments/{_segment(name)}"), _DEPLOYMENT)
 
     async def history(self) -> list[HistoryPoint]:
         """Hourly points of the last seven days."""
@@ -123,29 +124,33 @@ class Gateway:
 
     async def set_weights(self, name: str, weights: Mapping[str, float], key: str) -> None:
         """Set the weights of a deployment's replicas; they sum to 1."""
-        await self._call("PUT", f"/deployments/{name}/weights", json=dict(weights), key=key)
+        await self._call("PUT", f"/deployments/{_segment(name)}/weights", json=dict(weights), key=key)
 
     async def add_replica(self, name: str, instance_id: str, engine_args: Mapping[str, Any] | None, key: str) -> str:
         """Start an engine on an instance with weight 0; its id, before it is ready."""
         body = {"instance_id": instance_id, "engine_args": engine_args}
-        answer = await self._call("POST", f"/deployments/{name}/replicas", json=body, key=key)
+        answer = await self._call("POST", f"/deployments/{_segment(name)}/replicas", json=body, key=key)
         return _parse(answer, _NEW_REPLICA).replica_id
 
     async def remove_replica(self, name: str, replica_id: str, key: str) -> None:
         """Remove an engine; one that does not exist is no error."""
-        await self._call("DELETE", f"/deployments/{name}/replicas/{replica_id}", key=key, accepted=(404,))
+        await self._call(
+            "DELETE", f"/deployments/{_segment(name)}/replicas/{_segment(replica_id)}", key=key, accepted=(404,)
+        )
 
     async def set_engine_args(self, replica_id: str, engine_args: Mapping[str, Any], key: str) -> None:
         """Restart an engine with these arguments; returns before it is ready."""
-        await self._call("PUT", f"/replicas/{replica_id}/engine-args", json=dict(engine_args), key=key)
+        await self._call("PUT", f"/replicas/{_segment(replica_id)}/engine-args", json=dict(engine_args), key=key)
 
     async def health(self, replica_id: str) -> int:
         """The status code of the engine's own health route: 200 once it is ready."""
-        return (await self._call("GET", f"/replicas/{replica_id}/health", accepted=range(400, 600))).status_code
+        return (
+            await self._call("GET", f"/replicas/{_segment(replica_id)}/health", accepted=range(400, 600))
+        ).status_code
 
     async def exposition(self, replica_id: str) -> str | None:
         """The engine's metrics in Prometheus exposition format; None while it has none."""
-        answer = await self._call("GET", f"/replicas/{replica_id}/metrics", accepted=(404, 503))
+        answer = await self._call("GET", f"/replicas/{_segment(replica_id)}/metrics", accepted=(404, 503))
         return answer.text if answer.status_code == 200 else None
 
     async def complete(
@@ -153,7 +158,7 @@ class Gateway:
     ) -> str:
         """The engine's answer to a conversation, sampled with that seed."""
         body = {"model": model, "messages": list(messages), "seed": seed, "max_tokens": 256}
-        path = f"/replicas/{replica_id}/v1/chat/completions"
+        path = f"/replicas/{_segment(replica_id)}/v1/chat/completions"
         answer = await self._call("POST", path, json=body, timeout=timeout, client=next(self._next_prompting))
         return _parse(answer, _COMPLETION).choices[0].message.content or ""
 
@@ -184,6 +189,11 @@ class Gateway:
             failed = GatewayRefusedError if answer.is_client_error else GatewayError
             raise failed(f"{method} {url}: {answer.status_code} {answer.text[:300]}")
         return answer
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path, whatever characters it has."""
+    return quote(name, safe="")
 
 
 def _parse(answer: httpx.Response, shape: TypeAdapter[T]) -> T:
