@@ -58,14 +58,17 @@ def install(session: nox.Session, extra: str) -> None:
 
 @contextmanager
 def environment(
-    session: nox.Session, *, coverage: bool = False, reuse: bool = True, extra: str = "system"
+    session: nox.Session, *, coverage: bool = False, reuse: bool = True, browser: bool = False, extra: str = "system"
 ) -> Iterator[str]:
     """Build, start and check an environment, and yield its name. It is stopped and removed even after a failure.
 
-    With `reuse`, a running environment with the same fingerprint is used and left running. Evidence is always saved.
+    With `reuse`, a running environment with the same fingerprint is used and left running. With `browser`, Chromium
+    must start, or nothing else does. Evidence is always saved.
     """
     began = time.time()
     install(session, extra)
+    if browser:
+        session.run("python", "-m", "testbed.chromium")
     flags = ["--coverage"] if coverage else []
     found = session.run("python", "-m", "testbed.reuse", *flags, silent=True) if reuse else None
     running = str(found or "").strip()
@@ -93,11 +96,16 @@ def environment(
 
 
 def suite(
-    session: nox.Session, *pytest_arguments: str, coverage: bool = False, reuse: bool = True, extra: str = "system"
+    session: nox.Session,
+    *pytest_arguments: str,
+    coverage: bool = False,
+    reuse: bool = True,
+    browser: bool = False,
+    extra: str = "system",
 ) -> None:
     """Run pytest on an environment, then check the consistency of its stores."""
     with (
-        environment(session, coverage=coverage, reuse=reuse, extra=extra) as name,
+        environment(session, coverage=coverage, reuse=reuse, browser=browser, extra=extra) as name,
         consistent_afterwards(session, name),
     ):
         variables = {"OPTIINFRA_TESTENV": name, "OPTIINFRA_EVIDENCE": session.name}
@@ -147,7 +155,7 @@ def performance(session: nox.Session) -> None:
 @nox.session
 def security(session: nox.Session) -> None:
     """The security tests, in parallel."""
-    suite(session, *PARALLEL, *chosen(session, "tests/security"), coverage=True)
+    suite(session, *PARALLEL, *chosen(session, "tests/security"), coverage=True, browser=True)
 
 
 @nox.session
@@ -164,7 +172,7 @@ def test(session: nox.Session) -> None:
     """All system tests in a fresh environment, in parallel, with coverage and reports. Performance tests run alone."""
     folders = existing(*SYSTEM_FOLDERS)
     options = [*PARALLEL, "-v", "--durations=0", "--durations-min=0"]
-    suite(session, *options, *chosen(session, *folders), coverage=True, reuse=False)
+    suite(session, *options, *chosen(session, *folders), coverage=True, reuse=False, browser=True)
     results = ElementTree.parse(RESULTS)  # noqa: S314  (our own)
     count = sum(1 for _ in results.iter("testcase"))
     session.log(f"{count} of {SYSTEM_TESTS} system tests exist so far; the gate comes with them")

@@ -12,7 +12,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from testbed import paths
+from testbed import chromium, paths
 from testbed.environment import Environment, is_free
 from testbed.parts import PARTS
 from testbed.startup import holder
@@ -104,6 +104,17 @@ def _tools() -> list[Requirement]:
     ]
 
 
+def _chromium() -> Requirement:
+    """Any version will do; whether it starts is checked by the sessions that use it."""
+    try:
+        program = str(chromium.executable())
+    except chromium.ChromiumError:
+        program = ""
+    found = output_of(program, "--version").strip() if program else ""
+    how = "apt-get install chromium, or playwright install --with-deps chromium"
+    return Requirement("Chromium", "-", "-", found or "-", bool(found), "tests of the portal's pages", how)
+
+
 def _resources(backend: str) -> list[Requirement]:
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(paths.ROOT)
     needed = NEEDED[backend]
@@ -142,7 +153,7 @@ def _ports(running: Environment | None) -> Requirement:
 
 def requirements(backend: str, running: Environment | None) -> list[Requirement]:
     """Every requirement, those of the other backend included. Ports of `running` count as free."""
-    return [*_tools(), *_resources(backend), _ports(running)]
+    return [*_tools(), _chromium(), *_resources(backend), _ports(running)]
 
 
 def missing(rows: list[Requirement], backend: str) -> list[Requirement]:

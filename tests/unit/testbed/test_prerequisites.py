@@ -1,13 +1,14 @@
 """Prerequisites: versions, the machine's resources, and what counts as missing."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 from rich.console import Console
 
-from testbed import paths, prerequisites
+from testbed import chromium, paths, prerequisites
 from testbed.prerequisites import Requirement, missing, parse_version, requirements, table
 
 GIGABYTE = 10**9
@@ -64,6 +65,18 @@ def test_missing_ignores_tools_of_the_other_backend(monkeypatch: pytest.MonkeyPa
     tools = {"Docker", "Docker Compose"}
     assert not tools & {each.name for each in missing(requirements("embedded", None), "embedded")}
     assert tools <= {each.name for each in missing(requirements("compose", None), "compose")}
+
+
+def test_chromium_is_shown_with_its_version_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chromium, "executable", lambda: Path("/opt/chromium"))
+    give_output(monkeypatch, {("/opt/chromium", "--version"): "Chromium 156.0.8078.108\n"})
+    assert (row("Chromium").found, row("Chromium").ok) == ("Chromium 156.0.8078.108", True)
+
+    def none() -> Path:
+        raise chromium.ChromiumError("none")
+
+    monkeypatch.setattr(chromium, "executable", none)
+    assert (row("Chromium").found, row("Chromium").ok) == ("-", False)
 
 
 @pytest.mark.parametrize("name", ["pytest", "nox", "invoke"])
