@@ -61,7 +61,7 @@ class Mutant(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     description: str = Field(min_length=1)
-    file: str = Field(pattern=r"^src/optiinfra/.+\.py$")
+    file: str = Field(pattern=r"^src/optiinfra/.+\.(py|html|js)$")
     old: str = Field(min_length=1)
     new: str
     test: str = Field(pattern=r"^tests/.+\.py::.+$")
@@ -255,12 +255,13 @@ async def _try(mutant: Mutant, tree: Path) -> tuple[Status, str]:
 
 
 def _write_source(path: Path, source: str) -> None:
-    """Write a Python file, and remove its bytecode.
+    """Write a file and, of a Python file, remove the bytecode.
 
     Python compares bytecode with its source by size and second, which a quick, small edit may leave unchanged.
     """
     path.write_text(source, encoding="utf-8")
-    Path(cache_from_source(str(path))).unlink(missing_ok=True)
+    if path.suffix == ".py":
+        Path(cache_from_source(str(path))).unlink(missing_ok=True)
 
 
 async def check_sources(tree: Path) -> None:

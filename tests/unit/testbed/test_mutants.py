@@ -155,6 +155,7 @@ def test_judge_refuses_a_failure_beside_an_error() -> None:
         ("short-month", "Short month", "name\n"),
         ("A short month.", "", "description\n"),
         ("src/optiinfra", "src/testbed", "file\n"),
+        ("rule.py", "prices.csv", "file\n"),
         ("::test_month", "", "test\n"),
         ("730", "", "old\n"),
         ("[[mutant]]", "[[mutant]", "Expected"),
@@ -165,6 +166,11 @@ def test_parse_refuses_an_invalid_entry(written: str, instead: str, wrong: str) 
     assert mutants.parse(text) == [mutant()]
     with pytest.raises(MutantError, match=wrong):
         mutants.parse(text.replace(written, instead))
+
+
+@pytest.mark.parametrize("file", ["portal/templates/home.html", "portal/static/live.js"])
+def test_templates_and_scripts_can_have_mutants(file: str) -> None:
+    assert mutants.parse(entry(mutant()).replace(RULE, f"src/optiinfra/{file}"))
 
 
 def test_parse_refuses_a_repeated_name() -> None:
