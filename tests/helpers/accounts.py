@@ -35,11 +35,13 @@ class Account:
 
 
 @contextmanager
-def signed_up(environment: dict[str, Any]) -> Iterator[Account]:
+def signed_up(
+    environment: dict[str, Any], *, email: str | None = None, company_name: str = "Accounts"
+) -> Iterator[Account]:
     """The owner of a new customer, who is deleted afterwards."""
     admin = bearer(environment["credentials"]["admin_token"])
-    email = f"owner-{uuid.uuid4().hex}@example.com"
-    body = {"email": email, "company_name": "Accounts", "password": PASSWORD}
+    email = email or f"owner-{uuid.uuid4().hex}@example.com"
+    body = {"email": email, "company_name": company_name, "password": PASSWORD}
     with httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=30) as http:
         customer_id = call(http, "POST", "/auth/signup", body=body)["customer_id"]
         try:

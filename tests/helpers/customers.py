@@ -35,13 +35,13 @@ def provisioned(environment: dict[str, Any], estate: Estate, *, keep: bool = Fal
         with _signed_in(environment, seeded) as customer:
             yield customer
             if not keep:
-                _end_changes(customer)
+                end_changes(customer)
     finally:
         if not keep:
             remove(environment, seeded)
 
 
-def _end_changes(customer: Customer) -> None:
+def end_changes(customer: Customer) -> None:
     """Roll back what a failed test has left in progress: until then the customer cannot be deleted."""
     listed = customer.http.get(f"/customers/{customer.id}/optimizations")
     started = listed.json() if listed.is_success else []  # the test may have deleted the customer

@@ -23,11 +23,14 @@ REMOVAL_SECONDS = 30.0
 
 
 @contextmanager
-def customer_without_fleet(environment: dict[str, Any]) -> Iterator[Customer]:
-    """A new customer with an AWS account that is not onboarded; removed afterwards with its instances."""
+def customer_without_fleet(environment: dict[str, Any], **owner_with: str) -> Iterator[Customer]:
+    """A new customer with an AWS account that is not onboarded; removed afterwards with its instances.
+
+    `owner_with` are the arguments of `signed_up`.
+    """
     urls, account_id = environment["urls"], str(10**11 + uuid.uuid4().int % (9 * 10**11))
     with (
-        signed_up(environment) as owner,
+        signed_up(environment, **owner_with) as owner,
         httpx.Client(base_url=urls["orchestrator"], timeout=stretched(15)) as http,
     ):
         cloud = SeededCloud(
@@ -128,11 +131,11 @@ class PlayedRuntime:
 
 
 @contextmanager
-def connected_runtime(customer: Customer) -> Iterator[PlayedRuntime]:
+def connected_runtime(customer: Customer, *, hostname: str = "played", version: str = "1") -> Iterator[PlayedRuntime]:
     """A runtime that connects with a new token of the customer."""
     token = customer.post(f"/customers/{customer.id}/agent-install-command")["agent_token"]
     with httpx.Client(base_url=customer.http.base_url, headers=bearer(token), timeout=stretched(15)) as http:
-        body = {"customer_id": customer.id, "agent_token": token, "hostname": "played", "version": "1"}
+        body = {"customer_id": customer.id, "agent_token": token, "hostname": hostname, "version": version}
         connected = call_with(http, "POST", "/agent-runtime/connect", body)
         yield PlayedRuntime(connected["runtime_id"], http)
 
