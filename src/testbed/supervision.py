@@ -107,7 +107,7 @@ def _program(environment: Environment, part: Part) -> str:
 [program:{part.program}]
 command={_escaped(words)}
 directory={_escaped(paths.ROOT)}
-environment={",".join(f'{key}="{_quotable(value)}"' for key, value in sorted(variables.items()))}
+environment={",".join(f"{key}={_quoted(value)}" for key, value in sorted(variables.items()))}
 autostart=true
 autorestart=true
 startsecs=1
@@ -128,10 +128,12 @@ def _escaped(value: object) -> str:
     return str(value).replace("%", "%%")
 
 
-def _quotable(value: str) -> str:
-    if '"' in value or "\n" in value:
-        raise ValueError(f"supervisor cannot pass a value with a quotation mark or line break: {value!r}")
-    return _escaped(value)
+def _quoted(value: str) -> str:
+    """As supervisor reads it: it knows no escapes, and removes quotation marks from both ends."""
+    mark = next((mark for mark in "\"'" if mark not in value), None)
+    if mark is None or "\n" in value or value != value.strip("\"'"):
+        raise ValueError(f"supervisor cannot pass a value with these quotation marks or line breaks: {value!r}")
+    return f"{mark}{_escaped(value)}{mark}"
 
 
 class Supervisor:

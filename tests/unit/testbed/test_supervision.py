@@ -5,11 +5,13 @@ import contextlib
 import os
 import shlex
 import xmlrpc.client
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
+from supervisor.datatypes import dict_of_key_value_pairs
 
 from testbed import environment as environments
 from testbed import paths, supervision
@@ -98,9 +100,18 @@ def test_stop_succeeds_when_the_supervisor_becomes_a_zombie(
 def test_configuration_refuses_a_value_that_cannot_be_quoted(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paths, "ROOT", Path('/a "quoted" folder'))
+    monkeypatch.setattr(paths, "ROOT", Path("""/a "quoted" folder, isn't it"""))
     with pytest.raises(ValueError, match="quotation mark"):
         supervision.configuration(environment)
+
+
+def test_configuration_passes_a_list_as_json(environment: Environment) -> None:
+    keys = '["a key", "another one, with 100%"]'
+    text = supervision.configuration(replace(environment, changed={"PREVIOUS_TOKEN_SIGNING_KEYS": keys}))
+    parsed = configparser.ConfigParser()
+    parsed.read_string(text)
+    passed = dict_of_key_value_pairs(parsed["program:orchestrator"]["environment"])
+    assert passed["OPTIINFRA_PREVIOUS_TOKEN_SIGNING_KEYS"] == keys
 
 
 def test_read_exits_returns_unexpected_exits_with_time_and_reason(tmp_path: Path) -> None:
