@@ -40,7 +40,7 @@ PAYLOADS = (
     Payload("style sheet", f"<style>@import '//{FOREIGN}/{{x}}'</style>"),
     Payload("link", f"<link rel=stylesheet href=//{FOREIGN}/{{x}}>"),
     Payload("base", f"<base href=//{FOREIGN}/{{x}}/><img src=x>"),
-    Payload("redirect", f'<meta http-equiv=refresh content="0;url=//{FOREIGN}/{{x}}">'),
+    Payload("redirect", f'<meta http-equiv=refresh content="1;url=//{FOREIGN}/{{x}}">'),
     Payload("comment", "--><img src=x onerror={x}()><!--", "<!-- %s -->"),
     Payload("text area", "</textarea><img src=x onerror={x}()>", "<textarea>%s</textarea>"),
     Payload("title", "</title><img src=x onerror={x}()>", "<title>%s</title>"),

@@ -207,6 +207,7 @@ def check_policy_works(browser: Watched) -> None:
 
 def check(browser: Watched, page: "Page", shown: list[str]) -> None:
     """The page shows these texts, and nothing was made of them."""
+    assert browser.noticed == [], page.url
     # What a text had made would have run by now.
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     assert browser.noticed == [], page.url
