@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,6 +43,13 @@ class PrivatePlatform(OwnEnvironment):
     def row(self, part: str) -> Row:
         """A part's health row, from its own answer alone."""
         return check(self.described, find_part(part), None)
+
+    def restart(self, changed: Mapping[str, str]) -> None:
+        """Stop its services and start them with these changed settings, in place of those before."""
+        startup.stop(self.name, print)
+        with locked(self.name):
+            replace(self.described, changed=dict(changed)).save()
+        self.document = startup.start(self.name, self.described.settings, print).document()
 
     def kill(self, module: str) -> None:
         """`kill -9` of the process that runs the module, as soon as there is one; the supervisor restarts it."""

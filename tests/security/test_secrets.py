@@ -1,5 +1,8 @@
-"""Secrets at rest, in logs and in the answers of the services."""
+"""Secrets at rest, in logs and in the answers of the services, and keys that are replaced."""
 
+import json
+import os
+import secrets
 import stat
 import uuid
 from collections.abc import Iterator
@@ -9,14 +12,19 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.helpers.accounts import PASSWORD, signed_up
+from tests.helpers.accounts import PASSWORD, Account, signed_up
 from tests.helpers.callers import bearer, call
+from tests.helpers.private_platform import PrivatePlatform, private_platform_over
+from tests.helpers.session_tokens import assert_active, refreshed
 from tests.helpers.stores import Stores
 
 pytestmark = [
     pytest.mark.security,
     pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection"),
 ]
+
+
+COOKIE = "optiinfra_session"
 
 
 def use_every_secret(environment: dict[str, Any], http: httpx.Client) -> Iterator[str]:
@@ -62,7 +70,57 @@ def logs_of(environment: dict[str, Any]) -> list[Path]:
     return found
 
 
-def test_no_store_log_or_metric_holds_a_secret(environment: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def platform(environment: dict[str, Any]) -> Iterator[PrivatePlatform]:
+    """Services whose keys are replaced."""
+    with private_platform_over(environment, f"secrets-{os.getpid()}", proxied=(), agents=False) as started:
+        yield started
+
+
+def check_rotation(platform: PrivatePlatform) -> None:
+    """Replaced keys are accepted while they are listed as previous ones, and sign and encrypt no more."""
+    urls, previous = platform.document["urls"], platform.document["credentials"]
+    new = {name: secrets.token_hex(24) for name in ("TOKEN_SIGNING_KEY", "PORTAL_SESSION_KEY")}
+    listed = {f"PREVIOUS_{name}S": json.dumps([previous[name.lower()]]) for name in new}
+    with (
+        signed_up(platform.document) as owner,
+        httpx.Client(base_url=urls["orchestrator"], timeout=30) as http,
+        httpx.Client(base_url=urls["portal"], timeout=30) as portal,
+    ):
+        old = owner.sign_in(http), portal_cookie(portal, owner)
+        assert_key(http, portal, old, accepted=True)
+        platform.restart(new | listed)
+        assert_key(http, portal, old, accepted=True)
+        renewed = owner.sign_in(http), portal_cookie(portal, owner)
+        platform.restart(new)
+        assert_key(http, portal, old, accepted=False)
+        assert_key(http, portal, renewed, accepted=True)
+        # The key of an access token protects nothing else: the session goes on with its refresh token.
+        assert_active(http, refreshed(http, old[0]))
+
+
+def portal_cookie(portal: httpx.Client, owner: Account) -> str:
+    """The cookie of a new session in the portal."""
+    portal.cookies.clear()
+    assert portal.post("/login", data={"email": owner.email, "password": PASSWORD}).status_code == 303
+    cookie = portal.cookies[COOKIE]
+    portal.cookies.clear()
+    return cookie
+
+
+def assert_key(http: httpx.Client, portal: httpx.Client, issued: tuple[dict[str, Any], str], *, accepted: bool) -> None:
+    """Whether the keys of an access token and of a cookie of the portal are accepted."""
+    tokens, cookie = issued
+    assert http.get("/auth/me", headers=bearer(tokens["access_token"])).status_code == (200 if accepted else 401)
+    page = portal.get("/", headers={"cookie": f"{COOKIE}={cookie}", "accept": "text/html"})
+    assert (page.status_code, page.headers.get("location")) == ((200, None) if accepted else (303, "/login?next=/"))
+
+
+@pytest.mark.slow
+def test_no_store_log_or_metric_holds_a_secret_and_keys_can_be_replaced(
+    environment: dict[str, Any], platform: PrivatePlatform
+) -> None:
+    check_rotation(platform)
     urls, credentials = environment["urls"], environment["credentials"]
     with httpx.Client(base_url=urls["orchestrator"], timeout=30) as http:
         issued = [*use_every_secret(environment, http), *check_portal(environment)]
@@ -71,13 +129,13 @@ def test_no_store_log_or_metric_holds_a_secret(environment: dict[str, Any]) -> N
     assert stores.count_mentions([secret for secret in issued if secret != PASSWORD]) == {}
     assert stores.count_mentions([PASSWORD]) == {}
     stores.close()
-    secrets = {*issued, *(value for name, value in credentials.items() if name != "clickhouse_user")}
+    never_shown = {*issued, *(value for name, value in credentials.items() if name != "clickhouse_user")}
     for log in logs_of(environment):
         text = log.read_text(errors="replace")
-        assert [secret for secret in secrets if secret in text] == [], f"{log.name} holds a secret"
+        assert [secret for secret in never_shown if secret in text] == [], f"{log.name} holds a secret"
         assert stat.S_IMODE(log.stat().st_mode) == 0o600, f"{log.name} can be read by others"
     for service in ("orchestrator", "portal", "cost-agent"):
         public = [
             httpx.get(f"{urls[service]}{path}", timeout=30).text for path in ("/metrics", "/openapi.json", "/ready")
         ]
-        assert [secret for secret in secrets if any(secret in text for text in public)] == []
+        assert [secret for secret in never_shown if any(secret in text for text in public)] == []

@@ -14,8 +14,9 @@ from optiinfra.kit import http
 from optiinfra.kit.app import create_app
 from optiinfra.portal import live, pages
 from optiinfra.portal.browser import BrowserMiddleware
+from optiinfra.portal.key_ring import KeyRing
 from optiinfra.portal.platform import Platform
-from optiinfra.portal.sessions import Sessions
+from optiinfra.portal.sessions import PURPOSE, Sessions
 from optiinfra.portal.settings import Settings
 from optiinfra.portal.views import problem_page
 
@@ -28,7 +29,8 @@ def create(settings: Settings, orchestrator: httpx.AsyncClient | None = None) ->
     """The application; `orchestrator` is the client to reach it with, by default one for the settings' address."""
     client = orchestrator or http.client(settings.orchestrator_url)
     platform = Platform(client, settings.portal_secret)
-    sessions = Sessions(settings.portal_session_key, platform)
+    keys = KeyRing(PURPOSE, settings.portal_session_key, settings.previous_portal_session_keys)
+    sessions = Sessions(keys, platform)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -1,14 +1,9 @@
 """Sessions: tokens in an encrypted cookie, or a bearer token; access tokens are renewed before they expire."""
 
 import asyncio
-import base64
-import hashlib
-import os
 import time
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 
@@ -17,12 +12,14 @@ from optiinfra.api.accounts import Identity, Tokens
 from optiinfra.api.common import Wire
 from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.problems import Problem
+from optiinfra.portal.key_ring import KeyRing
 from optiinfra.portal.platform import Platform
 
 COOKIE = "optiinfra_session"
 
-_PURPOSE = b"optiinfra portal session v1"
-_NONCE_BYTES = 12
+PURPOSE = "optiinfra portal session v2"
+"""Of the keys that encrypt the cookie."""
+
 _RENEW_BEFORE_SECONDS = 30.0
 _KEEP_RENEWAL_SECONDS = 60.0
 
@@ -52,9 +49,8 @@ class Sessions:
     renewal is made once and its result kept for the requests that still carry the old cookie.
     """
 
-    def __init__(self, key: str, platform: Platform) -> None:
-        self._cipher = AESGCM(hashlib.sha256(key.encode()).digest())
-        self._platform = platform
+    def __init__(self, keys: KeyRing, platform: Platform) -> None:
+        self._keys, self._platform = keys, platform
         self._renewals: dict[str, tuple[float, asyncio.Task[Session]]] = {}
 
     async def sign_in(self, username: str, password: str) -> Session:
@@ -64,19 +60,16 @@ class Sessions:
 
     def seal(self, session: Session) -> str:
         """The session as the value of a cookie, encrypted and authenticated."""
-        nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, session.model_dump_json().encode(), _PURPOSE)
-        return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")  # with "=" the cookie would be quoted
+        return self._keys.seal(session.model_dump_json())
 
     def unseal(self, cookie: str | None) -> Session | None:
         """The session in a cookie; None if there is no cookie or it is invalid."""
-        if not cookie:
+        plain = self._keys.unseal(cookie) if cookie else None
+        if plain is None:
             return None
         try:
-            raw = base64.urlsafe_b64decode(cookie + "==")
-            plain = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _PURPOSE)
             return Session.model_validate_json(plain)
-        except (ValueError, InvalidTag, ValidationError):
+        except ValidationError:  # of another version of the portal
             return None
 
     async def authenticate(self, connection: HTTPConnection) -> Principal | None:

@@ -7,8 +7,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from optiinfra.api.common import PORTAL_CLIENT_HEADER, PORTAL_SECRET_HEADER
+from optiinfra.portal.key_ring import KeyRing
 from optiinfra.portal.platform import Platform
-from optiinfra.portal.sessions import COOKIE, Session, Sessions
+from optiinfra.portal.sessions import COOKIE, PURPOSE, Session, Sessions
 from tests.unit.portal import fake
 
 
@@ -97,7 +98,7 @@ def test_forged_cookie_redirects_to_login(owner: TestClient) -> None:
 
 def test_unseal_with_another_key_is_none() -> None:
     platform = Platform(httpx.AsyncClient(base_url="http://orchestrator.test"), fake.SECRET)
-    ours, theirs = Sessions("a" * 32, platform), Sessions("b" * 32, platform)
+    ours, theirs = (Sessions(KeyRing(PURPOSE, key * 32), platform) for key in "ab")
     session = Session(access_token="a", refresh_token="r", expires_at=0.0, identity=fake.OWNER)
     assert ours.unseal(ours.seal(session)) == session
     assert theirs.unseal(ours.seal(session)) is None
