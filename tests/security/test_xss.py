@@ -28,7 +28,7 @@ from tests.helpers.tenants import external_id_of
 from tests.helpers.watched_browser import Watched, visible_text, watched, without_space
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Response  # not needed to collect the tests
+    from playwright.sync_api import Locator, Page, Response  # not needed to collect the tests
 
 pytestmark = [pytest.mark.security, pytest.mark.slow]
 
@@ -217,6 +217,16 @@ def check(browser: Watched, page: "Page", shown: list[str]) -> None:
     assert COMPUTED not in text
 
 
+def wait_for(browser: Watched, shown: "Locator") -> None:
+    """Wait until a page shows something by itself, or a text has made something of it, which `check` then tells."""
+
+    def seen() -> bool:
+        shown.page.wait_for_timeout(50)
+        return bool(browser.noticed) or shown.is_visible()
+
+    wait_until(seen, f"the page to show {shown}", 20)
+
+
 def check_headers(answer: "Response | None") -> None:
     assert answer is not None
     directives = [part.strip().partition(" ") for part in answer.headers["content-security-policy"].split(";")]
@@ -235,6 +245,7 @@ def sign_in(browser: Watched, scene: Scene) -> "Page":
         page.fill("[name=password]", password)
         page.click("button")
     page.wait_for_url(f"{browser.origin}/")
+    check(browser, page, scene.home)
     return page
 
 
@@ -283,7 +294,7 @@ def approve(browser: Watched, home: "Page", scene: Scene) -> "Page":
     card.get_by_role("button", name="Approve").click()
     home.wait_for_url("**/optimizations/*")
     scene.optimization_id = home.url.rpartition("/")[2]
-    home.locator("#state", has_text="Completed").wait_for()
+    wait_for(browser, home.locator("#state", has_text="Completed"))
     check(browser, home, [f"{scene.hostile[0]} shutdown", f"{scene.all} by performance"])
     return home
 
@@ -307,5 +318,5 @@ def test_hostile_names_shown_in_portal_run_no_script(hostile_platform: PrivatePl
             walk(with_policy, scene, documents=False)
             scene.customer.analyze("cost")
             for browser, home in zip((without_policy, with_policy), homes, strict=True):
-                home.get_by_text(scene.titles()[0]).first.wait_for()
+                wait_for(browser, home.get_by_text(scene.titles()[0]).first)
                 check(browser, home, scene.home)
