@@ -6,12 +6,14 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from optiinfra.api.accounts import Signup, Tokens
 from optiinfra.api.common import now
 from optiinfra.kit.auth import Principal
+from optiinfra.kit.retries import retry_until_deadline
 from optiinfra.orchestrator.accounts import repository, service, sessions, tokens
 from optiinfra.orchestrator.errors import Conflict
 from optiinfra.orchestrator.platform import Platform
@@ -93,6 +95,28 @@ async def test_owner_of_a_refresh_token_is_known_also_when_it_has_been_used(data
         assert await tokens.owner_of(session, "refresh_unknown") is None
 
 
+async def test_refresh_token_used_twice_at_once_is_rotated_once(database: Database) -> None:
+    session_id, first = await signed_in(database)
+    async with database.transaction() as session:
+        second = await tokens.rotate(session, SETTINGS, first.refresh_token)
+        await session.flush()
+        reuse = asyncio.create_task(rotated(database, first.refresh_token))
+        await until_one_waits_for_a_lock(session)
+    assert second is not None
+    assert await reuse is None
+    assert not await sessions.is_active(database, session_id)
+
+
+async def until_one_waits_for_a_lock(session: AsyncSession) -> None:
+    """Wait until another transaction on this server waits for a lock."""
+
+    async def one_waits() -> None:
+        waiting = await session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+        assert waiting, "no transaction waits for a lock"
+
+    await retry_until_deadline(one_waits, "a transaction to wait for a lock", 10.0, interval=0.01)
+
+
 async def test_session_that_ends_while_a_token_is_rotated_leaves_no_valid_token(database: Database) -> None:
     session_id, first = await signed_in(database)
     rotation = asyncio.create_task(rotated(database, first.refresh_token))
@@ -112,7 +136,7 @@ async def test_session_whose_used_token_is_used_again_while_its_successor_rotate
     async with database.transaction() as session:
         third = await tokens.rotate(session, SETTINGS, second.refresh_token)
         reuse = asyncio.create_task(rotated(database, first.refresh_token))
-        await asyncio.sleep(0.05)  # the reuse begins, and waits for the lock
+        await until_one_waits_for_a_lock(session)
     assert third is not None
     assert await reuse is None
     assert not await sessions.is_active(database, session_id)

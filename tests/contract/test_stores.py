@@ -320,3 +320,10 @@ async def test_presence_expires(valkey: Engine) -> None:
     assert await presence.alive([]) == set()
     assert await presence.agent_ids() == {"agent_1"}
     await redis.close(client)
+
+
+async def test_presence_lasts_for_fractions_of_a_second(valkey: Engine) -> None:
+    client = redis.connect(valkey.environment.urls()["redis"])
+    await redis.Presence(client, "fractions", 60.9).refresh("agent_1")
+    assert 60_000 < await client.pttl("fractions:agent:agent_1") <= 60_900
+    await redis.close(client)

@@ -42,7 +42,8 @@ def call(http: httpx.Client, method: str, path: str, token: str | None = None, b
 def problem(answer: httpx.Response) -> tuple[int, str, str]:
     """Status, kind and detail of an answer with problem details."""
     body = answer.json() if answer.content else {}
-    assert body.get("status") == answer.status_code, f"status {answer.status_code} without problem details: {body}"
+    status = body.get("status") if isinstance(body, dict) else None
+    assert status == answer.status_code, f"status {answer.status_code} without problem details: {body}"
     assert body["trace_id"]
     return answer.status_code, body["type"].removeprefix("urn:optiinfra:problem:"), body["detail"]
 
