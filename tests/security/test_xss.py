@@ -198,7 +198,12 @@ def check_policy_works(browser: Watched) -> None:
     """The policy stops what a page would run without escaping, and that is noticed."""
     page = browser.open("/login")
     page.evaluate("(html) => { document.body.innerHTML = html }", f"<img src=x onerror={browser.mark}()>")
-    page.wait_for_timeout(100)
+
+    def noticed() -> list[str]:
+        page.wait_for_timeout(50)
+        return browser.noticed
+
+    wait_until(noticed, "the violation to be noticed", 10)
     assert browser.noticed == ["violation of script-src-attr by inline"]
     assert browser.elements_made_by_texts(page) == [f'img onerror="{browser.mark}()"'] * 2  # an event handler, the mark
     page.close()
