@@ -49,8 +49,8 @@ POLICY = {
 
 
 PAGE, JSON = "text/html", "application/json"
-SHOWN_BY = {JSON: "{", "text/plain": "# HELP", "text/event-stream": "event: change"}
-"""Something that such a document has."""
+SHOWN_BY = {JSON: "{", "text/plain": "# HELP", "text/event-stream": "infrastructure_discovered"}
+"""Something that such a document has, in the end: an event stream goes on."""
 
 
 @dataclass
