@@ -221,34 +221,31 @@ class Deployment(Base):
     gone_at: Mapped[datetime | None]
 
 
-class AgentToken(Base):
-    """A token with which a customer's runtime connects; `last_used_at` is up to a minute old."""
+class _Credential:
+    """Columns of the credentials of a customer's programs; `last_used_at` is up to a minute old."""
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer_id: Mapped[str] = _owner()
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = _now()
+    expires_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AgentToken(_Credential, Base):
+    """A token with which a customer's runtime connects."""
 
     __tablename__ = "agent_tokens"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    customer_id: Mapped[str] = _owner()
-    token_hash: Mapped[str] = mapped_column(unique=True)
-    created_at: Mapped[datetime] = _now()
-    expires_at: Mapped[datetime]
-    last_used_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
 
-
-class ApiKey(Base):
-    """A key with which a customer's programs call the API; `last_used_at` is up to a minute old."""
+class ApiKey(_Credential, Base):
+    """A key with which a customer's programs call the API."""
 
     __tablename__ = "api_keys"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    customer_id: Mapped[str] = _owner()
     name: Mapped[str]
     scope: Mapped[str]
-    token_hash: Mapped[str] = mapped_column(unique=True)
-    created_at: Mapped[datetime] = _now()
-    expires_at: Mapped[datetime]
-    last_used_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
 
 
 class Runtime(Base):
