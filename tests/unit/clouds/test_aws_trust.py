@@ -55,7 +55,7 @@ def test_every_permission_is_limited_to_the_regions() -> None:
         assert (one["Resource"] == ["*"]) is reads, one["Sid"]
 
 
-def test_what_is_created_or_tagged_carries_the_step_tag() -> None:
+def test_permission_to_create_or_tag_requires_the_step_tag() -> None:
     for one in statements(permissions_policy(REGIONS)):
         creates = {"ec2:RunInstances", "ec2:RequestSpotInstances", "ec2:CreateTags"}.intersection(one["Action"])
         created = [each for each in one["Resource"] if "instance/" in each or "spot-instances-request/" in each]
