@@ -14,7 +14,7 @@ ONBOARD = {"cloud_provider": "aws", "region": "us-east-1", "iam_role_arn": "arn:
 TENANT_ROUTES: dict[str, tuple[set[str], Any]] = {
     "GET /customers/{customer_id}": (ANYBODY, None),
     "DELETE /customers/{customer_id}": (DECIDERS, None),
-    "PATCH /customers/{customer_id}/preferences": (APPROVERS, {"paused": True}),
+    "PATCH /customers/{customer_id}/preferences": (DECIDERS, {"paused": True}),
     "GET /customers/{customer_id}/cloud-trust": (OWNERS, None),
     "POST /customers/{customer_id}/onboard": (OWNERS, ONBOARD),
     "POST /customers/{customer_id}/agent-install-command": (OWNERS, None),

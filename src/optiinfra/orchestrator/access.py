@@ -87,5 +87,6 @@ OwnCustomer = Annotated[str, Depends(_own(ALL_ROLES))]
 ApproversCustomer = Annotated[str, Depends(_own(APPROVERS))]
 OwnersCustomer = Annotated[str, Depends(_own(OWNERS))]
 OwnCustomerOrAdmin = Annotated[str, Depends(_own(ALL_ROLES, admin=True))]
-CustomerToDelete = Annotated[str, Depends(_own(APPROVERS, admin=True, programs=False))]
-"""Not for API keys: a program that leaks its key must not cost all data."""
+ApprovingUsersCustomer = Annotated[str, Depends(_own(APPROVERS, programs=False))]
+"""Not for API keys: one that leaks must not raise the customer's limits, nor cost all data."""
+ApprovingUsersCustomerOrAdmin = Annotated[str, Depends(_own(APPROVERS, admin=True, programs=False))]

@@ -6,7 +6,12 @@ from optiinfra.api.customers import CloudTrust, Customer, Onboard, Preferences, 
 from optiinfra.kit.auth import CurrentPrincipal
 from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.kit.openapi import error_responses
-from optiinfra.orchestrator.access import ApproversCustomer, CustomerToDelete, OwnCustomerOrAdmin, OwnersCustomer
+from optiinfra.orchestrator.access import (
+    ApprovingUsersCustomer,
+    ApprovingUsersCustomerOrAdmin,
+    OwnCustomerOrAdmin,
+    OwnersCustomer,
+)
 from optiinfra.orchestrator.background import start_in_background
 from optiinfra.orchestrator.customers import deletion, service
 from optiinfra.orchestrator.idempotency import Keyed
@@ -25,7 +30,9 @@ async def customer(customer_id: OwnCustomerOrAdmin, platform: CurrentPlatform) -
 
 
 @router.patch("/preferences")
-async def preferences(customer_id: ApproversCustomer, changes: Preferences, platform: CurrentPlatform) -> Preferences:
+async def preferences(
+    customer_id: ApprovingUsersCustomer, changes: Preferences, platform: CurrentPlatform
+) -> Preferences:
     """Change some preferences, keep the others."""
     return await service.update_preferences(platform, customer_id, changes.model_dump(mode="json", exclude_unset=True))
 
@@ -46,7 +53,7 @@ async def onboard(customer_id: OwnersCustomer, platform: CurrentPlatform, body: 
 
 @router.delete("", status_code=204, responses=error_responses(409))
 async def delete_customer(
-    customer_id: CustomerToDelete, principal: CurrentPrincipal, platform: CurrentPlatform
+    customer_id: ApprovingUsersCustomerOrAdmin, principal: CurrentPrincipal, platform: CurrentPlatform
 ) -> None:
     """Delete the customer and all of their data."""
     await deletion.delete_customer(platform, customer_id, principal.kind)
