@@ -74,6 +74,16 @@ async def rotated(database: Database, refresh_token: str) -> Tokens | None:
         return await tokens.rotate(session, SETTINGS, refresh_token)
 
 
+async def until_one_waits_for_a_lock(session: AsyncSession) -> None:
+    """Wait until another transaction on this server waits for a lock."""
+
+    async def one_waits() -> None:
+        waiting = await session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+        assert waiting, "no transaction waits for a lock"
+
+    await retry_until_deadline(one_waits, "a transaction to wait for a lock", 10.0, interval=0.01)
+
+
 async def test_session_ends_when_a_refresh_token_is_used_again(database: Database) -> None:
     session_id, first = await signed_in(database)
     second = await rotated(database, first.refresh_token)
@@ -107,23 +117,13 @@ async def test_refresh_token_used_twice_at_once_is_rotated_once(database: Databa
     assert not await sessions.is_active(database, session_id)
 
 
-async def until_one_waits_for_a_lock(session: AsyncSession) -> None:
-    """Wait until another transaction on this server waits for a lock."""
-
-    async def one_waits() -> None:
-        waiting = await session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-        assert waiting, "no transaction waits for a lock"
-
-    await retry_until_deadline(one_waits, "a transaction to wait for a lock", 10.0, interval=0.01)
-
-
 async def test_session_that_ends_while_a_token_is_rotated_leaves_no_valid_token(database: Database) -> None:
     session_id, first = await signed_in(database)
-    rotation = asyncio.create_task(rotated(database, first.refresh_token))
     async with database.transaction() as session:
         await sessions.end(session, models.UserSession.id == session_id)
-        await asyncio.sleep(0.05)  # the rotation begins, and waits for the lock or has already ended
-    await rotation
+        rotation = asyncio.create_task(rotated(database, first.refresh_token))
+        await until_one_waits_for_a_lock(session)
+    assert await rotation is None
     assert not await sessions.is_active(database, session_id)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 ANYBODY = {"owner", "approver", "viewer", "approve key", "read key"}
 APPROVERS = {"owner", "approver", "approve key"}
-DECIDERS = {"owner", "approver"}
+APPROVING_USERS = {"owner", "approver"}
 OWNERS = {"owner"}
 PEOPLE = {"owner", "approver", "viewer"}
 RUNTIMES = {"runtime"}
@@ -13,8 +13,8 @@ RUNTIMES = {"runtime"}
 ONBOARD = {"cloud_provider": "aws", "region": "us-east-1", "iam_role_arn": "arn:aws:iam::111122223333:role/r"}
 TENANT_ROUTES: dict[str, tuple[set[str], Any]] = {
     "GET /customers/{customer_id}": (ANYBODY, None),
-    "DELETE /customers/{customer_id}": (DECIDERS, None),
-    "PATCH /customers/{customer_id}/preferences": (DECIDERS, {"paused": True}),
+    "DELETE /customers/{customer_id}": (APPROVING_USERS, None),
+    "PATCH /customers/{customer_id}/preferences": (APPROVING_USERS, {"paused": True}),
     "GET /customers/{customer_id}/cloud-trust": (OWNERS, None),
     "POST /customers/{customer_id}/onboard": (OWNERS, ONBOARD),
     "POST /customers/{customer_id}/agent-install-command": (OWNERS, None),

@@ -50,7 +50,7 @@ POLICY = {
 
 PAGE, JSON = "text/html", "application/json"
 SHOWN_BY = {JSON: "{", "text/plain": "# HELP", "text/event-stream": "infrastructure_discovered"}
-"""Something that such a document has, in the end: an event stream goes on."""
+"""Text to wait for in such a document. An event stream never ends, so it is the last event that must be shown."""
 
 
 @dataclass

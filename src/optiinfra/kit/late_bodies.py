@@ -16,7 +16,7 @@ class _Request(Request):
             return await super().json()
         except JSONDecodeError as error:
             where, what = f"body.{error.pos}", "JSON decode error"
-        except (UnicodeDecodeError, ValueError, RecursionError):
+        except (ValueError, RecursionError):
             where, what = "body", "cannot be read"
         self.scope[UNREADABLE_BODY] = where, what
         return ""  # no model accepts it

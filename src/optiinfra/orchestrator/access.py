@@ -57,13 +57,13 @@ def _with_role(*roles: str) -> Callable[[HTTPConnection], Awaitable[Caller]]:
 
 
 def _own(
-    roles: tuple[str, ...], *, admin: bool = False, programs: bool = True
+    roles: tuple[str, ...], *, admin: bool = False, api_keys: bool = True
 ) -> Callable[[HTTPConnection, str], Awaitable[str]]:
     async def check(connection: HTTPConnection, customer_id: str) -> str:
         principal = current_principal(connection)
         if admin and principal.kind == "admin":
             return customer_id
-        if principal.kind == "api_key" and not programs:
+        if principal.kind == "api_key" and not api_keys:
             raise Forbidden("this needs a user; an API key may not do it")
         if _require_role(principal, roles).customer_id != customer_id:
             raise NotFound("customer")
@@ -87,6 +87,6 @@ OwnCustomer = Annotated[str, Depends(_own(ALL_ROLES))]
 ApproversCustomer = Annotated[str, Depends(_own(APPROVERS))]
 OwnersCustomer = Annotated[str, Depends(_own(OWNERS))]
 OwnCustomerOrAdmin = Annotated[str, Depends(_own(ALL_ROLES, admin=True))]
-ApprovingUsersCustomer = Annotated[str, Depends(_own(APPROVERS, programs=False))]
+ApprovingUsersCustomer = Annotated[str, Depends(_own(APPROVERS, api_keys=False))]
 """Not for API keys: one that leaks must not raise the customer's limits, nor cost all data."""
-ApprovingUsersCustomerOrAdmin = Annotated[str, Depends(_own(APPROVERS, admin=True, programs=False))]
+ApprovingUsersCustomerOrAdmin = Annotated[str, Depends(_own(APPROVERS, admin=True, api_keys=False))]
