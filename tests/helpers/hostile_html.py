@@ -4,6 +4,8 @@ import html
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tests.helpers.template_injection import EXPRESSION
+
 FOREIGN = "attacker.invalid"
 """The host to which some of them lead."""
 PACKED = 190
@@ -51,8 +53,6 @@ PAYLOADS = (
     Payload("mutation of a comment", "<!--><img src=x onerror={x}()>-->"),
     Payload("mutation of CDATA", "<![CDATA[><img src=x onerror={x}()>]]>"),
 )
-COMPUTED, EXPRESSION = "50337", "{{7191*7}}${7191*7}<%= 7191*7 %>#{7191*7}"
-"""An expression that a template engine would compute, and its value."""
 
 
 def texts(function: str) -> list[str]:

@@ -23,6 +23,7 @@ from tests.helpers.outcomes import seed_outcome
 from tests.helpers.runtime import deployment
 from tests.helpers.seeds import seeded
 from tests.helpers.stores import Stores
+from tests.helpers.template_injection import COMPUTED, EXPRESSION
 
 pytestmark = pytest.mark.security
 
@@ -34,12 +35,10 @@ ATTACKS = {
     "ClickHouse parameter": "%(customer)s {customer:String} \\' OR 1 = 1 --",
     "Redis": "\r\n*1\r\n$8\r\nFLUSHALL\r\n*3\r\n$3\r\nSET\r\n$5\r\nowned\r\n$1\r\n1\r\n",
     "Qdrant": '{"must_not": [{"has_id": []}]}, "should": [{}] * ? [^:',
-    "template": "{{7191*7}}${7191*7}<%= 7191*7 %>#{7191*7}",
+    "template": EXPRESSION,
     "NUL": "before\0after",
     "surrogate": "before\ud800after",
 }
-COMPUTED = "50337"
-"""What a template would make of its expression."""
 STORED = {
     "POST /agent-runtime/connect",
     "PUT /agent-runtime/{runtime_id}/inventory",

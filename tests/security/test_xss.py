@@ -20,10 +20,11 @@ from tests.helpers.accounts import PASSWORD
 from tests.helpers.customer import Customer
 from tests.helpers.customers import end_changes
 from tests.helpers.hostile_gateway import HostileGateway, Names, names
-from tests.helpers.hostile_html import COMPUTED, in_frames, packed, vulnerable_pages
+from tests.helpers.hostile_html import in_frames, packed, vulnerable_pages
 from tests.helpers.private_platform import PrivatePlatform
 from tests.helpers.runtime import connected_runtime, customer_without_fleet
 from tests.helpers.scripted_agent import Task, draft, platform_for_scripted_agents, scripted_agents
+from tests.helpers.template_injection import COMPUTED
 from tests.helpers.tenants import external_id_of
 from tests.helpers.watched_browser import Watched, visible_text, watched, without_space
 
