@@ -19,7 +19,10 @@ def engine() -> Iterator[Engine]:
 
 
 def connect(engine: Engine, user: str, password: str) -> Client:
-    return clickhouse_connect.get_client(host="127.0.0.1", port=engine.port, username=user, password=password)
+    # With a pool of its own it closes its connections, for which the server would wait when it stops.
+    return clickhouse_connect.get_client(
+        host="127.0.0.1", port=engine.port, username=user, password=password, dedicated_pool=True
+    )
 
 
 @pytest.fixture

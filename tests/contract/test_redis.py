@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from redis import AuthenticationError, Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from testbed.waiting import wait_until
 from tests.contract.engine import Engine, running
@@ -40,7 +42,8 @@ def test_published_message_reaches_a_subscriber(client: Redis) -> None:
 
 
 def test_wrong_password_is_refused(engine: Engine) -> None:
-    with Redis(port=engine.port, password="wrong") as stranger, pytest.raises(AuthenticationError):
+    once = Retry(NoBackoff(), 0)
+    with Redis(port=engine.port, password="wrong", retry=once) as stranger, pytest.raises(AuthenticationError):
         stranger.ping()
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 
 import anyio
+import psutil
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -210,6 +211,26 @@ async def test_series_of_all_deployments_counts_each_point_as_one_towards_the_li
     arguments = "cust_two", "throughput", BEGAN, latest, None, 2
     assert await telemetry.series(*arguments, summed=True) == [(later, 8.0), (latest, 10.0)]
     assert await telemetry.series(*arguments) == [(later, 4.0), (latest, 5.0)]
+
+
+@pytest.mark.usefixtures("telemetry")
+async def test_telemetry_ignores_a_proxy_of_the_environment_and_closes_its_connections(
+    clickhouse: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    opened = Telemetry.connect(
+        clickhouse.environment.urls()["clickhouse"], "optiinfra", clickhouse.secret("clickhouse_password"), "optiinfra"
+    )
+    await opened.ping()
+    before = _connections_to(clickhouse.port)
+    await opened.close()
+    assert _connections_to(clickhouse.port) == before - 1
+
+
+def _connections_to(port: int) -> int:
+    """How many connections of this process to the port are open."""
+    opened = [each for each in psutil.Process().net_connections(kind="tcp") if each.raddr and each.raddr.port == port]
+    return sum(1 for each in opened if each.status == psutil.CONN_ESTABLISHED)
 
 
 async def test_reader_account_cannot_write_telemetry(clickhouse: Engine, telemetry: Telemetry) -> None:

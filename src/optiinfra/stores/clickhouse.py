@@ -11,6 +11,8 @@ import clickhouse_connect
 from anyio import CapacityLimiter
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+from clickhouse_connect.driver.httputil import get_pool_manager
+from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError
 
 from optiinfra.stores.errors import translate_errors
@@ -78,14 +80,17 @@ class Telemetry:
     They raise StoreUnavailable when the server does not answer or reports a temporary error.
     """
 
-    def __init__(self, client: Client, database: str) -> None:
-        self._client, self._database = client, database
+    def __init__(self, client: Client, pool: PoolManager, database: str) -> None:
+        self._client, self._pool, self._database = client, pool, database
 
     @classmethod
     def connect(cls, url: str, user: str, password: str, database: str) -> "Telemetry":
         """Connect; raises clickhouse_connect's errors when the server does not answer or refuses the user."""
         address = urlsplit(url)
+        # Without a pool of its own the client would obey HTTP_PROXY, and leave its connections open.
+        pool = get_pool_manager()
         client = clickhouse_connect.get_client(
+            pool_mgr=pool,
             host=address.hostname or "127.0.0.1",
             port=address.port or 8123,
             username=user,
@@ -96,7 +101,7 @@ class Telemetry:
             send_receive_timeout=_ANSWER_SECONDS,
         )
         client.database = database  # set after connecting: it may not exist yet
-        return cls(client, database)
+        return cls(client, pool, database)
 
     async def ping(self) -> None:
         """Raises when the server does not answer a query."""
@@ -250,6 +255,7 @@ class Telemetry:
     async def close(self) -> None:
         """Close the connections. Not in a worker thread: DBOS stops first and shuts the event loop's executor down."""
         self._client.close()
+        self._pool.clear()
 
     async def _query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         result = await self._call(self._client.query, statement, parameters=parameters)
