@@ -28,8 +28,9 @@ SYSTEM_FOLDERS = ("tests/e2e", "tests/integration", "tests/performance", "tests/
 SYSTEM_TESTS = 43
 PARALLEL = ("-n", "auto")
 """One pytest worker per core. A later `-n` among the positional arguments takes precedence."""
-BY_MODULE = (*PARALLEL, "--dist", "loadfile")
-"""Each module in one worker, so that its fixtures, which may start an engine, are made once."""
+BY_MODULE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile")
+"""Each module in one worker, so that its fixtures, which may start an engine, are made once. Tests wait for engines at
+times, so there is one worker more than cores."""
 
 
 @functools.cache
@@ -187,7 +188,7 @@ def unit(session: nox.Session) -> None:
 
 @nox.session
 def platform(session: nox.Session) -> None:
-    """Platform tests: crashes, outages, rollback, bad input, other estates, the environment's commands."""
+    """Platform tests: crashes, outages, rollback, bad input, other estates, commands and processes."""
     suite(session, *chosen(session, "tests/platform"))
 
 

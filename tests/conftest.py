@@ -2,7 +2,13 @@
 
 import pytest
 
-pytest_plugins = ["pytester", "tests.helpers.callers", "tests.helpers.customers", "tests.helpers.private_platform"]
+pytest_plugins = [
+    "pytester",
+    "tests.helpers.callers",
+    "tests.helpers.customers",
+    "tests.helpers.private_platform",
+    "tests.helpers.processes",
+]
 
 
 @pytest.fixture(scope="session")

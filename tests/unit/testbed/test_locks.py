@@ -10,7 +10,7 @@ import pytest
 from testbed import locks, paths
 from testbed.locks import BusyError, locked
 from testbed.waiting import wait_until
-from tests.unit.testbed.conftest import Sleeper
+from tests.helpers.processes import Sleeper
 
 HOLD = "from testbed import locks, paths; paths.ROOT = __import__('pathlib').Path({root!r})\n"
 HOLD += "with locks.locked('mine'): __import__('time').sleep(600)"

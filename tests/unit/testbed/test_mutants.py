@@ -1,116 +1,19 @@
 """Mutation testing: the table, choosing from it, and the verdict on a mutant."""
 
 import asyncio
-import subprocess
-import textwrap
 from pathlib import Path
 
 import pytest
 
 from testbed import mutants, paths
-from testbed.mutants import Mutant, MutantError, PytestRun, Result, Status, judge
-from testbed.worktrees import git, worktree
-
-RULE = "src/optiinfra/rule.py"
-RULE_TESTS = "tests/test_rule.py"
-SOURCE = "HOURS = 730\n\n\ndef monthly(hourly: float) -> float:\n    return hourly * HOURS\n"
-TESTS = """
-from optiinfra import rule
-
-def test_month():
-    assert rule.monthly(1.0) == 730
-
-def test_positive():
-    assert rule.monthly(1.0) > 0
-
-def test_wrong_already():
-    assert rule.monthly(1.0) == 0
-"""
-
-
-# Without the plugins that take most of the time of an inner pytest run.
-QUICK_START = {
-    "pytest.ini": "[pytest]\naddopts = -p no:schemathesis -p no:hypothesispytest -p no:anyio\n",
-    "conftest.py": "def pytest_addoption(parser): parser.addoption('--hypothesis-seed')\n",
-}
-
-
-def mutant(name: str = "short-month", old: str = "730", new: str = "720", test: str = "test_month") -> Mutant:
-    return Mutant(name=name, description="A short month.", file=RULE, old=old, new=new, test=f"{RULE_TESTS}::{test}")
-
-
-def entry(one: Mutant) -> str:
-    """The mutant as an entry of the table."""
-    return "[[mutant]]\n" + "".join(f"{key} = {value!r}\n" for key, value in one.model_dump().items())
-
-
-def commit(root: Path, files: dict[str, str]) -> str:
-    """Write and commit files, and return the commit."""
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    author = ("-c", "user.name=t", "-c", "user.email=t@example.test")
-    for arguments in (("add", "."), (*author, "commit", "-q", "--no-verify", "-m", "rule")):
-        subprocess.run(["git", *arguments], cwd=root, check=True)
-    return git(root, "rev-parse", "HEAD")
-
-
-def repository(root: Path) -> Path:
-    """A repository with a platform of one rule, and its tests."""
-    subprocess.run(["git", "init", "-q", "-b", "main", root], check=True)
-    commit(root, {RULE: SOURCE, "src/optiinfra/__init__.py": "", RULE_TESTS: TESTS} | QUICK_START)
-    return root
+from testbed.mutants import Mutant, MutantError, PytestRun, Status, judge
+from testbed.worktrees import git
+from tests.helpers.rule_repository import RULE, RULE_TESTS, SOURCE, TESTS, commit, entry, mutant, repository
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repository(tmp_path_factory.mktemp("checkout"))
-
-
-def test_try_all_counts_only_own_assertions_as_kills(checkout: Path) -> None:
-    tried = [
-        mutant("noticed"),
-        mutant("not-noticed", test="test_positive"),
-        mutant("not-applying", old="731"),
-        mutant("not-unique", old="hourly"),
-        mutant("not-an-assertion", new="None"),
-        mutant("failing-before", test="test_wrong_already"),
-    ]
-    reported: list[Result] = []
-    results = asyncio.run(mutants.try_all(tried, reported.append, checkout))
-    assert {result.mutant.name: (result.status, *result.reason.splitlines()[:1]) for result in results} == {
-        "noticed": (Status.KILLED,),
-        "not-noticed": (Status.SURVIVED, "the test passed"),
-        "not-applying": (Status.ERROR, f"the old text must occur once in {RULE}, but occurs 0 times"),
-        "not-unique": (Status.ERROR, f"the old text must occur once in {RULE}, but occurs 2 times"),
-        "not-an-assertion": (
-            Status.ERROR,
-            f"the test failed by TypeError in {RULE}, not by an assertion of its own:",
-        ),
-        "failing-before": (Status.ERROR, "the test does not pass on the original (pytest's exit code 1):"),
-    }
-    assert sorted(result.mutant.name for result in reported) == sorted(one.name for one in tried)
-    trees = subprocess.run(["git", "worktree", "list"], cwd=checkout, capture_output=True, text=True, check=True)
-    assert len(trees.stdout.splitlines()) == 1, "every worktree is removed"
-    assert (checkout / RULE).read_text() == SOURCE
-
-
-def test_worktree_in_which_an_environment_is_left_running_is_cleaned(checkout: Path, tmp_path: Path) -> None:
-    task = f"""
-        from pathlib import Path
-        from invoke import task
-
-        @task
-        def clean(context, name):
-            Path({str(tmp_path / "cleaned")!r}).write_text(name)
-    """
-    with worktree(checkout, "HEAD", tmp_path / "tree") as tree:
-        (tree / "tasks.py").write_text(textwrap.dedent(task))
-        left = tree / ".testenv" / "left" / "environment.json"
-        left.parent.mkdir(parents=True)
-        left.touch()
-    assert (tmp_path / "cleaned").read_text() == "left"
 
 
 def test_check_sources_refuses_the_installed_platform(checkout: Path, tmp_path: Path) -> None:

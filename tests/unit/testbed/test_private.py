@@ -12,7 +12,7 @@ from testbed import environment as environments
 from testbed import paths, private, startup
 from testbed.environment import Environment, Settings
 from testbed.parts import HOST, PARTS, find_part
-from tests.unit.testbed.conftest import Sleeper
+from tests.helpers.processes import Sleeper
 
 ENGINES = ("postgresql", "clickhouse", "qdrant", "redis")
 

@@ -8,7 +8,7 @@ import pytest
 
 from testbed import processes
 from testbed.waiting import WaitTimeoutError, wait_until
-from tests.unit.testbed.conftest import Sleeper
+from tests.helpers.processes import Sleeper
 
 IGNORES_SIGTERM = """
 import os, pathlib, signal, time

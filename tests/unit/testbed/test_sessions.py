@@ -9,7 +9,7 @@ import pytest
 
 from testbed import paths, sessions
 from testbed.waiting import wait_until
-from tests.unit.testbed.conftest import Sleeper
+from tests.helpers.processes import Sleeper
 
 CHECKOUT = paths.ROOT
 HOLD = """

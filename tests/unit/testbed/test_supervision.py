@@ -18,7 +18,7 @@ from testbed import paths, supervision
 from testbed.environment import Environment, Settings
 from testbed.parts import find_part, programs
 from testbed.supervision import Exit, Supervisor
-from tests.unit.testbed.conftest import Sleeper
+from tests.helpers.processes import Sleeper
 
 LOG = """\
 2026-11-22 13:51:21,548 INFO spawned: 'redis' with pid 6466

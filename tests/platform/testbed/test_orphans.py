@@ -18,7 +18,7 @@ from testbed.engines.settings import private_folder
 from testbed.environment import Environment, Settings
 from testbed.locks import locked
 from testbed.waiting import wait_until
-from tests.unit.testbed.conftest import Sleeper
+from tests.helpers.processes import Sleeper
 
 
 @pytest.fixture(autouse=True)
