@@ -1,7 +1,7 @@
 """Direct access to the stores of an environment: to seed defects in them, and to search them."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -96,7 +96,14 @@ class Stores:
         return list(points)
 
     def _redis_contents(self) -> Iterator[str]:
-        """Every key, with its value if that is text."""
+        """Every key with its value."""
+        read: dict[str, Callable[[str], object]] = {
+            "string": self.redis.get,
+            "hash": self.redis.hgetall,
+            "set": self.redis.smembers,
+            "list": lambda key: self.redis.lrange(key, 0, -1),
+            "zset": lambda key: self.redis.zrange(key, 0, -1),
+            "none": lambda _: "",  # it has expired meanwhile
+        }
         for key in self.redis.scan_iter("*"):
-            value = self.redis.get(key) if self.redis.type(key) == "string" else None
-            yield " ".join((str(key), str(value)))
+            yield f"{key} {read[str(self.redis.type(key))](key)}"
