@@ -7,6 +7,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from fixtures.estates import load_deployments
+from optiinfra.api.recommendations import Optimization
 from optiinfra.domain.optimization import STEPS
 from testbed.scenario import Scenario
 from tests.helpers import cloud_state
@@ -18,7 +19,17 @@ from tests.helpers.assertions import (
 )
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES
+from tests.helpers.traffic import WatchedTraffic
 
+SHARES = {
+    "deploy_canary": {0.0, 0.2},
+    "validate_canary": {0.2},
+    "scale_to_50_percent": {0.2, 0.5},
+    "validate_50_percent": {0.5},
+    "full_migration": {0.5, 1.0},
+    "terminate_ondemand": {1.0},
+}
+"""The shares of the traffic that the new replicas may have during each step."""
 MIGRATED, REFUSED, SIMILAR = "vllm-prod-1", "vllm-prod-2", "vllm-batch-1"
 
 
@@ -78,7 +89,8 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
             scenario.say(f"{validation.agent_type} agent agrees: {validation.reason}")
         scenario.say(f"{REFUSED} is not approved: {response.json()['detail']}")
 
-    with acme.live_events() as live:
+    traffic = WatchedTraffic(acme, MIGRATED)
+    with acme.live_events() as live, traffic.watched():
         with scenario.phase("Approving as the customer"):
             approval = acme.post(f"/recommendations/{recommendation.id}/approve")
             again = acme.post(f"/recommendations/{recommendation.id}/approve")
@@ -92,6 +104,7 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
             for step in optimization.execution_steps:
                 assert step.completed_at is not None
                 scenario.say(f"{step.name}: {(step.completed_at - step.started_at).total_seconds():.1f} s")
+            _check_shares(optimization, traffic)
             events = live.wait_for("optimization_completed")
             assert [event.seq for event in events] == list(range(live.after + 1, live.after + 1 + len(events)))
             started = tuple(event.step for event in events if event.event_type == "step_started")
@@ -145,6 +158,15 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
         assert closer < further, f"off by ${closer:,.2f} with the outcome known, by ${further:,.2f} without"
         scenario.say(f"{SIMILAR}: ${informed.estimated_savings:,.2f}/month predicted, knowing the outcome")
         scenario.say(f"without it ${naive.estimated_savings:,.2f}, measured before ${measured:,.2f}")
+
+
+def _check_shares(optimization: Optimization, traffic: WatchedTraffic) -> None:
+    """The new replicas had their share of the traffic in each step, and in those that judge them no other."""
+    shares = {step.name: traffic.shares_during(step) for step in optimization.execution_steps}
+    for name, allowed in SHARES.items():
+        assert shares[name] <= allowed, f"{name}: the new replicas had {sorted(shares[name])} of the traffic"
+    judged = "validate_canary", "validate_50_percent", "full_migration"
+    assert [max(shares[name], default=None) for name in judged] == [0.2, 0.5, 1.0]
 
 
 def _dashboard(customer: Customer) -> dict[str, Any]:
