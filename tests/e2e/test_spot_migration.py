@@ -1,5 +1,7 @@
 """Scenario 1: a deployment moves from on-demand to spot instances, and the platform learns from the outcome."""
 
+from contextlib import closing
+from itertools import combinations
 from typing import Any
 
 import httpx
@@ -19,6 +21,7 @@ from tests.helpers.assertions import (
 )
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES
+from tests.helpers.stores import Stores
 from tests.helpers.traffic import WatchedTraffic
 
 SHARES = {
@@ -30,6 +33,12 @@ SHARES = {
     "terminate_ondemand": {1.0},
 }
 """The shares of the traffic that the new replicas may have during each step."""
+DEPLOYED_AND_JUDGED = (
+    ("deploy_canary", "validate_canary"),
+    ("scale_to_50_percent", "validate_50_percent"),
+    ("full_migration", "full_migration"),
+)
+"""For each stage the step that deploys its replicas, and the one that judges them."""
 MIGRATED, REFUSED, SIMILAR = "vllm-prod-1", "vllm-prod-2", "vllm-batch-1"
 
 
@@ -105,6 +114,7 @@ def test_complete_spot_migration_workflow(acme: Customer, scenario: Scenario, en
                 assert step.completed_at is not None
                 scenario.say(f"{step.name}: {(step.completed_at - step.started_at).total_seconds():.1f} s")
             _check_shares(optimization, traffic)
+            _check_evidence(environment, acme, optimization)
             events = live.wait_for("optimization_completed")
             assert [event.seq for event in events] == list(range(live.after + 1, live.after + 1 + len(events)))
             started = tuple(event.step for event in events if event.event_type == "step_started")
@@ -165,8 +175,22 @@ def _check_shares(optimization: Optimization, traffic: WatchedTraffic) -> None:
     shares = {step.name: traffic.shares_during(step) for step in optimization.execution_steps}
     for name, allowed in SHARES.items():
         assert shares[name] <= allowed, f"{name}: the new replicas had {sorted(shares[name])} of the traffic"
-    judged = "validate_canary", "validate_50_percent", "full_migration"
-    assert [max(shares[name], default=None) for name in judged] == [0.2, 0.5, 1.0]
+    assert [max(shares[judged], default=None) for _, judged in DEPLOYED_AND_JUDGED] == [0.2, 0.5, 1.0]
+
+
+def _check_evidence(environment: dict[str, Any], acme: Customer, optimization: Optimization) -> None:
+    """The latency of each stage was judged by requests of its new replicas during that stage, and by no others."""
+    steps = {step.name: step for step in optimization.execution_steps}
+    with closing(Stores(environment)) as stores:
+        for deployed, judged in DEPLOYED_AND_JUDGED:
+            step, replicas = steps[judged], steps[deployed].detail["replica_ids"]
+            assert step.completed_at is not None
+            counted = stores.requests_counted(acme.id, replicas, step.started_at, step.completed_at)
+            # The agent takes all measurements from one to another.
+            ranges = combinations(range(len(counted) + 1), 2)
+            possible = {sum(counted[first:end]) for first, end in ranges}
+            used = step.detail["verdicts"]["performance"]["observations"]
+            assert used in possible, f"{judged}: {used} requests were judged, its replicas answered {counted}"
 
 
 def _dashboard(customer: Customer) -> dict[str, Any]:

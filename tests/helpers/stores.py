@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -65,6 +65,18 @@ class Stores:
             for sample in samples
         )
         self.clickhouse("INSERT INTO samples FORMAT JSONEachRow " + "\n".join(map(json.dumps, rows)))
+
+    def requests_counted(
+        self, customer_id: str, replica_ids: Collection[str], first: datetime, last: datetime
+    ) -> list[int]:
+        """How many requests of these replicas each measurement between two times counted, the earliest first."""
+        start, end = (f"fromUnixTimestamp64Milli({int(at.timestamp() * 1000)})" for at in (first, last))
+        replicas = ", ".join(f"'{one}'" for one in replica_ids)
+        counted = self.clickhouse(
+            f"SELECT sum(count) FROM latency_counts WHERE customer_id = '{customer_id}' AND replica_id IN ({replicas})"  # noqa: S608
+            f" AND timestamp BETWEEN {start} AND {end} GROUP BY timestamp ORDER BY timestamp"
+        )
+        return [int(line) for line in counted]
 
     def tables(self) -> list[str]:
         """Every table of the platform and of DBOS in PostgreSQL, with its schema."""
