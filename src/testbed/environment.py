@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import guard, paths, sessions
-from testbed.engines.settings import write_private
+from testbed.engines.settings import private_folders, write_private
 from testbed.fingerprint import fingerprint, version
 from testbed.parts import HOST, PARTS, Part, variable_name
 
@@ -21,6 +21,8 @@ DEFAULT_NAME = "e2e"
 BACKENDS = ("embedded",)
 # Below the range of ephemeral ports, so that no outgoing connection takes a port before we do.
 FREE_PORTS = range(20000, 32000)
+_PORTS = "ports"
+"""A file in the folder of the supervisor's socket, which exists while an environment starts or runs."""
 PRINCIPAL_ARN = "arn:aws:iam::123456789012:role/optiinfra-orchestrator"
 """The platform's own identity, in the account that the mock cloud assumes for unknown keys."""
 STORE_SECRETS = (
@@ -215,12 +217,18 @@ class Environment:
         return {f"OPTIINFRA_{name}": value for name, value in {**common, **self.changed}.items()}
 
     def save(self) -> None:
-        """Write ``environment.json``, private from its first byte on, whole or not at all."""
+        """Write ``environment.json``, private from its first byte on, whole or not at all.
+
+        While it starts and runs, its ports are also in its folder for other checkouts.
+        """
         target = description(self.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
         write_private(partial, json.dumps(self.document(), indent=2))
         partial.replace(target)
+        socket_folder = Path(self.supervisor_socket).parent
+        if socket_folder in private_folders("run"):
+            (socket_folder / _PORTS).write_text(" ".join(map(str, self.ports.values())))
 
 
 def env_id(name: str) -> str:
@@ -331,7 +339,7 @@ def choose_ports(name: str) -> dict[str, int]:
 
 
 def free_port(taken: set[int]) -> int:
-    """A port in FREE_PORTS that nothing listens on and no environment of this checkout is described with."""
+    """A port in FREE_PORTS that nothing listens on and no environment has, of this or another checkout."""
     excluded = taken | reserved_ports()
     for port in random.sample(FREE_PORTS, k=200):
         if port not in excluded and is_free(port):
@@ -340,12 +348,15 @@ def free_port(taken: set[int]) -> int:
 
 
 def reserved_ports() -> set[int]:
-    """The ports in the descriptions of this checkout's environments, whose parts may not listen yet."""
+    """The ports of environments whose parts may not listen yet: all of this checkout, and those started by others."""
     found: set[int] = set()
     for file in paths.environments_dir().glob("*/environment.json"):
         with contextlib.suppress(SetupError, ValueError):  # unreadable, or a folder that is no environment
             if (described := read(file.parent.name)) is not None:
                 found.update(described.ports.values())
+    for folder in private_folders("run"):
+        with contextlib.suppress(OSError, ValueError):  # stopped meanwhile, or of another user
+            found.update(map(int, (folder / _PORTS).read_text().split()))
     return found
 
 

@@ -51,8 +51,8 @@ def private_folder(kind: str, env_id: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=_prefix(kind, env_id)))
 
 
-def private_folders(kind: str, env_id: str) -> list[Path]:
-    """All private folders of this kind that belong to the environment."""
+def private_folders(kind: str, env_id: str = "*") -> list[Path]:
+    """All private folders of this kind that belong to the environment, by default to any."""
     return sorted(Path(tempfile.gettempdir()).glob(f"{_prefix(kind, env_id)}*"))
 
 

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from testbed import environment as environments
 from testbed import paths
+from testbed.engines.settings import private_folder
 from testbed.environment import Environment, Settings, SetupError
 from testbed.parts import PARTS, find_part
+from testbed.supervision import new_socket
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +73,20 @@ def test_choose_ports_avoids_ports_of_described_environments(monkeypatch: pytest
         (paths.environments_dir() / name / "environment.json").write_text(text)
     assert environments.reserved_ports() == set(first.ports.values())
     assert set(create("second").ports.values()).isdisjoint(first.ports.values())
+
+
+def test_choose_ports_avoids_ports_of_environments_of_other_checkouts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "is_free", lambda _port: True)
+    monkeypatch.setattr(random, "sample", lambda ports, k: ports[:k])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first = environments.create("mine", Settings(), None, new_socket("mine"))
+    first.save()
+    monkeypatch.setattr(paths, "ROOT", tmp_path / "other-checkout")
+    private_folder("run", "starting-1")  # has no ports yet
+    assert environments.reserved_ports() == set(first.ports.values())
+    assert set(create().ports.values()).isdisjoint(first.ports.values())
 
 
 @pytest.mark.parametrize("name", ["", "../x", "Upper", "-x", "a" * 60])
