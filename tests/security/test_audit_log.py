@@ -109,6 +109,8 @@ def check_entries(http: httpx.Client, story: Story, customer_id: str, token: str
     foreign["target"] = {"customer_id": "anon"}
     assert [{key: entry[key] for key in story.expected[0]} for entry in later] == story.expected
     assert call(http, "GET", f"{path}?after=3&limit=2", token) == entries[3:5]
+    assert call(http, "GET", f"{path}?before=5&limit=2", token) == entries[3:1:-1]
+    assert call(http, "GET", f"{path}?after=2&before=5", token) == entries[3:1:-1]
     text = json.dumps(entries)
     assert [secret for secret in story.secrets if secret in text] == []
 

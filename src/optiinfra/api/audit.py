@@ -2,6 +2,9 @@
 
 from optiinfra.api.common import Moment, Wire
 
+END = 2**62
+"""A number above that of every entry."""
+
 
 class AuditEntry(Wire):
     """Who did what to what, from which address, and with which status it was answered."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from optiinfra.api.audit import AuditEntry, AuditVerification
+from optiinfra.api.audit import END, AuditEntry, AuditVerification
 from optiinfra.kit.late_bodies import LateBodyRoute
 from optiinfra.orchestrator.access import Admin, OwnCustomer
 from optiinfra.orchestrator.audit import service
@@ -14,18 +14,20 @@ router = APIRouter(route_class=LateBodyRoute)
 
 LONG_CALLS = ("GET /admin/audit-verification",)
 
-_MAX_SEQ = 2**62
-
 
 @router.get("/customers/{customer_id}/audit-log")
 async def audit_log(
     customer_id: OwnCustomer,
     platform: CurrentPlatform,
-    after: Annotated[int, Query(ge=0, le=_MAX_SEQ)] = 0,
+    after: Annotated[int, Query(ge=0, le=END)] = 0,
+    before: Annotated[int | None, Query(ge=0, le=END)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[AuditEntry]:
-    """Changes, refused requests and credential events numbered above `after`, in order."""
-    return await service.page(platform, customer_id, after, limit)
+    """Changes, refused requests and credential events numbered above `after`, in order.
+
+    With `before`, only those numbered below it, newest first.
+    """
+    return await service.page(platform, customer_id, after, before, limit)
 
 
 @router.get("/admin/audit-verification")

@@ -77,12 +77,13 @@ async def replace_by_tombstone(session: AsyncSession, platform: Platform, custom
     return await _append(session, platform.settings.audit_key, PLATFORM, tombstone)
 
 
-async def page(platform: Platform, customer_id: str, after: int, limit: int) -> list[AuditEntry]:
-    """A customer's entries numbered above `after`, in order."""
+async def page(platform: Platform, customer_id: str, after: int, before: int | None, limit: int) -> list[AuditEntry]:
+    """A customer's entries numbered above `after`, in order; with `before` only those below it, newest first."""
     table = models.AuditEntry
-    query = select(table).where(table.chain == customer_id, table.seq > after).order_by(table.seq).limit(limit)
+    query = select(table).where(table.chain == customer_id, table.seq > after)
+    query = query.order_by(table.seq) if before is None else query.where(table.seq < before).order_by(table.seq.desc())
     async with platform.database.transaction() as session:
-        rows = (await session.scalars(query)).all()
+        rows = (await session.scalars(query.limit(limit))).all()
     return [AuditEntry.model_validate(row, from_attributes=True) for row in rows]
 
 
