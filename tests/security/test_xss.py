@@ -17,6 +17,7 @@ from testbed import chromium
 from testbed.waiting import wait_until
 from tests.helpers import cloud_state
 from tests.helpers.accounts import PASSWORD
+from tests.helpers.callers import bearer
 from tests.helpers.customer import Customer
 from tests.helpers.customers import end_changes
 from tests.helpers.hostile_gateway import HostileGateway, Names, names
@@ -71,6 +72,11 @@ class Scene:
     def all(self) -> str:
         """All hostile texts in one."""
         return " ".join(self.hostile)
+
+    @property
+    def unknown(self) -> str:
+        """The id of something that the customer has not got, for which a program has asked."""
+        return f"<img src=x onerror={self.mark}()>"
 
     def titles(self) -> list[str]:
         """The titles that the agent has given in its last analysis."""
@@ -158,7 +164,9 @@ def hostile_customer(platform: PrivatePlatform) -> Iterator[Scene]:
         for agent_type in ("performance", "application"):
             new_agent(agent_type, scene.assess(agent_type))
         customer.post(f"/customers/{customer.id}/users", {"email": f"2{email}", "role": "viewer"})
-        customer.post(f"/customers/{customer.id}/api-keys", {"name": hostile[0], "scope": "read"})
+        key = customer.post(f"/customers/{customer.id}/api-keys", {"name": hostile[0], "scope": "read"})["api_key"]
+        refused = customer.http.get(f"/optimizations/{quote(scene.unknown, safe='')}", headers=bearer(key))
+        assert refused.status_code == 404
         with connected_runtime(customer, hostname=hostile[1], version=hostile[2]):
             pass
         wait_until(
@@ -261,6 +269,7 @@ def walk(browser: Watched, scene: Scene, *, documents: bool) -> None:
     dashboard = f"/portal/customers/{scene.customer.id}/dashboard"
     visits: dict[str, tuple[str, str, list[str]]] = {
         "/": ("/", PAGE, scene.home),
+        "/audit": ("/audit", PAGE, [scene.customer.seeded.email, scene.hostile[0], scene.unknown]),
         "/login": (f"/login?next=/optimizations/{quote(scene.all, safe='')}", PAGE, []),  # leads on: signed in already
         "/optimizations/{optimization_id}": (f"/optimizations/{scene.optimization_id}", PAGE, [title, reason]),
         "/settings": ("/settings", PAGE, [scene.customer.seeded.email]),

@@ -12,7 +12,8 @@ from pydantic import BaseModel, TypeAdapter
 
 from optiinfra.api.accounts import Identity, Login, Refresh, SignedUp, Signup, Tokens
 from optiinfra.api.agents import Agent
-from optiinfra.api.credentials import InstallCommand
+from optiinfra.api.audit import AuditEntry
+from optiinfra.api.credentials import ApiKey, InstallCommand
 from optiinfra.api.customers import CloudTrust, Infrastructure, Onboard, Preferences, Started
 from optiinfra.api.events import Event, LatestEvent
 from optiinfra.api.recommendations import (
@@ -25,11 +26,15 @@ from optiinfra.api.recommendations import (
     Reject,
 )
 from optiinfra.api.telemetry import MetricPoint, MetricType
+from optiinfra.api.users import User
 from optiinfra.domain.recommendation import AgentType
 
 T = TypeVar("T")
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
+
+_MOST = 1000
+"""How many entries of a list are asked for where all are shown: the most that the API lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,22 @@ def onboard(customer_id: str, body: Onboard) -> Call[Started]:
 def agent_install_command(customer_id: str) -> Call[InstallCommand]:
     """Issue a token for the customer's runtime."""
     return Call("POST", _path("customers", customer_id, "agent-install-command"), _INSTALL_COMMAND)
+
+
+def api_keys(customer_id: str) -> Call[list[ApiKey]]:
+    """The API keys that can be used, newest first."""
+    return Call("GET", _path("customers", customer_id, "api-keys"), _API_KEYS, query={"limit": _MOST})
+
+
+def users(customer_id: str) -> Call[list[User]]:
+    """The active and invited users, oldest first."""
+    return Call("GET", _path("customers", customer_id, "users"), _USERS, query={"limit": _MOST})
+
+
+def audit_log(customer_id: str, before: int, limit: int) -> Call[list[AuditEntry]]:
+    """Entries numbered below `before`, newest first."""
+    path = _path("customers", customer_id, "audit-log")
+    return Call("GET", path, _AUDIT_ENTRIES, query={"before": before, "limit": limit})
 
 
 def delete_customer(customer_id: str) -> Call[None]:
@@ -173,7 +194,9 @@ _NO_CONTENT: TypeAdapter[None] = TypeAdapter(None)
 _AGENTS = TypeAdapter(list[Agent])
 _ANALYSIS = TypeAdapter(Analysis)
 _ANALYSIS_STARTED = TypeAdapter(AnalysisStarted)
+_API_KEYS = TypeAdapter(list[ApiKey])
 _APPROVED = TypeAdapter(Approved)
+_AUDIT_ENTRIES = TypeAdapter(list[AuditEntry])
 _CLOUD_TRUST = TypeAdapter(CloudTrust)
 _EVENTS = TypeAdapter(list[Event])
 _IDENTITY = TypeAdapter(Identity)
@@ -189,3 +212,4 @@ _RECOMMENDATIONS = TypeAdapter(list[Recommendation])
 _SIGNED_UP = TypeAdapter(SignedUp)
 _STARTED = TypeAdapter(Started)
 _TOKENS = TypeAdapter(Tokens)
+_USERS = TypeAdapter(list[User])

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from optiinfra.kit import http
 from optiinfra.kit.app import create_app
-from optiinfra.portal import live, pages
+from optiinfra.portal import audit, live, pages
 from optiinfra.portal.browser import BrowserMiddleware
 from optiinfra.portal.key_ring import KeyRing
 from optiinfra.portal.platform import Platform
@@ -48,8 +48,8 @@ def create(settings: Settings, orchestrator: httpx.AsyncClient | None = None) ->
     )
     app.add_middleware(BrowserMiddleware, sessions=sessions, render_problem=problem_page)
     app.state.platform, app.state.sessions = platform, sessions
-    app.include_router(pages.router)
-    app.include_router(live.router)
+    for module in (pages, audit, live):
+        app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=_STATIC))
 
     @app.get("/api/health")

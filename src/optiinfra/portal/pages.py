@@ -1,10 +1,9 @@
 """The pages and their forms."""
 
 from itertools import islice
-from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from fastapi import APIRouter, Request
+from starlette.responses import RedirectResponse, Response
 
 from optiinfra.api import calls
 from optiinfra.domain.optimization import FINAL, STEPS
@@ -13,9 +12,10 @@ from optiinfra.kit.problems import Problem, not_found
 from optiinfra.portal import dashboard
 from optiinfra.portal.browser import set_session_cookie
 from optiinfra.portal.dashboard import refused
+from optiinfra.portal.dependencies import CurrentAccess, CurrentPlatform, CurrentSessions, FormField
 from optiinfra.portal.platform import Platform
-from optiinfra.portal.sessions import COOKIE, Access, Sessions
-from optiinfra.portal.views import render
+from optiinfra.portal.sessions import COOKIE, Access
+from optiinfra.portal.views import page
 
 router = APIRouter()
 
@@ -23,37 +23,12 @@ _REFUSED_SHOWN = 5
 """How many of the recommendations that a validator refused are shown, newest first."""
 
 
-async def _platform(request: Request) -> Platform:
-    platform: Platform = request.app.state.platform
-    return platform
-
-
-async def _sessions(request: Request) -> Sessions:
-    sessions: Sessions = request.app.state.sessions
-    return sessions
-
-
-async def _access(request: Request) -> Access:
-    access: Access = request.state.access
-    return access
-
-
-CurrentPlatform = Annotated[Platform, Depends(_platform)]
-CurrentSessions = Annotated[Sessions, Depends(_sessions)]
-CurrentAccess = Annotated[Access, Depends(_access)]
-FormField = Annotated[str, Form()]
-
-
-def _page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
-    return HTMLResponse(render(name, **values), status)
-
-
 @router.get("/login")
 async def login_page(request: Request, sessions: CurrentSessions, next: str = "/") -> Response:  # noqa: A002
     """The sign-in form; a user who is signed in already is redirected."""
     if sessions.unseal(request.cookies.get(COOKIE)):
         return RedirectResponse(_local_path(next), 303)
-    return _page("login.html", next=next, email="", error=None)
+    return page("login.html", next=next, email="", error=None)
 
 
 @router.post("/login")
@@ -67,12 +42,12 @@ async def login(
     """Sign in, or show the form again with an error."""
     form = {"next": next, "email": email}
     if not email.strip() or not password:
-        return _page("login.html", 422, error="Enter your e-mail address and your password.", **form)
+        return page("login.html", 422, error="Enter your e-mail address and your password.", **form)
     try:
         session = await sessions.sign_in(email.strip(), password)
     except Problem as problem:
         message = "Wrong e-mail address or password." if problem.status in (401, 422) else problem.detail
-        return _page("login.html", 401 if problem.status == 422 else problem.status, error=message, **form)
+        return page("login.html", 401 if problem.status == 422 else problem.status, error=message, **form)
     response = RedirectResponse(_local_path(next), 303)
     set_session_cookie(response, request, sessions.seal(session))
     return response
@@ -87,7 +62,7 @@ async def logout(platform: CurrentPlatform, access: CurrentAccess) -> Response:
     except Problem as problem:
         if problem.status != 401:  # 401: the session has ended already
             error = f"This browser is signed out, but the session may not have ended. {problem.detail}"
-            response = _page("login.html", problem.status, next="/", email="", error=error)
+            response = page("login.html", problem.status, next="/", email="", error=error)
     response.delete_cookie(COOKIE)
     return response
 
@@ -102,7 +77,7 @@ async def home(platform: CurrentPlatform, access: CurrentAccess) -> Response:
         (one for one in known if one.status == RecommendationStatus.PENDING), key=lambda one: -one.estimated_savings
     )
     refused_by_validator = (one for one in known if one.status == RecommendationStatus.REJECTED and refused(one))
-    return _page(
+    return page(
         "home.html",
         identity=access.identity,
         last_event=last_event,
@@ -121,7 +96,7 @@ async def optimization_page(optimization_id: str, platform: CurrentPlatform, acc
     optimization = await platform.send(calls.optimization(optimization_id), access.token)
     known = await platform.send(calls.recommendations(access.identity.customer_id), access.token)
     recommendation = next((one for one in known if one.id == optimization.recommendation_id), None)
-    return _page(
+    return page(
         "optimization.html",
         identity=access.identity,
         last_event=last_event,
@@ -135,9 +110,8 @@ async def optimization_page(optimization_id: str, platform: CurrentPlatform, acc
 @router.get("/settings")
 async def settings_page(platform: CurrentPlatform, access: CurrentAccess) -> Response:
     """The owner's settings: the role that the platform needs in a cloud account."""
-    last_event = await _last_event(platform, access)
     trust = await platform.send(calls.cloud_trust(access.identity.customer_id), access.token)
-    return _page("settings.html", identity=access.identity, last_event=last_event, trust=trust)
+    return page("settings.html", identity=access.identity, trust=trust)
 
 
 @router.post("/recommendations/{recommendation_id}/approve")

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import jinja2
+from starlette.responses import HTMLResponse
 
 from optiinfra.portal.dashboard import missing_validators, refused
 
@@ -17,6 +18,11 @@ _ACRONYMS = {"kv": "KV", "ondemand": "on-demand", "percent": "%"}
 def render(name: str, **values: Any) -> str:
     """Render a template."""
     return _TEMPLATES.get_template(name).render(**values)
+
+
+def page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """Respond with a template."""
+    return HTMLResponse(render(name, **values), status)
 
 
 def problem_page(status: int, detail: str, trace_id: str) -> str:
@@ -55,6 +61,11 @@ def humanize(identifier: str) -> str:
 def moment(value: datetime | None) -> str:
     """Date and time in UTC; a dash if unknown."""
     return UNKNOWN if value is None else f"{value:%d %b %H:%M:%S} UTC"
+
+
+def dated_moment(value: datetime | None) -> str:
+    """Date with year, and time in UTC; `never` if there was no such moment."""
+    return "never" if value is None else f"{value:%d %b %Y %H:%M:%S} UTC"
 
 
 def duration(started: datetime | None, ended: datetime | None) -> str:
@@ -109,6 +120,7 @@ _TEMPLATES.filters |= {
     "milliseconds": milliseconds,
     "humanize": humanize,
     "moment": moment,
+    "dated_moment": dated_moment,
     "details": details,
     "document": document,
 }

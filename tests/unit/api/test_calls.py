@@ -16,6 +16,7 @@ from optiinfra.api.customers import Onboard, Preferences
 from optiinfra.orchestrator.accounts import endpoints as accounts
 from optiinfra.orchestrator.agents import endpoints as agents
 from optiinfra.orchestrator.analyses import endpoints as analyses
+from optiinfra.orchestrator.audit import endpoints as audit
 from optiinfra.orchestrator.credentials import endpoints as credentials
 from optiinfra.orchestrator.customers import endpoints as customers
 from optiinfra.orchestrator.events import endpoints as events
@@ -23,10 +24,12 @@ from optiinfra.orchestrator.inventory import endpoints as inventory
 from optiinfra.orchestrator.optimizations import endpoints as optimizations
 from optiinfra.orchestrator.recommendations import endpoints as recommendations
 from optiinfra.orchestrator.telemetry import endpoints as telemetry
+from optiinfra.orchestrator.users import endpoints as users
 
 ARGUMENTS: dict[str, Any] = {
     "after": 3,
     "agent_type": "cost",
+    "before": 9,
     "customer_id": "cust_1",
     "limit": 7,
     "metric_type": "throughput",
@@ -40,6 +43,7 @@ MODULES = (
     accounts,
     agents,
     analyses,
+    audit,
     credentials,
     customers,
     events,
@@ -47,6 +51,7 @@ MODULES = (
     optimizations,
     recommendations,
     telemetry,
+    users,
 )
 ROUTES = [route for module in MODULES for route in module.router.routes if isinstance(route, APIRoute)]
 EVERY = {

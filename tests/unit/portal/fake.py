@@ -18,6 +18,8 @@ from optiinfra.api.recommendations import Optimization, Recommendation, Result, 
 from optiinfra.domain.optimization import STEPS
 from optiinfra.portal.app import create
 from optiinfra.portal.settings import Settings
+from tests.unit.portal.administration import Administration
+from tests.unit.portal.administration import problem as problem
 
 NOW = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 OWNER = Identity(customer_id="cust_1", email="ops@acme.example", role="owner")
@@ -75,6 +77,7 @@ class Orchestrator:
         self.infrastructure = estate()
         self.recommendations = [recommendation("rec_1"), recommendation("rec_2", objection="p95 would pass 10 s")]
         self.optimizations: list[Optimization] = []
+        self.administration = Administration()
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         """httpx.MockTransport's handler."""
@@ -129,6 +132,8 @@ class Orchestrator:
             return httpx.Response(200, content=to_json(found))
         if path == "/auth/logout":
             return httpx.Response(204)
+        if (answer := self.administration.answer(request, customer, self.identity.role)) is not None:
+            return answer
         for one in self.recommendations:
             if path == f"/recommendations/{one.id}/approve":
                 if not all(validation.approved for validation in one.validations):
@@ -137,12 +142,6 @@ class Orchestrator:
             if path == f"/recommendations/{one.id}/reject":
                 return httpx.Response(200, json=one.model_dump(mode="json"))
         return problem(404, "not_found", "no such thing")
-
-
-def problem(status: int, kind: str, detail: str) -> httpx.Response:
-    """Problem details as the orchestrator sends them."""
-    body = {"type": f"urn:optiinfra:problem:{kind}", "title": "t", "status": status, "detail": detail, "trace_id": "t"}
-    return httpx.Response(status, json=body, headers={"content-type": "application/problem+json"})
 
 
 def agent(kind: Any) -> Agent:

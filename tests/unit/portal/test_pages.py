@@ -253,7 +253,7 @@ def test_unknown_optimization_is_an_error_page(owner: TestClient) -> None:
     assert "Not found" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/", "/optimizations/opt_1", "/settings"])
+@pytest.mark.parametrize("path", ["/", "/optimizations/opt_1", "/audit", "/settings"])
 def test_pages_have_no_inline_code_and_no_dead_link(
     owner: TestClient, orchestrator: fake.Orchestrator, path: str
 ) -> None:

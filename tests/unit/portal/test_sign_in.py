@@ -30,6 +30,16 @@ def test_page_without_session_redirects_to_login_and_back(visitor: TestClient) -
     assert visitor.post("/login", data=data).headers["location"] == "/optimizations/opt_1"
 
 
+@pytest.mark.parametrize("path", ["/", "/audit", "/settings"])
+def test_page_without_session_is_refused_before_the_platform_is_asked(
+    visitor: TestClient, orchestrator: fake.Orchestrator, path: str
+) -> None:
+    redirect = visitor.get(path)
+    assert (redirect.status_code, redirect.headers["location"]) == (303, f"/login?next={path}")
+    assert visitor.get(path, headers={"accept": "application/json"}).status_code == 401
+    assert orchestrator.calls == []
+
+
 def test_login_forwards_the_address_of_the_user(visitor: TestClient, orchestrator: fake.Orchestrator) -> None:
     visitor.post("/login", data={"email": fake.OWNER.email, "password": "wrong"})
     assert orchestrator.forwarded == {PORTAL_SECRET_HEADER: fake.SECRET, PORTAL_CLIENT_HEADER: "testclient"}
