@@ -67,11 +67,17 @@ class Scene:
     idle: str
     analysis: int = 0
     optimization_id: str = ""
+    invitation: str = ""
 
     @property
     def all(self) -> str:
         """All hostile texts in one."""
         return " ".join(self.hostile)
+
+    @property
+    def invited(self) -> str:
+        """The address of somebody whom the owner has invited."""
+        return f"2{self.customer.seeded.email}"
 
     @property
     def unknown(self) -> str:
@@ -163,7 +169,8 @@ def hostile_customer(platform: PrivatePlatform) -> Iterator[Scene]:
         )
         for agent_type in ("performance", "application"):
             new_agent(agent_type, scene.assess(agent_type))
-        customer.post(f"/customers/{customer.id}/users", {"email": f"2{email}", "role": "viewer"})
+        body = {"email": scene.invited, "role": "viewer"}
+        scene.invitation = customer.post(f"/customers/{customer.id}/users", body)["invitation_token"]
         key = customer.post(f"/customers/{customer.id}/api-keys", {"name": hostile[0], "scope": "read"})["api_key"]
         refused = customer.http.get(f"/optimizations/{quote(scene.unknown, safe='')}", headers=bearer(key))
         assert refused.status_code == 404
@@ -248,6 +255,24 @@ def check_headers(answer: "Response | None") -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def join(browser: Watched, scene: Scene) -> None:
+    """Accept the invitation by the form, which takes the code from the link; the sign-in form has the address."""
+    page = browser.open(f"/join#{scene.invitation}")
+    page.wait_for_url(f"{browser.origin}/join")  # the script has removed the code
+    assert page.input_value("[name=token]") == scene.invitation
+    for code in (scene.hostile[0], scene.invitation):
+        check(browser, page, [])
+        page.fill("[name=token]", code)
+        page.fill("[name=password]", PASSWORD)
+        page.fill("[name=repeated]", PASSWORD)
+        page.click("button")
+        page.get_by_role("alert").or_(page.locator("[name=email]")).wait_for()
+    check(browser, page, [])
+    assert page.url == f"{browser.origin}/login"
+    assert page.input_value("[name=email]") == scene.invited
+    page.close()
+
+
 def sign_in(browser: Watched, scene: Scene) -> "Page":
     """Sign in by the form, which shows again what it was given; the dashboard afterwards."""
     page = browser.open("/login")
@@ -269,6 +294,7 @@ def walk(browser: Watched, scene: Scene, *, documents: bool) -> None:
     dashboard = f"/portal/customers/{scene.customer.id}/dashboard"
     visits: dict[str, tuple[str, str, list[str]]] = {
         "/": ("/", PAGE, scene.home),
+        "/join": (f"/join#{quote(scene.all)}", PAGE, []),
         "/audit": ("/audit", PAGE, [scene.customer.seeded.email, scene.hostile[0], scene.unknown]),
         "/login": (f"/login?next=/optimizations/{quote(scene.all, safe='')}", PAGE, []),  # leads on: signed in already
         "/optimizations/{optimization_id}": (f"/optimizations/{scene.optimization_id}", PAGE, [title, reason]),
@@ -326,6 +352,7 @@ def test_hostile_names_shown_in_portal_run_no_script(hostile_platform: PrivatePl
         ):
             check_payloads_run(without_policy)
             check_policy_works(with_policy)
+            join(with_policy, scene)
             homes = [sign_in(without_policy, scene), sign_in(with_policy, scene)]
             approve(with_policy, homes[1], scene)
             homes[1].goto(f"{portal}/")

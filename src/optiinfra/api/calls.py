@@ -26,7 +26,7 @@ from optiinfra.api.recommendations import (
     Reject,
 )
 from optiinfra.api.telemetry import MetricPoint, MetricType
-from optiinfra.api.users import User
+from optiinfra.api.users import AcceptInvitation, Joined, User
 from optiinfra.domain.recommendation import AgentType
 
 T = TypeVar("T")
@@ -70,6 +70,11 @@ def refresh(refresh_token: str) -> Call[Tokens]:
 def logout() -> Call[None]:
     """End the session that the token belongs to."""
     return Call("POST", "/auth/logout", _NO_CONTENT)
+
+
+def accept_invitation(body: AcceptInvitation) -> Call[Joined]:
+    """Become a user with the token of an invitation. No other token needed."""
+    return Call("POST", "/auth/accept-invitation", _JOINED, body)
 
 
 def identity() -> Call[Identity]:
@@ -202,6 +207,7 @@ _EVENTS = TypeAdapter(list[Event])
 _IDENTITY = TypeAdapter(Identity)
 _INFRASTRUCTURE = TypeAdapter(Infrastructure)
 _INSTALL_COMMAND = TypeAdapter(InstallCommand)
+_JOINED = TypeAdapter(Joined)
 _LATEST_EVENT = TypeAdapter(LatestEvent)
 _METRIC_POINTS = TypeAdapter(list[MetricPoint])
 _OPTIMIZATION = TypeAdapter(Optimization)

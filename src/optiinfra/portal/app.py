@@ -12,8 +12,9 @@ from starlette.staticfiles import StaticFiles
 
 from optiinfra.kit import http
 from optiinfra.kit.app import create_app
-from optiinfra.portal import audit, live, pages
+from optiinfra.portal import audit, join, live, pages
 from optiinfra.portal.browser import BrowserMiddleware
+from optiinfra.portal.joined import JOINED_PURPOSE, JoinedAddresses
 from optiinfra.portal.key_ring import KeyRing
 from optiinfra.portal.platform import Platform
 from optiinfra.portal.sessions import PURPOSE, Sessions
@@ -29,8 +30,9 @@ def create(settings: Settings, orchestrator: httpx.AsyncClient | None = None) ->
     """The application; `orchestrator` is the client to reach it with, by default one for the settings' address."""
     client = orchestrator or http.client(settings.orchestrator_url)
     platform = Platform(client, settings.portal_secret)
-    keys = KeyRing(PURPOSE, settings.portal_session_key, settings.previous_portal_session_keys)
-    sessions = Sessions(keys, platform)
+    keys = settings.portal_session_key, settings.previous_portal_session_keys
+    sessions = Sessions(KeyRing(PURPOSE, *keys), platform)
+    joined_addresses = JoinedAddresses(KeyRing(JOINED_PURPOSE, *keys))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -42,13 +44,13 @@ def create(settings: Settings, orchestrator: httpx.AsyncClient | None = None) ->
         settings.version,
         lifespan=lifespan,
         authenticate=sessions.authenticate,
-        public=["/api/health", "/login", *(f"/static/{file.name}" for file in _STATIC.iterdir())],
+        public=["/api/health", "/join", "/login", *(f"/static/{file.name}" for file in _STATIC.iterdir())],
         checks={"orchestrator": platform.ready},
         answer_seconds=_ANSWER_SECONDS,
     )
     app.add_middleware(BrowserMiddleware, sessions=sessions, render_problem=problem_page)
-    app.state.platform, app.state.sessions = platform, sessions
-    for module in (pages, audit, live):
+    app.state.platform, app.state.sessions, app.state.joined = platform, sessions, joined_addresses
+    for module in (pages, join, audit, live):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=_STATIC))
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Form, Request
 
+from optiinfra.portal.joined import JoinedAddresses
 from optiinfra.portal.platform import Platform
 from optiinfra.portal.sessions import Access, Sessions
 
@@ -23,7 +24,13 @@ async def _access(request: Request) -> Access:
     return access
 
 
+async def _joined(request: Request) -> JoinedAddresses:
+    joined: JoinedAddresses = request.app.state.joined
+    return joined
+
+
 CurrentPlatform = Annotated[Platform, Depends(_platform)]
 CurrentSessions = Annotated[Sessions, Depends(_sessions)]
 CurrentAccess = Annotated[Access, Depends(_access)]
+Joined = Annotated[JoinedAddresses, Depends(_joined)]
 FormField = Annotated[str, Form()]

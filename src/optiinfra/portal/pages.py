@@ -12,7 +12,8 @@ from optiinfra.kit.problems import Problem, not_found
 from optiinfra.portal import dashboard
 from optiinfra.portal.browser import set_session_cookie
 from optiinfra.portal.dashboard import refused
-from optiinfra.portal.dependencies import CurrentAccess, CurrentPlatform, CurrentSessions, FormField
+from optiinfra.portal.dependencies import CurrentAccess, CurrentPlatform, CurrentSessions, FormField, Joined
+from optiinfra.portal.forms import entered
 from optiinfra.portal.platform import Platform
 from optiinfra.portal.sessions import COOKIE, Access
 from optiinfra.portal.views import page
@@ -24,11 +25,20 @@ _REFUSED_SHOWN = 5
 
 
 @router.get("/login")
-async def login_page(request: Request, sessions: CurrentSessions, next: str = "/") -> Response:  # noqa: A002
-    """The sign-in form; a user who is signed in already is redirected."""
-    if sessions.unseal(request.cookies.get(COOKIE)):
+async def login_page(
+    request: Request,
+    sessions: CurrentSessions,
+    joined: Joined,
+    next: str = "/",  # noqa: A002
+) -> Response:
+    """The sign-in form; a user who is signed in already is redirected, unless somebody has just joined here."""
+    email = joined.recall(request)
+    if email is None and sessions.unseal(request.cookies.get(COOKIE)):
         return RedirectResponse(_local_path(next), 303)
-    return page("login.html", next=next, email="", error=None)
+    response = _login_form(next, email or "", joined=email is not None)
+    if email is not None:
+        joined.forget(response)
+    return response
 
 
 @router.post("/login")
@@ -40,14 +50,14 @@ async def login(
     next: FormField = "/",  # noqa: A002
 ) -> Response:
     """Sign in, or show the form again with an error."""
-    form = {"next": next, "email": email}
     if not email.strip() or not password:
-        return page("login.html", 422, error="Enter your e-mail address and your password.", **form)
+        return _login_form(next, email, status=422, error="Enter your e-mail address and your password.")
     try:
         session = await sessions.sign_in(email.strip(), password)
     except Problem as problem:
         message = "Wrong e-mail address or password." if problem.status in (401, 422) else problem.detail
-        return page("login.html", 401 if problem.status == 422 else problem.status, error=message, **form)
+        status = 401 if problem.status == 422 else problem.status
+        return _login_form(next, email, status=status, error=message)
     response = RedirectResponse(_local_path(next), 303)
     set_session_cookie(response, request, sessions.seal(session))
     return response
@@ -62,7 +72,7 @@ async def logout(platform: CurrentPlatform, access: CurrentAccess) -> Response:
     except Problem as problem:
         if problem.status != 401:  # 401: the session has ended already
             error = f"This browser is signed out, but the session may not have ended. {problem.detail}"
-            response = page("login.html", problem.status, next="/", email="", error=error)
+            response = _login_form(status=problem.status, error=error)
     response.delete_cookie(COOKIE)
     return response
 
@@ -128,7 +138,9 @@ async def reject(
     """Reject with a reason."""
     if not reason.strip():
         raise Problem(422, "invalid", "Say why you do not want it: the agents learn from it.")
-    await platform.send(calls.reject(recommendation_id, reason), access.token)
+    with entered():
+        call = calls.reject(recommendation_id, reason)
+    await platform.send(call, access.token)
     return RedirectResponse("/", 303)
 
 
@@ -138,6 +150,12 @@ async def dashboard_json(customer_id: str, platform: CurrentPlatform, access: Cu
     if customer_id != access.identity.customer_id:
         raise not_found("customer")
     return await dashboard.dashboard(platform, access.token, customer_id)
+
+
+def _login_form(
+    target: str = "/", email: str = "", *, status: int = 200, error: str | None = None, joined: bool = False
+) -> Response:
+    return page("login.html", status, next=target, email=email, error=error, joined=joined)
 
 
 async def _last_event(platform: Platform, access: Access) -> int:

@@ -12,6 +12,7 @@ from optiinfra.api.accounts import Identity, Tokens
 from optiinfra.api.common import Wire
 from optiinfra.kit.auth import Principal, bearer
 from optiinfra.kit.problems import Problem
+from optiinfra.portal.forms import entered
 from optiinfra.portal.key_ring import KeyRing
 from optiinfra.portal.platform import Platform
 
@@ -54,8 +55,10 @@ class Sessions:
         self._renewals: dict[str, tuple[float, asyncio.Task[Session]]] = {}
 
     async def sign_in(self, username: str, password: str) -> Session:
-        """A new session; `Problem` 401 if username or password is wrong, 429 after too many attempts."""
-        tokens = await self._platform.send(calls.login(username, password))
+        """A new session; `Problem` 401 or 422 if username or password is wrong, 429 after too many attempts."""
+        with entered():
+            call = calls.login(username, password)
+        tokens = await self._platform.send(call)
         return _session(tokens, await self._platform.send(calls.identity(), tokens.access_token))
 
     def seal(self, session: Session) -> str:

@@ -13,6 +13,7 @@ from optiinfra.api import calls
 from optiinfra.api.accounts import Signup
 from optiinfra.api.calls import Call
 from optiinfra.api.customers import Onboard, Preferences
+from optiinfra.api.users import AcceptInvitation
 from optiinfra.orchestrator.accounts import endpoints as accounts
 from optiinfra.orchestrator.agents import endpoints as agents
 from optiinfra.orchestrator.analyses import endpoints as analyses
@@ -37,6 +38,7 @@ ARGUMENTS: dict[str, Any] = {
 }
 BODIES: dict[str, Any] = {
     "sign_up": Signup(email="ops@acme.example", company_name="Acme", password="correct-horse-battery"),
+    "accept_invitation": AcceptInvitation(token="invite_1", password="correct-horse-battery"),
     "onboard": Onboard(cloud_provider="aws", region="us-east-1", iam_role_arn="arn:aws:iam::111122223333:role/r"),
 }
 MODULES = (

@@ -8,9 +8,13 @@ from pydantic_core import to_json
 
 from optiinfra.api.audit import AuditEntry
 from optiinfra.api.credentials import ApiKey
-from optiinfra.api.users import User
+from optiinfra.api.users import Joined, User
 
 NOW = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
+
+INVITED = "<b>lee</b>@acme.example"
+INVITATION_TOKEN = "invite_token-of-the-unit-tests"
+WEAK_PASSWORD = "password1234"
 
 
 def problem(status: int, kind: str, detail: str) -> httpx.Response:
@@ -27,7 +31,7 @@ class Administration:
             User(user_id="user_1", email="ops@acme.example", role="owner", status="active", created_at=NOW),
             User(
                 user_id="user_2",
-                email="<b>lee</b>@acme.example",
+                email=INVITED,
                 role="viewer",
                 status="invited",
                 created_at=NOW,
@@ -45,6 +49,7 @@ class Administration:
             )
         ]
         self.audit_entries: list[AuditEntry] = []
+        self.accepted: list[str] = []
 
     def answer(self, request: httpx.Request, customer: str, role: str) -> httpx.Response | None:
         """The answer to a request of a user with this role; None if it is about something else."""
@@ -57,6 +62,16 @@ class Administration:
         if role != "owner":
             return problem(403, "forbidden", f"this needs the role owner; yours is {role}")
         return httpx.Response(200, content=to_json(owners[path]))
+
+    def accept(self, body: dict[str, Any]) -> httpx.Response:
+        """The answer to somebody who accepts an invitation."""
+        if body["token"] != INVITATION_TOKEN:
+            return problem(401, "invitation_refused", "this invitation is unknown, used, replaced or expired")
+        if body["password"] == WEAK_PASSWORD:
+            return problem(422, "weak_password", "the password is too common: choose another one")
+        self.accepted.append(body["password"])
+        joined = Joined(customer_id="cust_1", user_id="user_2", email=INVITED, role="viewer")
+        return httpx.Response(201, content=to_json(joined))
 
     def _audit_log(self, query: httpx.QueryParams) -> httpx.Response:
         below = [entry for entry in reversed(self.audit_entries) if entry.seq < int(query["before"])]

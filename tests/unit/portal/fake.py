@@ -92,6 +92,7 @@ class Orchestrator:
         public: dict[str, Callable[[dict[str, Any]], httpx.Response]] = {
             "/auth/login": self._login,
             "/auth/refresh": self._refresh,
+            "/auth/accept-invitation": self.administration.accept,
         }
         if request.url.path in public:
             return public[request.url.path](json.loads(request.content))

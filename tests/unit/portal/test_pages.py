@@ -205,6 +205,13 @@ def test_reject_without_reason_is_refused(owner: TestClient, orchestrator: fake.
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
+def test_reject_with_an_overlong_reason_is_refused(owner: TestClient, orchestrator: fake.Orchestrator) -> None:
+    answer = owner.post("/recommendations/rec_1/reject", data={"reason": "x" * 201})
+    assert answer.status_code == 422
+    assert "Reason may have at most 200 characters." in answer.text
+    assert "POST /recommendations/rec_1/reject" not in orchestrator.calls
+
+
 def test_optimization_in_progress_shows_completed_and_planned_steps(
     owner: TestClient, orchestrator: fake.Orchestrator
 ) -> None:

@@ -68,6 +68,16 @@ def test_login_with_wrong_password_shows_an_error_and_keeps_the_address(visitor:
     assert COOKIE not in answer.headers.get("set-cookie", "")
 
 
+@pytest.mark.parametrize("entered", [{"email": "x" * 201}, {"password": "x" * 201}])
+def test_login_with_an_overlong_entry_is_refused_like_a_wrong_one(
+    visitor: TestClient, orchestrator: fake.Orchestrator, entered: dict[str, str]
+) -> None:
+    answer = visitor.post("/login", data={"email": fake.OWNER.email, "password": fake.PASSWORD} | entered)
+    assert answer.status_code == 401
+    assert "Wrong e-mail address or password." in answer.text
+    assert orchestrator.calls == []
+
+
 def test_login_with_an_empty_form_asks_for_both_fields(visitor: TestClient, orchestrator: fake.Orchestrator) -> None:
     answer = visitor.post("/login", data={"email": "", "password": ""})
     assert answer.status_code == 422
