@@ -1,7 +1,8 @@
 """What one customer may have in progress at once."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -11,12 +12,15 @@ from websockets.exceptions import InvalidStatus
 from optiinfra.api.common import now
 from optiinfra.api.telemetry import Sample, TelemetryBatch
 from testbed.waiting import wait_until
+from tests.helpers.accounts import owner_of
 from tests.helpers.callers import problem
+from tests.helpers.customer import Customer
 from tests.helpers.customers import without_estate
-from tests.helpers.database import execute
+from tests.helpers.database import connect, execute
 from tests.helpers.live import connect_live
 from tests.helpers.private_platform import private_platform_over
 from tests.helpers.runtime import PlayedRuntime, connected_runtime, customer_without_fleet, deployment
+from tests.helpers.users import joined
 
 ANALYSES, STREAMS, SAMPLES = 2, 3, 10
 QUOTAS = {
@@ -80,6 +84,54 @@ def test_samples_above_the_limit_are_refused_and_those_of_another_customer_are_n
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert send(runtimes[0], reports[0], 1).status_code == 202
         assert send(runtimes[1], reports[1], SAMPLES).status_code == 202
+
+
+MORE_THAN_CONNECTIONS = 60
+
+
+@contextmanager
+def sent_while_customer_is_locked(
+    document: dict[str, Any], customer: Customer, method: str, path: str, token: str
+) -> Iterator[list[Future[httpx.Response]]]:
+    """More requests than the platform has connections, none of which can end within the block."""
+    with (
+        connect(document) as blocking,
+        httpx.Client(base_url=document["urls"]["orchestrator"], timeout=60) as http,
+        ThreadPoolExecutor(MORE_THAN_CONNECTIONS) as pool,
+    ):
+        blocking.execute("SELECT 1 FROM customers WHERE id = %s FOR UPDATE", (customer.id,))
+        headers = {"Authorization": f"Bearer {token}"}
+        body = {"agent_type": "cost"} if method == "POST" else None
+        requests = [
+            pool.submit(http.request, method, path, json=body, headers=headers) for _ in range(MORE_THAN_CONNECTIONS)
+        ]
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        wait_until(lambda: execute(document, waiting)[0][0] >= 1, "a request to wait for the lock", 30)
+        yield requests
+        assert not any(each.done() for each in requests)
+        blocking.rollback()
+
+
+def test_changes_that_wait_for_each_other_leave_connections_to_other_customers(document: dict[str, Any]) -> None:
+    with without_estate(document) as busy, without_estate(document) as other:
+        token = busy.http.headers["Authorization"].removeprefix("Bearer ")
+        with sent_while_customer_is_locked(document, busy, "POST", f"/customers/{busy.id}/analyze", token) as sent:
+            for _ in range(ANALYSES):
+                other.start_analysis("cost")
+        assert {each.result().status_code for each in sent} <= {202, 429, 503}
+
+
+def test_refusals_that_wait_for_their_audit_entry_leave_connections_to_other_customers(
+    document: dict[str, Any],
+) -> None:
+    with without_estate(document) as busy, without_estate(document) as other:
+        viewer = joined(other.http, owner_of(document, busy), "viewer").sign_in(busy.http)["access_token"]
+        with sent_while_customer_is_locked(document, busy, "GET", f"/customers/{busy.id}/cloud-trust", viewer) as sent:
+            for _ in range(ANALYSES):
+                other.start_analysis("cost")
+        assert {each.result().status_code for each in sent} <= {403, 503}
 
 
 def test_onboarding_above_the_quota_is_refused_until_an_account_is_discovered(document: dict[str, Any]) -> None:

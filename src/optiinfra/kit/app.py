@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from optiinfra.kit import logging, openapi, problems
 from optiinfra.kit.auth import PUBLIC_ROUTES, Authenticate, AuthenticationMiddleware
 from optiinfra.kit.bodies import MAX_VALUES, BodyLimitMiddleware
+from optiinfra.kit.bulkhead import Admit, BulkheadMiddleware
 from optiinfra.kit.deadline import DeadlineMiddleware
 from optiinfra.kit.rate_limit import RateLimitMiddleware, SecondsToWait
 from optiinfra.kit.store_outage import StoreOutageMiddleware
@@ -57,6 +58,7 @@ def create_app(
     long_calls: Collection[str] = (),
     large_bodies: Collection[str] = (),
     seconds_to_wait: SecondsToWait | None = None,
+    admit: Admit | None = None,
     middleware: Sequence[Callable[[ASGIApp], ASGIApp]] = (),
     most_values: int = MAX_VALUES,
 ) -> FastAPI:
@@ -66,8 +68,9 @@ def create_app(
     while the service starts. A request may wait `answer_seconds` for the start of its response; `long_calls`
     (see `kit.deadline`) may wait longer, and `large_bodies` (see `kit.bodies`) may be larger than others, with
     at most `most_values`.
-    `seconds_to_wait` limits the rate of authenticated requests. `middleware` of the service sees every request before
-    it is authenticated, and every response but those to a lost store or a missed deadline.
+    `seconds_to_wait` limits the rate of authenticated requests, `admit` how many are carried out at once. `middleware`
+    of the service sees every request before it is authenticated, and every response but those to a lost store or a
+    missed deadline.
     """
     logging.configure(service, version)
     app = FastAPI(
@@ -80,6 +83,8 @@ def create_app(
     )
     public_paths = PUBLIC_ROUTES | frozenset(public)
     app.add_middleware(BodyLimitMiddleware, public=public_paths, large=large_bodies, most_values=most_values)
+    if admit is not None:
+        app.add_middleware(BulkheadMiddleware, admit=admit)
     if seconds_to_wait is not None:
         app.add_middleware(RateLimitMiddleware, seconds_to_wait=seconds_to_wait)
     app.add_middleware(AuthenticationMiddleware, authenticate=authenticate, public=public_paths)

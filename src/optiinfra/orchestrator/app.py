@@ -97,6 +97,7 @@ def create(settings: Settings) -> FastAPI:
         long_calls=(*runtimes.LONG_CALLS, *consistency.LONG_CALLS, *customers.LONG_CALLS, *audit.LONG_CALLS),
         large_bodies=runtimes.LARGE_BODIES,
         seconds_to_wait=limits.seconds_to_wait,
+        admit=limits.place_for,
         middleware=[AuditMiddleware],
     )
     # Not include_router: it would match each path twice, router by router.

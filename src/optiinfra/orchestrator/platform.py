@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
 from optiinfra.clouds.price_book import PriceBook
+from optiinfra.kit.bulkhead import Bulkhead
 from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.audit_heads import AuditHeads
 from optiinfra.stores.clickhouse import Telemetry
@@ -19,6 +20,8 @@ from optiinfra.stores.rate_limits import Lockouts, RateLimits
 from optiinfra.stores.redis import Presence, WakeUp
 
 _KNOWN_RUNTIMES = 10_000
+_CHANGES = 4
+_SIGN_INS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,12 @@ class Platform:
     """How many tasks this process has sent to each agent and not got back, by agent id."""
     streams: Counter[str] = field(default_factory=Counter)
     """How many event streams this process serves, by customer id."""
+    changes: Bulkhead = field(default_factory=lambda: Bulkhead(_CHANGES))
+    """The changes that this process carries out, by customer id."""
+    sign_ins: Bulkhead = field(default_factory=lambda: Bulkhead(_SIGN_INS))
+    """The attempts to sign in that it checks, by network."""
+    audit_places: Bulkhead = field(default_factory=lambda: Bulkhead(1))
+    """The audit entries that it appends, by chain."""
     known_runtimes: "LRUCache[tuple[str, str], None]" = field(default_factory=lambda: LRUCache(_KNOWN_RUNTIMES))
     """Runtimes and the tokens that they connected with, by their ids, as far as they were looked up lately."""
 

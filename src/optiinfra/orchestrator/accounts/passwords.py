@@ -17,8 +17,8 @@ from zxcvbn_rs_py import zxcvbn
 from optiinfra.orchestrator.errors import Invalid
 
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-_THREADS = CapacityLimiter(max(2, (os.cpu_count() or 1) // 2))
-"""At most half of the cores, but two: many attempts to sign in must not take the CPU time of other requests."""
+_THREADS = CapacityLimiter(max(1, (os.cpu_count() or 1) // 2))
+"""At most half of the cores: many attempts to sign in must not take the CPU time of other requests."""
 _DUMMY_HASH = _HASHER.hash("nobody has this password")
 
 _GUESSES = 10**8

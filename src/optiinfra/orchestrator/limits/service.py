@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from ipaddress import ip_address, ip_network
 from typing import Annotated
 
@@ -14,6 +14,8 @@ from optiinfra.api.common import PORTAL_CLIENT_HEADER, PORTAL_SECRET_HEADER
 from optiinfra.kit.auth import current_principal
 from optiinfra.orchestrator.errors import TooManyRequests, Unauthenticated
 from optiinfra.orchestrator.platform import Platform, of_connection
+
+_SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 async def client_address(connection: HTTPConnection) -> str:
@@ -46,6 +48,17 @@ async def admit_sign_up(platform: Platform, address: str) -> None:
     )
 
 
+def place_for(connection: HTTPConnection) -> AbstractAsyncContextManager[None]:
+    """A place for a customer's request that may change something; reads need none.
+
+    Changes of a customer lock its row, so each would hold a connection while it waits for the others.
+    """
+    principal = current_principal(connection)
+    if connection.scope["method"] in _SAFE or principal.kind not in ("user", "api_key"):
+        return nullcontext()
+    return of_connection(connection).changes.place(principal.customer_id or "")
+
+
 @asynccontextmanager
 async def limited_sign_in(platform: Platform, account: str, address: str) -> AsyncIterator[None]:
     """Count an attempt to sign in, and its failure when the block raises Unauthenticated.
@@ -53,11 +66,14 @@ async def limited_sign_in(platform: Platform, account: str, address: str) -> Asy
     Raises TooManyRequests when there were too many attempts from this address for this account, or while failures have
     locked the two. Other addresses are not affected, so that nobody can lock an account's owner out.
     """
-    key = _digest(account.strip().lower(), _network(address))
+    network = _network(address)
+    key = _digest(account.strip().lower(), network)
     _refuse_until(await platform.lockouts.seconds_left(key))
     _refuse_until(await platform.rate_limits.hit(platform.settings.rate_limit_sign_in, "sign-in", key))
     try:
-        yield
+        # Hashing takes long on purpose: an address that tries many accounts must not fill the queue of all others.
+        async with platform.sign_ins.place(network):
+            yield
     except Unauthenticated:
         await platform.lockouts.fail(key)
         raise
