@@ -1,4 +1,4 @@
-"""Performance tests run last, and each alone: no other system test of the session runs meanwhile, in any xdist worker.
+"""Performance tests run last, and each alone: no other test of the session runs meanwhile, in any xdist worker.
 
 This is a pytest plugin, which `testbed.plugin` loads.
 """
@@ -14,24 +14,25 @@ from testbed.locks import try_lock
 from testbed.waiting import wait_until
 
 ALONE = "performance"
-SYSTEM_MARKS = ("e2e", "integration", "security", ALONE)
 WAIT_SECONDS = 2400.0
 """More than the timeouts of a scenario and of all performance tests together."""
 
+_taking_turns = pytest.StashKey[bool]()
 _turn = pytest.StashKey[contextlib.ExitStack]()
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Move performance tests to the end, after pytest-randomly has shuffled."""
     items.sort(key=_runs_alone)
+    config.stash[_taking_turns] = any(map(_runs_alone, items))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """Wait for the system test's turn. Timeouts of system tests begin later, with the test function."""
+    """Wait for the test's turn if any runs alone. Timeouts of system tests begin later, with the test function."""
     session = sessions.current()
-    if session is not None and any(item.get_closest_marker(mark) for mark in SYSTEM_MARKS):
+    if session is not None and item.config.stash[_taking_turns]:
         stack = item.stash[_turn] = contextlib.ExitStack()
         stack.enter_context(turn(session, alone=_runs_alone(item)))
     return (yield)
