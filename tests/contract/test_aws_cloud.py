@@ -8,12 +8,13 @@ from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
-from optiinfra.clouds import aws_clients
-from optiinfra.clouds.aws import AwsCloud, connect_aws
+from fixtures.aws import Accounts
+from optiinfra.clouds.aws import AwsCloud
 from optiinfra.clouds.aws_api import Timeouts
-from optiinfra.clouds.aws_clients import RoleClients
+from optiinfra.clouds.aws_clients import role_clients
+from optiinfra.clouds.connections import connect_aws
 from optiinfra.clouds.price_book import PriceBook
-from optiinfra.clouds.protocol import STEP_TAG, Change, CloudUnavailable, NotCovered
+from optiinfra.clouds.protocol import STEP_TAG, Change, CloudInstance, CloudUnavailable, NotCovered
 from tests.contract.engine import Engine
 
 REGION = "us-east-1"
@@ -35,10 +36,9 @@ def connect(engine: Engine, account: str) -> AwsCloud:
     return asyncio.run(connect_aws(url, REGION, role_arn(account), "external", "test", "test"))
 
 
-def clients(engine: Engine, account: str) -> RoleClients:
-    """Clients of the account: EC2's for what its owner does, all of them to make an AwsCloud of."""
-    url = engine.environment.url("localstack")
-    return aws_clients.role_clients(url, REGION, role_arn(account), "external", "test", "test")
+def ec2_of(engine: Engine, account: str) -> Any:
+    """A client for what the account's owner does."""
+    return Accounts(engine.environment.url("localstack")).ec2(REGION, account)
 
 
 def change(*source_ids: str) -> Change:
@@ -47,7 +47,7 @@ def change(*source_ids: str) -> Change:
 
 
 def account_with_two_instances(engine: Engine, account: str) -> AwsCloud:
-    clients(engine, account).ec2.run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
+    ec2_of(engine, account).run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
     return connect(engine, account)
 
 
@@ -56,6 +56,24 @@ def test_connect_aws_gives_each_account_one_cloud_of_its_own(engine: Engine) -> 
     assert connect(engine, "111111111111") is cloud
     assert len(asyncio.run(cloud.instances())) == 2
     assert asyncio.run(connect(engine, "222222222222").instances()) == []
+
+
+def test_accounts_share_clients_and_each_call_is_made_in_its_own(engine: Engine) -> None:
+    accounts = ["232323232323", "242424242424", "252525252525"]
+    clouds = [account_with_two_instances(engine, account) for account in accounts]
+    url = engine.environment.url("localstack")
+    first, second = (role_clients(url, REGION, role_arn(each), "external", "test", "test") for each in accounts[:2])
+    assert (first.ec2, first.launch) == (second.ec2, second.launch)
+    with pytest.raises(LookupError):
+        first.ec2.describe_instances()
+
+    async def list_all_at_once() -> list[list[CloudInstance]]:
+        return await asyncio.gather(*(cloud.instances() for cloud in clouds * 5))
+
+    listed = [tuple(sorted(one.instance_id for one in each)) for each in asyncio.run(list_all_at_once())]
+    assert listed[3:] == listed[:3] * 4
+    assert {len(each) for each in listed} == {2}
+    assert len({instance_id for each in listed for instance_id in each}) == 6
 
 
 def test_connect_aws_knows_the_account_by_the_cloud_s_own_word(engine: Engine) -> None:
@@ -100,7 +118,7 @@ def test_ensure_instances_repeated_launches_once(engine: Engine, lifecycle: Any,
 def test_ensure_instances_after_crash_before_tagging_finds_instances(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "555555555555")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
-    clients(engine, "555555555555").ec2.delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
+    ec2_of(engine, "555555555555").delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
     assert asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {})) == made
 
 
@@ -121,9 +139,7 @@ def test_terminate_is_idempotent(engine: Engine) -> None:
 def test_ensure_instances_with_lost_response_launches_once(
     engine: Engine, lifecycle: Any, operation: str, account: str
 ) -> None:
-    of_account = clients(engine, account)
-    of_account.ec2.run_instances(ImageId="ami-12345678", InstanceType=TYPE, MinCount=2, MaxCount=2)
-    cloud = AwsCloud(of_account, REGION)
+    cloud = account_with_two_instances(engine, account)
     sent: list[AWSPreparedRequest] = []
 
     def lose_first_response(request: AWSPreparedRequest, **_event: Any) -> None:
@@ -132,8 +148,13 @@ def test_ensure_instances_with_lost_response_launches_once(
             assert URLLib3Session().send(request).status_code == 200
             raise ReadTimeoutError(endpoint_url=request.url)
 
-    of_account.launch.meta.events.register(f"before-send.ec2.{operation}", lose_first_response)
-    made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, lifecycle, {}))
+    url = engine.environment.url("localstack")
+    events = role_clients(url, REGION, role_arn(account), "external", "test", "test").launch.meta.events
+    events.register(f"before-send.ec2.{operation}", lose_first_response)
+    try:
+        made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, lifecycle, {}))
+    finally:
+        events.unregister(f"before-send.ec2.{operation}", lose_first_response)  # all accounts share this client
     assert len(made) == 2
     assert len(asyncio.run(cloud.instances())) == 4
     assert len(sent) == 1
@@ -142,7 +163,7 @@ def test_ensure_instances_with_lost_response_launches_once(
 def test_cancel_and_terminate_ends_untagged_instances_too(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "121212121212")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
-    clients(engine, "121212121212").ec2.delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
+    ec2_of(engine, "121212121212").delete_tags(Resources=made, Tags=[{"Key": STEP_TAG}])
     assert asyncio.run(cloud.cancel_and_terminate(KEY)) == made
     assert asyncio.run(cloud.cancel_and_terminate(KEY)) == []
     assert len([one for one in asyncio.run(cloud.instances()) if one.state == "running"]) == 2
@@ -152,7 +173,7 @@ def test_interrupted_includes_terminated_instance(engine: Engine) -> None:
     cloud = account_with_two_instances(engine, "131313131313")
     made = asyncio.run(cloud.ensure_instances(KEY, TYPE, 2, "spot", {}))
     assert asyncio.run(cloud.interrupted_instances(KEY)) == []
-    clients(engine, "131313131313").ec2.terminate_instances(InstanceIds=made[:1])
+    ec2_of(engine, "131313131313").terminate_instances(InstanceIds=made[:1])
     assert asyncio.run(cloud.interrupted_instances(KEY)) == made[:1]
 
 
@@ -178,7 +199,7 @@ def test_start_leaves_out_what_was_terminated(engine: Engine) -> None:
 
 def test_instance_launched_like_another_has_its_settings_and_is_launched_once(engine: Engine) -> None:
     cloud = connect(engine, "161616161616")
-    ec2 = clients(engine, "161616161616").ec2
+    ec2 = ec2_of(engine, "161616161616")
     vpc = ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.7.1.0/24", AvailabilityZone=f"{REGION}b")["Subnet"]["SubnetId"]
     group = ec2.create_security_group(GroupName="engines", Description="x", VpcId=vpc)["GroupId"]

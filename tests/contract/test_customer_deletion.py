@@ -1,6 +1,7 @@
 """Deletion of a customer that an outage of a store interrupts: recovery finishes it."""
 
 import asyncio
+from contextlib import nullcontext
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -8,6 +9,8 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import select
 
+from optiinfra.clouds import connections
+from optiinfra.clouds.aws import AwsCloud
 from optiinfra.kit.retries import retry_until_deadline
 from optiinfra.orchestrator import recovery
 from optiinfra.orchestrator.background import is_in_progress
@@ -20,6 +23,7 @@ from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 from tests.contract.conftest import CUSTOMER
+from tests.unit.clouds.ec2 import Ec2
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +90,27 @@ async def test_delete_customer_removes_all_data_at_once(stores: Stores) -> None:
     assert not stores.memory.kept
     with pytest.raises(NotFound, match="no such customer"):
         await deletion.delete_customer(stores.platform, CUSTOMER, "user")
+
+
+@pytest.mark.parametrize("outages", [0, 1])
+async def test_delete_customer_forgets_its_roles_only(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, outages: int
+) -> None:
+    async with stores.platform.database.transaction() as session:
+        external_id = (await session.get_one(models.Customer, CUSTOMER)).external_id
+    monkeypatch.setattr(connections, "role_clients", lambda *_account: Ec2().clients)
+
+    async def enter(external_id: str) -> AwsCloud:
+        return await connections.connect_aws(None, "us-east-1", "arn", external_id, "key", "secret")
+
+    mine, other = await enter(external_id), await enter("another customer's")
+    assert await enter(external_id) is mine
+    stores.memory.outages = outages
+    with pytest.raises(StoreUnavailable) if outages else nullcontext():
+        await deletion.delete_customer(stores.platform, CUSTOMER, "user")
+    assert await enter(external_id) is not mine
+    assert await enter("another customer's") is other
+    await stores.recover()
 
 
 @pytest.mark.parametrize("store", ["telemetry", "memory"])

@@ -12,7 +12,7 @@ import pytest
 from fixtures import estates
 from optiinfra.api.common import now
 from optiinfra.api.recommendations import Optimization
-from optiinfra.clouds.aws import connect_aws
+from optiinfra.clouds.connections import connect_aws
 from optiinfra.clouds.protocol import RoleDenied
 from optiinfra.domain.optimization import STEPS
 from testbed.waiting import wait_until

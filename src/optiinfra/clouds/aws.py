@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
-from optiinfra.clouds import aws_clients, aws_launch
+from optiinfra.clouds import aws_launch
 from optiinfra.clouds.aws_api import (
     DEFAULT_TIMEOUTS,
     Ec2Api,
@@ -56,45 +56,11 @@ class _LaunchUnanswered(CloudUnavailable):
     """EC2 did not answer a launch, and instances are still missing."""
 
 
-async def connect_aws(
-    endpoint_url: str | None,
-    region: str,
-    role_arn: str,
-    external_id: str,
-    access_key_id: str,
-    secret_access_key: str,
-    timeouts: Timeouts = DEFAULT_TIMEOUTS,
-) -> "AwsCloud":
-    """The account of `role_arn`, entered with the platform's own keys; the same arguments give the same object.
-
-    Raises RoleDenied if the role cannot be assumed. Credentials renew themselves before they expire.
-    """
-    account = (endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key, timeouts)
-    return await retry(
-        lambda: aws_clients.in_thread(_connect, *account), timeouts.outage, CloudUnavailable, pause=timeouts.poll
-    )
-
-
-# Connecting takes a call to STS and three clients, about 3 MB; roles and regions are few. Failures are not cached.
-@functools.lru_cache(maxsize=256)
-def _connect(
-    endpoint_url: str | None,
-    region: str,
-    role_arn: str,
-    external_id: str,
-    access_key_id: str,
-    secret_access_key: str,
-    timeouts: Timeouts,
-) -> "AwsCloud":
-    clients = aws_clients.role_clients(endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key)
-    return AwsCloud(clients, region, timeouts)
-
-
 class AwsCloud:
     """One AWS account in one region (`clouds.protocol.Cloud`)."""
 
     def __init__(self, clients: RoleClients, region: str, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
-        self._api = Ec2Api(clients.ec2, clients.launch, timeouts)
+        self._api = Ec2Api(clients, timeouts)
         self.account_id = clients.account_id
         self._timeouts = timeouts
         self.region = region

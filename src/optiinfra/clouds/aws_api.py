@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from optiinfra.clouds.aws_clients import in_thread, translate_errors
+from optiinfra.clouds.aws_clients import RoleClients, in_thread, translate_errors
 from optiinfra.clouds.protocol import STEP_TAG, CloudUnavailable
 from optiinfra.clouds.retries import retry
 
@@ -39,9 +39,9 @@ DEFAULT_TIMEOUTS = Timeouts()
 class Ec2Api:
     """One region's EC2 as seen by an assumed role."""
 
-    def __init__(self, ec2: Any, launch: Any, timeouts: Timeouts) -> None:
-        """`ec2` is a boto3 client that retries by itself; `launch`, for calls that create, must not retry."""
-        self.ec2, self.launch, self.timeouts = ec2, launch, timeouts
+    def __init__(self, clients: RoleClients, timeouts: Timeouts) -> None:
+        self.ec2, self.launch, self.timeouts = clients.ec2, clients.launch, timeouts
+        self._clients = clients
 
     async def call(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call an operation that may be repeated; retries while EC2 is unavailable."""
@@ -87,7 +87,7 @@ class Ec2Api:
         return await self.call(pages)
 
     async def _call_once(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await in_thread(translate_errors(operation), *args, **kwargs)
+        return await in_thread(translate_errors(self._clients.acting(operation)), *args, **kwargs)
 
 
 def step_filter(key: str) -> Shape:

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from optiinfra.clouds.aws import AwsCloud
@@ -37,7 +38,7 @@ class Ec2:
 
     @property
     def clients(self) -> RoleClients:
-        return RoleClients(ACCOUNT, self, self)
+        return RoleClients(ACCOUNT, self, self, Credentials("key", "secret"))
 
     def add(self, lifecycle: str, instance_type: str, tags: list[dict[str, str]]) -> str:
         instance_id = f"i-{next(self._numbers):04d}"

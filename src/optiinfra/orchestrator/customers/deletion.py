@@ -1,5 +1,6 @@
 """Deletion of a customer from every store."""
 
+from optiinfra.clouds import connections
 from optiinfra.orchestrator.audit.service import record_head, replace_by_tombstone
 from optiinfra.orchestrator.background import in_progress
 from optiinfra.orchestrator.customers import repository
@@ -22,12 +23,16 @@ async def delete_customer(platform: Platform, customer_id: str, actor_kind: str)
                 raise Conflict(
                     "optimization_running", f"{running} is changing your estate: roll it back or wait until it ends"
                 )
-            existed = await repository.delete_row(session, customer_id)
-            tombstone = await replace_by_tombstone(session, platform, customer_id, actor_kind) if existed else None
+            external_id = await repository.delete_row(session, customer_id)
+            tombstone = await replace_by_tombstone(session, platform, customer_id, actor_kind) if external_id else None
         if tombstone is not None:
             await record_head(platform, tombstone)
-        await finish_deletion(platform, customer_id)
-    if not existed:
+        try:
+            await finish_deletion(platform, customer_id)
+        finally:
+            if external_id is not None:  # not before: workflows may use the credentials until they end
+                connections.forget(external_id)
+    if external_id is None:
         raise NotFound("customer")
 
 

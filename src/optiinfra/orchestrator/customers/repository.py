@@ -73,17 +73,18 @@ async def unfinished_optimization(session: AsyncSession, customer_id: str) -> st
     return await session.scalar(select(table.id).where(table.customer_id == customer_id, unfinished()).limit(1))
 
 
-async def delete_row(session: AsyncSession, customer_id: str) -> bool:
-    """Delete the customer's row, and record that its deletion is unfinished. False if there is no such customer.
+async def delete_row(session: AsyncSession, customer_id: str) -> str | None:
+    """Delete the customer's row, and record that its deletion is unfinished.
 
-    Foreign keys delete everything that refers to it.
+    Returns the customer's external id; None if there is no such customer. Foreign keys delete everything that refers
+    to it.
     """
     table = models.Customer
-    deleted = await session.scalar(delete(table).where(table.id == customer_id).returning(table.id))
-    if deleted is not None:
+    external_id = await session.scalar(delete(table).where(table.id == customer_id).returning(table.external_id))
+    if external_id is not None:
         session.add(models.CustomerDeletion(customer_id=customer_id))
         notify_after_commit(session, events_channel(customer_id))  # closes the streams, whose sessions are deleted
-    return deleted is not None
+    return external_id
 
 
 async def end_deletion(session: AsyncSession, customer_id: str) -> None:

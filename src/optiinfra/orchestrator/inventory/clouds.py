@@ -1,6 +1,6 @@
 """Connecting to the cloud of a customer's account."""
 
-from optiinfra.clouds.aws import connect_aws
+from optiinfra.clouds.connections import connect_aws
 from optiinfra.clouds.protocol import Cloud, RoleDenied
 from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.postgres import models
