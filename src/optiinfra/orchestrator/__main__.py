@@ -1,7 +1,9 @@
 """`python -m optiinfra.orchestrator`: serve until SIGTERM."""
 
+from optiinfra.kit.allocator import return_free_memory
 from optiinfra.kit.garbage import collection_paused
 
+return_free_memory()
 with collection_paused():
     from optiinfra.kit.app import serve
     from optiinfra.kit.settings import load
