@@ -299,6 +299,9 @@ def walk(browser: Watched, scene: Scene, *, documents: bool) -> None:
         "/login": (f"/login?next=/optimizations/{quote(scene.all, safe='')}", PAGE, []),  # leads on: signed in already
         "/optimizations/{optimization_id}": (f"/optimizations/{scene.optimization_id}", PAGE, [title, reason]),
         "/settings": ("/settings", PAGE, [scene.customer.seeded.email]),
+        "/settings/account": ("/settings/account", PAGE, [scene.customer.seeded.email]),
+        "/settings/keys": ("/settings/keys", PAGE, scene.hostile[:1]),
+        "/settings/users": ("/settings/users", PAGE, [scene.customer.seeded.email, scene.invited]),
         "/portal/customers/{customer_id}/dashboard": (dashboard, JSON, [title, reason]),
         "/events": ("/events?after=0", "text/event-stream", ["infrastructure_discovered"]),
         "/api/health": ("/api/health", JSON, []),
@@ -329,6 +332,20 @@ def visit(browser: Watched, tab: "Page", path: str, media_type: str, shown: list
     check(browser, tab, written)
 
 
+def create_credentials(browser: Watched, scene: Scene) -> None:
+    """Invite somebody and create an API key by the forms, whose pages show once what was created for whom."""
+    email, name = f"3{scene.customer.seeded.email}", scene.hostile[1]
+    for path, field, value in (("/settings/users", "email", email), ("/settings/keys", "name", name)):
+        page = browser.open(path)
+        page.fill(f"[name={field}]", value)
+        page.locator("form", has=page.locator(f"[name={field}]")).get_by_role("button").click()
+        wait_for(browser, page.locator(".secret"))
+        shown_once = without_space(page.inner_text(".shown-once"))
+        assert without_space(value) in shown_once
+        check(browser, page, [value])
+        page.close()
+
+
 def approve(browser: Watched, home: "Page", scene: Scene) -> "Page":
     """Approve the change on the dashboard; its page, once it has ended, which it has shown by itself."""
     card = home.locator("article").filter(has=home.get_by_role("button", name="Approve"))
@@ -356,6 +373,7 @@ def test_hostile_names_shown_in_portal_run_no_script(hostile_platform: PrivatePl
             homes = [sign_in(without_policy, scene), sign_in(with_policy, scene)]
             approve(with_policy, homes[1], scene)
             homes[1].goto(f"{portal}/")
+            create_credentials(with_policy, scene)
             walk(without_policy, scene, documents=True)
             walk(with_policy, scene, documents=False)
             scene.customer.analyze("cost")

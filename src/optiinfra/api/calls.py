@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter
 
-from optiinfra.api.accounts import Identity, Login, Refresh, SignedUp, Signup, Tokens
+from optiinfra.api.accounts import ActiveSession, Identity, Login, PasswordChange, Refresh, SignedUp, Signup, Tokens
 from optiinfra.api.agents import Agent
 from optiinfra.api.audit import AuditEntry
-from optiinfra.api.credentials import ApiKey, InstallCommand
+from optiinfra.api.credentials import AgentToken, ApiKey, InstallCommand, IssuedApiKey, NewApiKey
 from optiinfra.api.customers import CloudTrust, Infrastructure, Onboard, Preferences, Started
 from optiinfra.api.events import Event, LatestEvent
 from optiinfra.api.recommendations import (
@@ -26,7 +26,7 @@ from optiinfra.api.recommendations import (
     Reject,
 )
 from optiinfra.api.telemetry import MetricPoint, MetricType
-from optiinfra.api.users import AcceptInvitation, Joined, User
+from optiinfra.api.users import AcceptInvitation, Invite, Invited, Joined, User
 from optiinfra.domain.recommendation import AgentType
 
 T = TypeVar("T")
@@ -82,6 +82,21 @@ def identity() -> Call[Identity]:
     return Call("GET", "/auth/me", _IDENTITY)
 
 
+def change_password(body: PasswordChange) -> Call[None]:
+    """Replace the password, and end the user's other sessions."""
+    return Call("POST", "/auth/password", _NO_CONTENT, body)
+
+
+def sessions() -> Call[list[ActiveSession]]:
+    """The user's sessions, the most recently refreshed first."""
+    return Call("GET", "/auth/sessions", _SESSIONS, query={"limit": _MOST})
+
+
+def end_session(session_id: str) -> Call[None]:
+    """End one of the user's sessions."""
+    return Call("DELETE", _path("auth", "sessions", session_id), _NO_CONTENT)
+
+
 def update_preferences(customer_id: str, preferences: Preferences) -> Call[Preferences]:
     """Change the fields that are set in `preferences`."""
     return Call("PATCH", _path("customers", customer_id, "preferences"), _PREFERENCES, preferences)
@@ -102,6 +117,26 @@ def agent_install_command(customer_id: str) -> Call[InstallCommand]:
     return Call("POST", _path("customers", customer_id, "agent-install-command"), _INSTALL_COMMAND)
 
 
+def agent_tokens(customer_id: str) -> Call[list[AgentToken]]:
+    """The agent tokens that can be used, newest first."""
+    return Call("GET", _path("customers", customer_id, "agent-tokens"), _AGENT_TOKENS, query={"limit": _MOST})
+
+
+def delete_agent_token(customer_id: str, token_id: str) -> Call[None]:
+    """End an agent token."""
+    return Call("DELETE", _path("customers", customer_id, "agent-tokens", token_id), _NO_CONTENT)
+
+
+def issue_api_key(customer_id: str, body: NewApiKey) -> Call[IssuedApiKey]:
+    """Issue an API key."""
+    return Call("POST", _path("customers", customer_id, "api-keys"), _ISSUED_API_KEY, body)
+
+
+def delete_api_key(customer_id: str, key_id: str) -> Call[None]:
+    """End an API key."""
+    return Call("DELETE", _path("customers", customer_id, "api-keys", key_id), _NO_CONTENT)
+
+
 def api_keys(customer_id: str) -> Call[list[ApiKey]]:
     """The API keys that can be used, newest first."""
     return Call("GET", _path("customers", customer_id, "api-keys"), _API_KEYS, query={"limit": _MOST})
@@ -110,6 +145,16 @@ def api_keys(customer_id: str) -> Call[list[ApiKey]]:
 def users(customer_id: str) -> Call[list[User]]:
     """The active and invited users, oldest first."""
     return Call("GET", _path("customers", customer_id, "users"), _USERS, query={"limit": _MOST})
+
+
+def invite(customer_id: str, body: Invite) -> Call[Invited]:
+    """Invite somebody to become a user."""
+    return Call("POST", _path("customers", customer_id, "users"), _INVITED, body)
+
+
+def remove_user(customer_id: str, user_id: str) -> Call[None]:
+    """Remove a user, or withdraw an invitation."""
+    return Call("DELETE", _path("customers", customer_id, "users", user_id), _NO_CONTENT)
 
 
 def audit_log(customer_id: str, before: int, limit: int) -> Call[list[AuditEntry]]:
@@ -196,6 +241,7 @@ def _path(*segments: str) -> str:
 
 
 _NO_CONTENT: TypeAdapter[None] = TypeAdapter(None)
+_AGENT_TOKENS = TypeAdapter(list[AgentToken])
 _AGENTS = TypeAdapter(list[Agent])
 _ANALYSIS = TypeAdapter(Analysis)
 _ANALYSIS_STARTED = TypeAdapter(AnalysisStarted)
@@ -207,6 +253,8 @@ _EVENTS = TypeAdapter(list[Event])
 _IDENTITY = TypeAdapter(Identity)
 _INFRASTRUCTURE = TypeAdapter(Infrastructure)
 _INSTALL_COMMAND = TypeAdapter(InstallCommand)
+_INVITED = TypeAdapter(Invited)
+_ISSUED_API_KEY = TypeAdapter(IssuedApiKey)
 _JOINED = TypeAdapter(Joined)
 _LATEST_EVENT = TypeAdapter(LatestEvent)
 _METRIC_POINTS = TypeAdapter(list[MetricPoint])
@@ -215,6 +263,7 @@ _OPTIMIZATIONS = TypeAdapter(list[Optimization])
 _PREFERENCES = TypeAdapter(Preferences)
 _RECOMMENDATION = TypeAdapter(Recommendation)
 _RECOMMENDATIONS = TypeAdapter(list[Recommendation])
+_SESSIONS = TypeAdapter(list[ActiveSession])
 _SIGNED_UP = TypeAdapter(SignedUp)
 _STARTED = TypeAdapter(Started)
 _TOKENS = TypeAdapter(Tokens)

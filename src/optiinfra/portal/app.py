@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from optiinfra.kit import http
 from optiinfra.kit.app import create_app
-from optiinfra.portal import audit, join, live, pages
+from optiinfra.portal import account, audit, cloud, credentials, join, live, pages, users
 from optiinfra.portal.browser import BrowserMiddleware
 from optiinfra.portal.joined import JOINED_PURPOSE, JoinedAddresses
 from optiinfra.portal.key_ring import KeyRing
@@ -50,7 +50,7 @@ def create(settings: Settings, orchestrator: httpx.AsyncClient | None = None) ->
     )
     app.add_middleware(BrowserMiddleware, sessions=sessions, render_problem=problem_page)
     app.state.platform, app.state.sessions, app.state.joined = platform, sessions, joined_addresses
-    for module in (pages, join, audit, live):
+    for module in (pages, join, audit, cloud, users, credentials, account, live):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=_STATIC))
 

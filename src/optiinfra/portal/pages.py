@@ -117,13 +117,6 @@ async def optimization_page(optimization_id: str, platform: CurrentPlatform, acc
     )
 
 
-@router.get("/settings")
-async def settings_page(platform: CurrentPlatform, access: CurrentAccess) -> Response:
-    """The owner's settings: the role that the platform needs in a cloud account."""
-    trust = await platform.send(calls.cloud_trust(access.identity.customer_id), access.token)
-    return page("settings.html", identity=access.identity, trust=trust)
-
-
 @router.post("/recommendations/{recommendation_id}/approve")
 async def approve(recommendation_id: str, platform: CurrentPlatform, access: CurrentAccess) -> Response:
     """Approve, and show the optimization."""

@@ -36,10 +36,15 @@ class Platform:
         """Raises if the orchestrator does not answer."""
         (await self._http.get("/health")).raise_for_status()
 
-    async def send(self, call: Call[T], token: str | None = None) -> T:
-        """The response to a call of `api.calls`, sent with the user's token; the user's address is forwarded."""
+    async def send(self, call: Call[T], token: str | None = None, *, key: str = "") -> T:
+        """The response to a call of `api.calls`, sent with the user's token; the user's address is forwarded.
+
+        A change with an idempotency key is made once, however often it is sent.
+        """
         address = CLIENT_ADDRESS.get()
         headers = {PORTAL_SECRET_HEADER: self._secret, PORTAL_CLIENT_HEADER: address} if address else {}
+        if key:
+            headers["idempotency-key"] = key
         try:
             return await self._client.send(call, token, headers)
         except httpx.HTTPError as error:

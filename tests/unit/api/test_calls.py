@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optiinfra.api import calls
-from optiinfra.api.accounts import Signup
+from optiinfra.api.accounts import PasswordChange, Signup
 from optiinfra.api.calls import Call
+from optiinfra.api.credentials import NewApiKey
 from optiinfra.api.customers import Onboard, Preferences
-from optiinfra.api.users import AcceptInvitation
+from optiinfra.api.users import AcceptInvitation, Invite
 from optiinfra.orchestrator.accounts import endpoints as accounts
 from optiinfra.orchestrator.agents import endpoints as agents
 from optiinfra.orchestrator.analyses import endpoints as analyses
@@ -39,6 +40,9 @@ ARGUMENTS: dict[str, Any] = {
 BODIES: dict[str, Any] = {
     "sign_up": Signup(email="ops@acme.example", company_name="Acme", password="correct-horse-battery"),
     "accept_invitation": AcceptInvitation(token="invite_1", password="correct-horse-battery"),
+    "change_password": PasswordChange(current_password="x", new_password="correct-horse-battery"),
+    "invite": Invite(email="lee@acme.example", role="viewer"),
+    "issue_api_key": NewApiKey(name="nightly report", scope="read"),
     "onboard": Onboard(cloud_provider="aws", region="us-east-1", iam_role_arn="arn:aws:iam::111122223333:role/r"),
 }
 MODULES = (

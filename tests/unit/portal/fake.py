@@ -77,7 +77,7 @@ class Orchestrator:
         self.infrastructure = estate()
         self.recommendations = [recommendation("rec_1"), recommendation("rec_2", objection="p95 would pass 10 s")]
         self.optimizations: list[Optimization] = []
-        self.administration = Administration()
+        self.administration = Administration(PASSWORD)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         """httpx.MockTransport's handler."""

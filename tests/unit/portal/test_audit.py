@@ -2,14 +2,15 @@
 
 import html
 import re
-from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from optiinfra.api.accounts import Role
 from optiinfra.portal.views import UNKNOWN
 from tests.unit.portal import fake
 from tests.unit.portal.administration import audit_entry
+from tests.unit.portal.conftest import SignIn
 
 
 def rows(page: str) -> list[list[str]]:
@@ -89,14 +90,13 @@ def test_audit_page_without_entries_says_so(owner: TestClient) -> None:
 
 @pytest.mark.parametrize("role", ["approver", "viewer"])
 def test_audit_page_shows_those_who_may_not_see_users_ids(
-    owner: TestClient, orchestrator: fake.Orchestrator, role: Any
+    signed_in: SignIn, orchestrator: fake.Orchestrator, role: Role
 ) -> None:
-    orchestrator.identity = fake.OWNER.model_copy(update={"role": role})
-    owner.post("/login", data={"email": fake.OWNER.email, "password": fake.PASSWORD})
+    browser = signed_in(role)
     orchestrator.administration.audit_entries = [audit_entry(1)]
     orchestrator.calls.clear()
-    page = owner.get("/audit")
+    page = browser.get("/audit")
     assert page.status_code == 200
     assert rows(page.text)[0][1] == "user_1 User"
     assert orchestrator.calls == ["GET /customers/cust_1/audit-log"], "what is refused would be recorded"
-    assert 'href="/audit"' in owner.get("/").text
+    assert 'href="/audit"' in browser.get("/").text

@@ -1,9 +1,6 @@
 """The pages and the dashboard's JSON."""
 
-import html
-import json
 import re
-from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -235,32 +232,16 @@ def test_completed_optimization_compares_prediction_and_measurement(
     assert "planned" not in text
 
 
-def test_settings_show_the_policies_to_paste_as_text(owner: TestClient) -> None:
-    answer = owner.get("/settings")
-    assert answer.status_code == 200
-    shown = re.findall(r"<pre[^>]*><code>(.*?)</code></pre>", answer.text, re.DOTALL)
-    policies = [json.loads(html.unescape(block)) for block in shown]
-    assert policies == [fake.TRUST.trust_policy, fake.TRUST.permissions_policy]
-    assert "<code>ext-1</code>" in answer.text
-    assert "<b>*</b>" not in answer.text
-
-
-@pytest.mark.parametrize(("role", "linked"), [("owner", True), ("approver", False), ("viewer", False)])
-def test_settings_are_linked_for_owners_only(
-    owner: TestClient, orchestrator: fake.Orchestrator, role: Any, linked: bool
-) -> None:
-    orchestrator.identity = fake.OWNER.model_copy(update={"role": role})
-    owner.post("/login", data={"email": fake.OWNER.email, "password": fake.PASSWORD})
-    assert ('href="/settings"' in owner.get("/").text) is linked
-
-
 def test_unknown_optimization_is_an_error_page(owner: TestClient) -> None:
     answer = owner.get("/optimizations/opt_9")
     assert answer.status_code == 404
     assert "Not found" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/", "/optimizations/opt_1", "/audit", "/settings"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/optimizations/opt_1", "/audit", "/settings", "/settings/users", "/settings/keys", "/settings/account"],
+)
 def test_pages_have_no_inline_code_and_no_dead_link(
     owner: TestClient, orchestrator: fake.Orchestrator, path: str
 ) -> None:

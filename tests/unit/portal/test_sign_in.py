@@ -30,7 +30,7 @@ def test_page_without_session_redirects_to_login_and_back(visitor: TestClient) -
     assert visitor.post("/login", data=data).headers["location"] == "/optimizations/opt_1"
 
 
-@pytest.mark.parametrize("path", ["/", "/audit", "/settings"])
+@pytest.mark.parametrize("path", ["/", "/audit", "/settings", "/settings/users", "/settings/keys", "/settings/account"])
 def test_page_without_session_is_refused_before_the_platform_is_asked(
     visitor: TestClient, orchestrator: fake.Orchestrator, path: str
 ) -> None:
