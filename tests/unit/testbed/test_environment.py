@@ -19,6 +19,7 @@ from testbed.supervision import new_socket
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # environments that run have their ports in the real one
     for part in PARTS:
         if part.port_variable:
             monkeypatch.delenv(part.port_variable, raising=False)
@@ -80,7 +81,6 @@ def test_choose_ports_avoids_ports_of_environments_of_other_checkouts(
 ) -> None:
     monkeypatch.setattr(environments, "is_free", lambda _port: True)
     monkeypatch.setattr(random, "sample", lambda ports, k: ports[:k])
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     first = environments.create("mine", Settings(), None, new_socket("mine"))
     first.save()
     monkeypatch.setattr(paths, "ROOT", tmp_path / "other-checkout")
