@@ -28,9 +28,9 @@ SYSTEM_FOLDERS = ("tests/e2e", "tests/integration", "tests/performance", "tests/
 SYSTEM_TESTS = 43
 PARALLEL = ("-n", "auto")
 """One pytest worker per core. A later `-n` among the positional arguments takes precedence."""
-BY_MODULE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile")
+BY_MODULE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile", "--no-loadscope-reorder")
 """Each module in one worker, so that its fixtures, which may start an engine, are made once. Tests wait for engines at
-times, so there is one worker more than cores."""
+times, so there is one worker more than cores. System tests begin (`testbed.exclusive`), not the largest modules."""
 
 
 @functools.cache

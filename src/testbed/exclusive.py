@@ -1,4 +1,7 @@
-"""Performance tests run last, and each alone: no other test of the session runs meanwhile, in any xdist worker.
+"""The order of tests, and who may run at the same time.
+
+Performance tests run last, and each alone: no other test of the session runs meanwhile, in any xdist worker. Other
+system tests run first: they take longest, and mostly wait for services, so that unit tests can run beside them.
 
 This is a pytest plugin, which `testbed.plugin` loads.
 """
@@ -14,6 +17,7 @@ from testbed.locks import try_lock
 from testbed.waiting import wait_until
 
 ALONE = "performance"
+FIRST = ("e2e", "integration", "security")
 WAIT_SECONDS = 2400.0
 """More than the timeouts of a scenario and of all performance tests together."""
 
@@ -23,8 +27,8 @@ _turn = pytest.StashKey[contextlib.ExitStack]()
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Move performance tests to the end, after pytest-randomly has shuffled."""
-    items.sort(key=_runs_alone)
+    """Put the tests in their order, after pytest-randomly has shuffled."""
+    items.sort(key=lambda item: (_runs_alone(item), not any(map(item.get_closest_marker, FIRST))))
     config.stash[_taking_turns] = any(map(_runs_alone, items))
 
 

@@ -67,12 +67,16 @@ def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_performance_tests_are_ordered_last(pytester: pytest.Pytester, seed: int) -> None:
+def test_system_tests_are_ordered_first_and_performance_tests_last(pytester: pytest.Pytester, seed: int) -> None:
     pytester.makepyfile(MIXED)
     result = pytester.runpytest_inprocess("-p", "testbed.plugin", "-p", "randomly", f"--randomly-seed={seed}", "-v")
     result.assert_outcomes(passed=5)
     order = [line.partition("::")[2].partition(" ")[0] for line in result.outlines if " PASSED" in line]
-    assert set(order[-2:]) == {"test_measured", "test_measured_too"}
+    assert [set(order[:2]), order[2], set(order[3:])] == [
+        {"test_first", "test_third"},
+        "test_second",
+        {"test_measured", "test_measured_too"},
+    ]
 
 
 def test_performance_tests_of_parallel_workers_run_alone(pytester: pytest.Pytester) -> None:
