@@ -67,17 +67,19 @@ def end(find: Callable[[], list[psutil.Process]]) -> list[str]:
     returned them and not their ancestor. WaitTimeoutError names those that cannot be ended.
     """
     ended: dict[psutil.Process, str] = {}
+    family: set[psutil.Process] = set()
 
     def remaining() -> list[str]:
         found = [process for process in find() if is_alive(process)]
-        if not found:
-            return []
+        if not found:  # but a descendant that was killed may not have ended yet
+            return [describe(process.pid) for process in family if is_alive(process)]
         descendants = {child for process in found for child in _descendants(process)}
         ended.update({each: describe(each.pid) for each in found if each not in descendants and each not in ended})
         for process in found:
             with contextlib.suppress(psutil.Error):
                 process.send_signal(_stop_signal(process))
-        for process in _alive_after_grace(descendants.union(found)):
+        family.update(descendants, found)
+        for process in _alive_after_grace(family):
             with contextlib.suppress(psutil.Error):
                 process.kill()
         return [describe(process.pid) for process in found]
