@@ -258,8 +258,8 @@ def check_headers(answer: "Response | None") -> None:
 def join(browser: Watched, scene: Scene) -> None:
     """Accept the invitation by the form, which takes the code from the link; the sign-in form has the address."""
     page = browser.open(f"/join#{scene.invitation}")
-    page.wait_for_url(f"{browser.origin}/join")  # the script has removed the code
-    assert page.input_value("[name=token]") == scene.invitation
+    code = wait_until(lambda: page.input_value("[name=token]"), "the code in the form", 10)
+    assert (code, page.url) == (scene.invitation, f"{browser.origin}/join")
     for code in (scene.hostile[0], scene.invitation):
         check(browser, page, [])
         page.fill("[name=token]", code)
