@@ -1,5 +1,7 @@
 """Building: the lines that the contract fixes, and what a failed build says."""
 
+from pathlib import Path
+
 import pytest
 
 from testbed import build
@@ -41,3 +43,10 @@ def test_build_all_with_a_failing_target_stops_there(
     with pytest.raises(BuildError, match=reason):
         build.build_all(lines.append, (ENGINES, Target("failing", packages, loads), JSON), libraries=())
     assert lines == ["Building engines... ✓", "Building failing... ✗"]
+
+
+def test_build_all_with_a_process_that_dies_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deadly_import.py").write_text("import os; os._exit(3)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(BuildError, match="the process that built deadly ended without a result"):
+        build.build_all(lambda _line: None, (Target("deadly", (), ("deadly_import",)),), libraries=())
