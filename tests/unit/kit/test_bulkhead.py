@@ -39,9 +39,16 @@ async def test_place_above_the_limit_waits_until_another_is_free() -> None:
 
 
 async def test_place_of_another_key_is_free() -> None:
-    bulkhead = Bulkhead(1)
-    async with asyncio.timeout(10), bulkhead.place("cust_1"), bulkhead.place("cust_2"):
-        pass
+    bulkhead, held = Bulkhead(1), list[str]()
+
+    async def hold_both() -> None:
+        async with bulkhead.place("cust_1"), bulkhead.place("cust_2"):
+            held.append("both")
+
+    task = asyncio.create_task(hold_both())
+    await settle()
+    assert held == ["both"]
+    await task
 
 
 async def test_key_is_forgotten_when_nobody_holds_its_place() -> None:
