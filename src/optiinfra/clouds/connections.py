@@ -1,4 +1,4 @@
-"""Accounts that the platform has entered."""
+"""AWS accounts whose roles the platform has assumed, with their credentials."""
 
 import threading
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from optiinfra.clouds.protocol import CloudUnavailable
 from optiinfra.clouds.retries import retry
 
 
-class _Entrance(NamedTuple):
+class _AssumedRole(NamedTuple):
     endpoint_url: str | None
     region: str
     role_arn: str
@@ -21,8 +21,8 @@ class _Entrance(NamedTuple):
     secret_access_key: str
 
 
-_entered: "LRUCache[tuple[_Entrance, Timeouts], AwsCloud]" = LRUCache(4096)
-"""Entering takes two calls to STS; what is kept of it takes a few kilobytes. Failures are not kept."""
+_assumed: "LRUCache[tuple[_AssumedRole, Timeouts], AwsCloud]" = LRUCache(4096)
+"""Assuming a role takes two calls to STS, and keeping it a few kilobytes. Failures are not kept."""
 _LOCK = threading.Lock()
 
 
@@ -35,24 +35,24 @@ async def connect_aws(
     secret_access_key: str,
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> AwsCloud:
-    """The account of `role_arn`, entered with the platform's own keys; the same arguments give the same object.
+    """The account of `role_arn`, which the platform's own keys assume; the same arguments give the same object.
 
     Raises RoleDenied if the role cannot be assumed. Credentials renew themselves before they expire.
     """
-    entrance = _Entrance(endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key)
+    role = _AssumedRole(endpoint_url, region, role_arn, external_id, access_key_id, secret_access_key)
     with _LOCK:
-        known = _entered.get((entrance, timeouts))
+        known = _assumed.get((role, timeouts))
     if known is not None:
         return known
     clients = await retry(
-        lambda: in_thread(role_clients, *entrance), timeouts.outage, CloudUnavailable, pause=timeouts.poll
+        lambda: in_thread(role_clients, *role), timeouts.outage, CloudUnavailable, pause=timeouts.poll
     )
     with _LOCK:
-        return _entered.setdefault((entrance, timeouts), AwsCloud(clients, region, timeouts))
+        return _assumed.setdefault((role, timeouts), AwsCloud(clients, region, timeouts))
 
 
 def forget(external_id: str) -> None:
     """Forget the roles that are assumed with this external id, and their credentials: their customer was deleted."""
     with _LOCK:
-        for known in [each for each in _entered if each[0].external_id == external_id]:
-            del _entered[known]
+        for known in [each for each in _assumed if each[0].external_id == external_id]:
+            del _assumed[known]

@@ -47,7 +47,7 @@ class Platform:
     """The changes that this process carries out, by customer id."""
     sign_ins: Bulkhead = field(default_factory=lambda: Bulkhead(_SIGN_INS))
     """The attempts to sign in that it checks, by network."""
-    audit_places: Bulkhead = field(default_factory=lambda: Bulkhead(1))
+    audit_appends: Bulkhead = field(default_factory=lambda: Bulkhead(1))
     """The audit entries that it appends, by chain."""
     known_runtimes: "LRUCache[tuple[str, str], None]" = field(default_factory=lambda: LRUCache(_KNOWN_RUNTIMES))
     """Runtimes and the tokens that they connected with, by their ids, as far as they were looked up lately."""

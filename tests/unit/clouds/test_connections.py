@@ -38,7 +38,7 @@ async def enter(role: str, external_id: str, region: str = "us-east-1") -> AwsCl
     return await connections.connect_aws("http://cloud", region, role, external_id, "key", "secret")
 
 
-async def test_account_is_entered_once_for_each_role_region_and_external_id(sts: Sts) -> None:
+async def test_role_is_assumed_once_for_each_role_region_and_external_id(sts: Sts) -> None:
     variants = [("role-1", "ext-1"), ("role-2", "ext-1"), ("role-1", "ext-2"), ("role-1", "ext-1", "eu-west-1")]
     entered = [await enter(*variant) for variant in variants]
     assert len(set(entered)) == len(variants)

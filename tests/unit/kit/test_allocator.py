@@ -37,5 +37,12 @@ def test_large_blocks_between_small_ones_are_returned_when_they_are_free() -> No
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
+    opened: list[None] = []
+
+    def open_library(name: None) -> object:
+        opened.append(name)
+        return object()  # has no `mallopt`
+
+    monkeypatch.setattr(ctypes, "CDLL", open_library)
     return_free_memory()
+    assert opened == [None]

@@ -21,7 +21,7 @@ _TOMBSTONE = "customer deleted"
 async def append(platform: Platform, chain: str, entry: Entry) -> None:
     """Append an entry to a customer's chain; to the platform's, without personal data, if there is no such customer."""
     # Entries of a chain follow one another: those of this process wait without a connection.
-    async with platform.audit_places.place(chain), platform.database.transaction() as session:
+    async with platform.audit_appends.place(chain), platform.database.transaction() as session:
         # Locked, so that no entry is written while its customer is deleted.
         known = select(models.Customer.id).where(models.Customer.id == chain).with_for_update(read=True, key_share=True)
         if chain == PLATFORM or await session.scalar(known) is None:
