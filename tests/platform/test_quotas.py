@@ -1,8 +1,9 @@
 """What one customer may have in progress at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import cycle, islice
 from typing import Any
 
 import httpx
@@ -12,8 +13,8 @@ from websockets.exceptions import InvalidStatus
 from optiinfra.api.common import now
 from optiinfra.api.telemetry import Sample, TelemetryBatch
 from testbed.waiting import wait_until
-from tests.helpers.accounts import owner_of
-from tests.helpers.callers import problem
+from tests.helpers.accounts import Account, owner_of
+from tests.helpers.callers import bearer, problem
 from tests.helpers.customer import Customer
 from tests.helpers.customers import without_estate
 from tests.helpers.database import connect, execute
@@ -87,23 +88,31 @@ def test_samples_above_the_limit_are_refused_and_those_of_another_customer_are_n
 
 
 MORE_THAN_CONNECTIONS = 60
+SESSIONS = 15
+"""So many that requests with one credential, of which few are carried out at once, would take all connections."""
 
 
 @contextmanager
 def sent_while_customer_is_locked(
-    document: dict[str, Any], customer: Customer, method: str, path: str, token: str
+    document: dict[str, Any],
+    customer: Customer,
+    method: str,
+    path: str,
+    tokens: Sequence[str],
+    body: dict[str, Any] | None = None,
 ) -> Iterator[list[Future[httpx.Response]]]:
     """More requests than the platform has connections, none of which can end within the block."""
     with (
         connect(document) as blocking,
-        httpx.Client(base_url=document["urls"]["orchestrator"], timeout=60) as http,
+        httpx.Client(
+            base_url=document["urls"]["orchestrator"], timeout=60, limits=httpx.Limits(max_connections=None)
+        ) as http,
         ThreadPoolExecutor(MORE_THAN_CONNECTIONS) as pool,
     ):
         blocking.execute("SELECT 1 FROM customers WHERE id = %s FOR UPDATE", (customer.id,))
-        headers = {"Authorization": f"Bearer {token}"}
-        body = {"agent_type": "cost"} if method == "POST" else None
         requests = [
-            pool.submit(http.request, method, path, json=body, headers=headers) for _ in range(MORE_THAN_CONNECTIONS)
+            pool.submit(http.request, method, path, json=body, headers=bearer(token))
+            for token in islice(cycle(tokens), MORE_THAN_CONNECTIONS)
         ]
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -114,11 +123,18 @@ def sent_while_customer_is_locked(
         blocking.rollback()
 
 
+def sessions(http: httpx.Client, user: Account) -> list[str]:
+    """Access tokens of several sessions of a user."""
+    return [user.sign_in(http)["access_token"] for _ in range(SESSIONS)]
+
+
 def test_changes_that_wait_for_each_other_leave_connections_to_other_customers(document: dict[str, Any]) -> None:
     with without_estate(document) as busy, without_estate(document) as other:
-        token = busy.http.headers["Authorization"].removeprefix("Bearer ")
-        with sent_while_customer_is_locked(document, busy, "POST", f"/customers/{busy.id}/analyze", token) as sent:
-            assert other.http.post(f"/customers/{other.id}/analyze", json={"agent_type": "cost"}).status_code == 202
+        tokens, body = sessions(busy.http, owner_of(document, busy)), {"agent_type": "cost"}
+        with sent_while_customer_is_locked(
+            document, busy, "POST", f"/customers/{busy.id}/analyze", tokens, body
+        ) as sent:
+            assert other.http.post(f"/customers/{other.id}/analyze", json=body).status_code == 202
         assert {each.result().status_code for each in sent} <= {202, 429, 503}
 
 
@@ -126,10 +142,27 @@ def test_refusals_that_wait_for_their_audit_entry_leave_connections_to_other_cus
     document: dict[str, Any],
 ) -> None:
     with without_estate(document) as busy, without_estate(document) as other:
-        viewer = joined(other.http, owner_of(document, busy), "viewer").sign_in(busy.http)["access_token"]
-        with sent_while_customer_is_locked(document, busy, "GET", f"/customers/{busy.id}/cloud-trust", viewer) as sent:
+        viewers = sessions(busy.http, joined(other.http, owner_of(document, busy), "viewer"))
+        with sent_while_customer_is_locked(document, busy, "GET", f"/customers/{busy.id}/cloud-trust", viewers) as sent:
             assert other.http.post(f"/customers/{other.id}/analyze", json={"agent_type": "cost"}).status_code == 202
         assert {each.result().status_code for each in sent} <= {403, 503}
+
+
+def test_requests_of_a_runtime_that_wait_for_each_other_leave_connections_to_other_customers(
+    document: dict[str, Any],
+) -> None:
+    with (
+        customer_without_fleet(document) as busy,
+        connected_runtime(busy) as runtime,
+        without_estate(document) as other,
+    ):
+        token = runtime.http.headers["Authorization"].removeprefix("Bearer ")
+        inventory = {"deployments": [deployment("chat", ["i-1"], "g5.xlarge").model_dump(mode="json")]}
+        with sent_while_customer_is_locked(
+            document, busy, "PUT", f"{runtime.path}/inventory", [token], inventory
+        ) as sent:
+            assert other.http.post(f"/customers/{other.id}/analyze", json={"agent_type": "cost"}).status_code == 202
+        assert {each.result().status_code for each in sent} <= {200, 503}
 
 
 def test_onboarding_above_the_quota_is_refused_until_an_account_is_discovered(document: dict[str, Any]) -> None:

@@ -130,6 +130,7 @@ def serve(app: FastAPI, host: str, port: int, trusted_proxies: str = "") -> None
         access_log=False,
         timeout_graceful_shutdown=1,
         timeout_keep_alive=30,
+        ws_per_message_deflate=False,  # events are small, and each would be compressed for every stream
         forwarded_allow_ips=trusted_proxies,  # uvicorn's default trusts this machine, and a variable
     )
     _Server(config, app.state.shutdown).run()

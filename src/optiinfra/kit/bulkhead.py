@@ -1,15 +1,16 @@
-"""Bulkheads: one customer's requests wait for each other, before they take connections that all customers share."""
+"""Bulkheads: one caller's requests wait for each other, before they take what all callers share."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import re
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from weakref import WeakValueDictionary
 
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Admit = Callable[[HTTPConnection], AbstractAsyncContextManager[None]]
-"""Holds a place for the authenticated caller's request."""
+"""Holds a place for a request."""
 
 
 class Bulkhead:
@@ -31,15 +32,28 @@ class Bulkhead:
 
 
 class BulkheadMiddleware:
-    """Has each authenticated HTTP request wait for its place; event streams, which last, need none."""
+    """Has each request wait for its place. An event stream gives it back once it is open.
 
-    def __init__(self, app: ASGIApp, admit: Admit) -> None:
+    `long_calls` are regular expressions for the requests (`GET /path`) that need no place, because they would keep it.
+    """
+
+    def __init__(self, app: ASGIApp, admit: Admit, long_calls: Collection[str] = ()) -> None:
         self.app, self._admit = app, admit
+        self._long = re.compile("|".join(long_calls) or r"(?!)")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or "principal" not in scope.get("state", {}):
+        if scope["type"] not in ("http", "websocket") or self._long.fullmatch(
+            f"{scope.get('method', 'WS')} {scope['path']}"
+        ):
             await self.app(scope, receive, send)
             return
-        async with self._admit(HTTPConnection(scope)):
-            await self.app(scope, receive, send)
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._admit(HTTPConnection(scope)))
+
+            async def observed_send(message: Message) -> None:
+                if message["type"] == "websocket.accept":
+                    await held.aclose()
+                await send(message)
+
+            await self.app(scope, receive, observed_send)

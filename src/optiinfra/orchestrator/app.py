@@ -4,6 +4,7 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 from fastapi import FastAPI
@@ -12,6 +13,7 @@ from starlette.requests import HTTPConnection
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.kit.app import Check, create_app
 from optiinfra.kit.auth import Principal, bearer
+from optiinfra.kit.bulkhead import BulkheadMiddleware
 from optiinfra.kit.http import client
 from optiinfra.kit.retries import retry_until_deadline
 from optiinfra.orchestrator import errors, idempotency
@@ -87,18 +89,23 @@ def create(settings: Settings) -> FastAPI:
                 DBOS.destroy()
 
     DBOS(config=_dbos_config(settings))
+    public = frozenset((*accounts.PUBLIC, *users.PUBLIC, *runtimes.PUBLIC))
+    long_calls = (*runtimes.LONG_CALLS, *consistency.LONG_CALLS, *customers.LONG_CALLS, *audit.LONG_CALLS)
     app = create_app(
         "orchestrator",
         settings.version,
         lifespan=lifespan,
         authenticate=_authenticate,
-        public=(*accounts.PUBLIC, *users.PUBLIC, *runtimes.PUBLIC),
+        public=public,
         checks=checks,
-        long_calls=(*runtimes.LONG_CALLS, *consistency.LONG_CALLS, *customers.LONG_CALLS, *audit.LONG_CALLS),
+        long_calls=long_calls,
         large_bodies=runtimes.LARGE_BODIES,
         seconds_to_wait=limits.seconds_to_wait,
-        admit=limits.place_for,
-        middleware=[AuditMiddleware],
+        admit=limits.place_of_change,
+        middleware=[
+            AuditMiddleware,
+            partial(BulkheadMiddleware, admit=partial(limits.place_of_caller, public=public), long_calls=long_calls),
+        ],
     )
     # Not include_router: it would match each path twice, router by router.
     app.router.routes.extend(route for concept in _CONCEPTS for route in concept.router.routes)

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.kit.bulkhead import Bulkhead
+from optiinfra.kit.shared_runs import SharedRuns
 from optiinfra.orchestrator.settings import Settings
 from optiinfra.stores.audit_heads import AuditHeads
 from optiinfra.stores.clickhouse import Telemetry
@@ -20,8 +21,8 @@ from optiinfra.stores.rate_limits import Lockouts, RateLimits
 from optiinfra.stores.redis import Presence, WakeUp
 
 _KNOWN_RUNTIMES = 10_000
+_REQUESTS = 8
 _CHANGES = 4
-_SIGN_INS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,15 @@ class Platform:
     """How many tasks this process has sent to each agent and not got back, by agent id."""
     streams: Counter[str] = field(default_factory=Counter)
     """How many event streams this process serves, by customer id."""
+    event_pages: SharedRuns[list[tuple[int, str]]] = field(default_factory=SharedRuns)
+    """The events that streams are reading, by customer and the number before."""
+    session_checks: SharedRuns[bool] = field(default_factory=SharedRuns)
+    """The sessions that streams are checking."""
+    requests: Bulkhead = field(default_factory=lambda: Bulkhead(_REQUESTS))
+    """The requests that this process carries out, by caller. The event loop serves them in the order of their arrival:
+    hundreds of one caller would delay all others."""
     changes: Bulkhead = field(default_factory=lambda: Bulkhead(_CHANGES))
     """The changes that this process carries out, by customer id."""
-    sign_ins: Bulkhead = field(default_factory=lambda: Bulkhead(_SIGN_INS))
-    """The attempts to sign in that it checks, by network."""
     audit_appends: Bulkhead = field(default_factory=lambda: Bulkhead(1))
     """The audit entries that it appends, by chain."""
     known_runtimes: "LRUCache[tuple[str, str], None]" = field(default_factory=lambda: LRUCache(_KNOWN_RUNTIMES))

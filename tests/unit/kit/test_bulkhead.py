@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from starlette.requests import HTTPConnection
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from optiinfra.kit.bulkhead import Bulkhead, BulkheadMiddleware
 
@@ -59,26 +59,45 @@ async def test_key_is_forgotten_when_nobody_holds_its_place() -> None:
     assert list(bulkhead._places) == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "state", "admitted"),
-    [("http", {"principal": "user_1"}, True), ("http", {}, False), ("websocket", {"principal": "user_1"}, False)],
-)
-async def test_middleware_admits_authenticated_http_requests_only(
-    kind: str, state: dict[str, str], *, admitted: bool
-) -> None:
-    done: list[str] = []
+async def run_middleware(scope: dict[str, str], *sent: str) -> list[str]:
+    """What happens while an app sends messages of these types."""
+    happened: list[str] = []
 
     @asynccontextmanager
     async def admit(_connection: HTTPConnection) -> AsyncIterator[None]:
-        done.append("admitted")
+        happened.append("admitted")
         yield
-        done.append("left")
+        happened.append("left")
 
-    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
-        done.append("answered")
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        for each in sent:
+            await send({"type": each})
 
-    async def unused(*_: object) -> None:
+    async def receive() -> Message:
         raise AssertionError
 
-    await BulkheadMiddleware(app, admit)({"type": kind, "state": state}, unused, unused)  # type: ignore[arg-type]
-    assert done == (["admitted", "answered", "left"] if admitted else ["answered"])
+    async def send(message: Message) -> None:
+        happened.append(message["type"])
+
+    await BulkheadMiddleware(app, admit, ["GET /slow/[^/]+"])(scope, receive, send)
+    return happened
+
+
+async def test_middleware_request_keeps_its_place_until_it_is_answered() -> None:
+    scope = {"type": "http", "method": "GET", "path": "/slow"}
+    assert await run_middleware(scope, "http.response.start") == ["admitted", "http.response.start", "left"]
+
+
+async def test_middleware_long_call_needs_no_place() -> None:
+    scope = {"type": "http", "method": "GET", "path": "/slow/poll"}
+    assert await run_middleware(scope, "http.response.start") == ["http.response.start"]
+
+
+async def test_middleware_stream_gives_its_place_back_once_accepted() -> None:
+    happened = await run_middleware({"type": "websocket", "path": "/ws"}, "websocket.accept", "websocket.send")
+    assert happened == ["admitted", "left", "websocket.accept", "websocket.send"]
+
+
+async def test_middleware_refused_stream_keeps_its_place_until_its_end() -> None:
+    happened = await run_middleware({"type": "websocket", "path": "/ws"}, "websocket.close")
+    assert happened == ["admitted", "websocket.close", "left"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from functools import partial
 from typing import Annotated
 
 import structlog
@@ -73,15 +74,28 @@ async def _wait_until_closed(websocket: WebSocket) -> None:
         pass  # messages from the customer are ignored
 
 
+# Each event wakes all streams of its customer at once: they share what they read.
+
+
+async def _is_session_active(platform: Platform, user: Principal) -> bool:
+    return await platform.session_checks.run(user.session_id, partial(accounts.is_session_active, platform, user))
+
+
+async def _page(platform: Platform, customer_id: str, after: int) -> list[tuple[int, str]]:
+    """Number and JSON of the next events."""
+    found = await service.after(platform.database, customer_id, after, _PAGE)
+    return [(event.seq, event.model_dump_json()) for event in found]
+
+
 async def _send_until_signed_out(websocket: WebSocket, platform: Platform, user: Principal, seq: int) -> None:
     customer_id, session_id = user.customer_id or "", user.session_id or ""
     channels = service.channel(customer_id), sessions.channel(session_id)
     async with platform.wake.subscribe(*channels) as wait:
-        while (left := user.expires_at - time.time()) > 0 and await accounts.is_session_active(platform, user):
-            page = await service.after(platform.database, customer_id, seq, _PAGE)
-            for event in page:
-                await websocket.send_text(event.model_dump_json())
-                seq = event.seq
+        while (left := user.expires_at - time.time()) > 0 and await _is_session_active(platform, user):
+            page = await platform.event_pages.run((customer_id, seq), partial(_page, platform, customer_id, seq))
+            for number, text in page:
+                await websocket.send_text(text)
+                seq = number
             if len(page) < _PAGE:
                 await wait(min(_IDLE_SECONDS, left))
     await websocket.close(4401, "the session has ended, or its token has expired")

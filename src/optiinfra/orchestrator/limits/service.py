@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from ipaddress import ip_address, ip_network
 from typing import Annotated
@@ -11,7 +11,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from optiinfra.api.common import PORTAL_CLIENT_HEADER, PORTAL_SECRET_HEADER
-from optiinfra.kit.auth import current_principal
+from optiinfra.kit.auth import Principal, bearer, current_principal
 from optiinfra.orchestrator.errors import TooManyRequests, Unauthenticated
 from optiinfra.orchestrator.platform import Platform, of_connection
 
@@ -48,13 +48,26 @@ async def admit_sign_up(platform: Platform, address: str) -> None:
     )
 
 
-def place_for(connection: HTTPConnection) -> AbstractAsyncContextManager[None]:
-    """A place for a customer's request that may change something; reads need none.
+@asynccontextmanager
+async def place_of_caller(connection: HTTPConnection, public: Collection[str]) -> AsyncIterator[None]:
+    """A place among the requests with the same credential, or among those from the same network to a `public` path.
+
+    The credential is not checked yet: a customer's requests can be delayed only by those who know it.
+    """
+    token, path = bearer(connection), connection.scope["path"]
+    parts = (token,) if token and path not in public else (_network(await client_address(connection)), path)
+    async with of_connection(connection).requests.place(_digest(*parts)):
+        yield
+
+
+def place_of_change(connection: HTTPConnection) -> AbstractAsyncContextManager[None]:
+    """A place among the customer's requests that may change something; others need none.
 
     Changes of a customer lock its row, so each would hold a connection while it waits for the others.
     """
-    principal = current_principal(connection)
-    if connection.scope["method"] in _SAFE or principal.kind not in ("user", "api_key"):
+    principal: Principal | None = connection.scope.get("state", {}).get("principal")
+    safe = connection.scope["type"] == "websocket" or connection.scope["method"] in _SAFE
+    if safe or principal is None or principal.kind not in ("user", "api_key"):
         return nullcontext()
     return of_connection(connection).changes.place(principal.customer_id or "")
 
@@ -66,14 +79,11 @@ async def limited_sign_in(platform: Platform, account: str, address: str) -> Asy
     Raises TooManyRequests when there were too many attempts from this address for this account, or while failures have
     locked the two. Other addresses are not affected, so that nobody can lock an account's owner out.
     """
-    network = _network(address)
-    key = _digest(account.strip().lower(), network)
+    key = _digest(account.strip().lower(), _network(address))
     _refuse_until(await platform.lockouts.seconds_left(key))
     _refuse_until(await platform.rate_limits.hit(platform.settings.rate_limit_sign_in, "sign-in", key))
     try:
-        # Hashing takes long on purpose: an address that tries many accounts must not fill the queue of all others.
-        async with platform.sign_ins.place(network):
-            yield
+        yield
     except Unauthenticated:
         await platform.lockouts.fail(key)
         raise
