@@ -156,10 +156,10 @@ class AwsCloud:
             return
         # EC2 forgets a terminated instance after an hour, and one unknown id would fail the whole call.
         known = await self._covered(change, instance_ids, _NOT_TERMINATED)
-        requests = await self._api.spot_requests(
-            id_filter(instance_ids), {"Name": "state", "Values": ["open", "active"]}
-        )
-        await self._cancel([request["SpotInstanceRequestId"] for request in requests])
+        # Chosen here: LocalStack does not know the filter `instance-id` for requests.
+        requests = await self._api.spot_requests({"Name": "state", "Values": ["open", "active"]})
+        own = [each["SpotInstanceRequestId"] for each in requests if each.get("InstanceId") in instance_ids]
+        await self._cancel(own)
         if known:
             call = functools.partial(self._api.call_to_completion, self._api.ec2.terminate_instances, InstanceIds=known)
             await retry(call, self._timeouts.outage, CloudUnavailable, pause=self._timeouts.poll)

@@ -101,7 +101,7 @@ def state_filter(states: Iterable[str]) -> Shape:
 
 
 def id_filter(instance_ids: Iterable[str]) -> Shape:
-    """Instances, or spot requests, of these instances."""
+    """These instances."""
     return {"Name": "instance-id", "Values": list(instance_ids)}
 
 

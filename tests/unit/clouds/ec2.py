@@ -98,7 +98,6 @@ class Ec2:
         def fits(request: dict[str, Any]) -> bool:
             values = {
                 "spot-instance-request-id": [request["SpotInstanceRequestId"]],
-                "instance-id": [request.get("InstanceId")],
                 "state": [request["State"]],
                 f"tag:{STEP_TAG}": [tag["Value"] for tag in request["Tags"] if tag["Key"] == STEP_TAG],
             }
