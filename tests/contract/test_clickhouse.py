@@ -68,6 +68,13 @@ def test_reader_account_cannot_write(engine: Engine, client: Client) -> None:
     reader.close()
 
 
+def test_ping_is_answered_without_credential(engine: Engine) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{engine.port}/ping", trust_env=False)
+    assert (answer.status_code, answer.text) == (200, "Ok.\n")
+    assert httpx.head(answer.url, trust_env=False).status_code == 200
+    assert httpx.post(answer.url, content="SELECT 1", trust_env=False).status_code == 401
+
+
 @pytest.mark.parametrize("user", ["optiinfra", "nobody"])
 def test_wrong_password_or_user_is_refused(engine: Engine, user: str) -> None:
     with pytest.raises(DatabaseError, match="Authentication failed"):

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from xml.sax.saxutils import escape
@@ -26,53 +27,78 @@ _REFUSAL = """
     </handler></rule>"""
 
 
-def users_xml(user: str, password: str, reader_password: str) -> str:
-    """The accounts: the platform's, a read-only one for agents, and the library's `default`, which may only start it.
+_PING = """
+    <rule><url>/ping</url><methods>GET,HEAD</methods><handler><type>ping</type></handler></rule>"""
+_LOOPBACK = "<networks><ip>127.0.0.1</ip><ip>::1</ip></networks>"
+_ANYWHERE = "<networks><ip>::/0</ip></networks>"
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """The account of the platform and the read-only one of agents; `anywhere` if others than this machine use them."""
+
+    user: str
+    password: str
+    reader: str
+    reader_password: str
+    anywhere: bool = False
+
+    @property
+    def passwords(self) -> dict[str, str]:
+        """Password by name."""
+        return {self.user: self.password, self.reader: self.reader_password}
+
+
+def users_xml(accounts: Accounts, database: str = "") -> str:
+    """The accounts, and the library's `default`, which may only start it and create `database`.
 
     The library cannot store accounts created with SQL, so all of them are listed here.
     """
-    digest, reader_digest = (hashlib.sha256(word.encode()).hexdigest() for word in (password, reader_password))
-    own = "<networks><ip>127.0.0.1</ip><ip>::1</ip></networks><profile>default</profile><quota>default</quota>"
+    digest, reader_digest = (hashlib.sha256(word.encode()).hexdigest() for word in accounts.passwords.values())
+    own = "<profile>default</profile><quota>default</quota>"
+    networks = _ANYWHERE if accounts.anywhere else _LOOPBACK
+    user, reader = accounts.user, accounts.reader
+    creation = f"<query>GRANT CREATE DATABASE ON {database}.*</query>" if database else ""
     return f"""\
 <clickhouse>
   <profiles><default/></profiles>
   <quotas><default/></quotas>
   <users>
     <default>
-      <password/>{own}
-      <grants>
+      <password/>{_LOOPBACK}{own}
+      <grants>{creation}
         <query>GRANT SYSTEM LISTEN ON *.*</query>
         <query>GRANT CREATE TEMPORARY TABLE ON *.*</query>
         <query>GRANT FILE ON *.*</query>
       </grants>
     </default>
     <{user}>
-      <password_sha256_hex>{digest}</password_sha256_hex>{own}
+      <password_sha256_hex>{digest}</password_sha256_hex>{networks}{own}
       <grants>
         <query>GRANT ALL ON *.*</query>
         <query>REVOKE SOURCES ON *.*</query>
       </grants>
     </{user}>
-    <{user}_reader>
-      <password_sha256_hex>{reader_digest}</password_sha256_hex>{own}
+    <{reader}>
+      <password_sha256_hex>{reader_digest}</password_sha256_hex>{networks}{own}
       <grants><query>GRANT SELECT ON {user}*.*</query></grants>
-    </{user}_reader>
+    </{reader}>
   </users>
 </clickhouse>
 """
 
 
 def config_xml(port: int, data: Path, users: Mapping[str, str]) -> str:
-    """The server's configuration: HTTP on loopback for these users (password by name), small caches, fast shutdown.
+    """The server's configuration: HTTP for these users (password by name), small caches, fast shutdown.
 
-    Others are refused, among them web pages, which could use the account `default`.
+    Others may only ask whether it answers. Their queries are refused: web pages could use the account `default`.
     """
     folder = escape(str(data))
     handlers = "".join(map(_handler, _credentials(users)))
     return f"""\
 <clickhouse>
-  <http_handlers>{handlers}{_REFUSAL}</http_handlers>
-  <listen_host>{settings.HOST}</listen_host>
+  <http_handlers>{_PING}{handlers}{_REFUSAL}</http_handlers>
+  <listen_host>{settings.listen_host()}</listen_host>
   <http_port>{port}</http_port>
   <users_config>{folder}/users.xml</users_config>
   <logger><level>information</level><console>1</console></logger>
@@ -103,8 +129,8 @@ def _handler(credential: tuple[str, str]) -> str:
 class Server:
     """The library's server. `run` blocks; `stop` may be called from a signal handler."""
 
-    def __init__(self, data: Path) -> None:
-        self._data = data
+    def __init__(self, data: Path, database: str = "") -> None:
+        self._data, self._database = data, database
         self._reader, self._writer = os.pipe()
         self._stopping = threading.Lock()
         self.error: str | None = None
@@ -119,7 +145,9 @@ class Server:
         _chdb = importlib.import_module("chdb._chdb")  # large (300 MB) and untyped
         _chdb.set_signal_handlers_enabled(0)
         endless = f"SELECT count() FROM file('/dev/fd/{self._reader}', 'LineAsString')"  # noqa: S608  (our own pipe)
-        result = _chdb.query(f"SYSTEM START LISTEN HTTP; {endless}", "TabSeparated", path=str(self._data / "db"))
+        create = f"CREATE DATABASE IF NOT EXISTS {self._database};" if self._database else ""
+        queries = f"{create} SYSTEM START LISTEN HTTP; {endless}"
+        result = _chdb.query(queries, "TabSeparated", path=str(self._data / "db"))
         if result.has_error():
             self.error = result.error_message()
         elif not self._stopping.locked():
@@ -130,18 +158,23 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     data = settings.data_dir("clickhouse")
     user = settings.required("OPTIINFRA_CLICKHOUSE_USER")
-    password = settings.required("OPTIINFRA_CLICKHOUSE_PASSWORD")
-    reader_password = settings.required("OPTIINFRA_CLICKHOUSE_READER_PASSWORD")
-    users = {user: password, f"{user}_reader": reader_password}
-    settings.write_private(data / "users.xml", users_xml(user, password, reader_password))
-    settings.write_private(data / "config.xml", config_xml(settings.port("clickhouse"), data, users))
+    accounts = Accounts(
+        user,
+        settings.required("OPTIINFRA_CLICKHOUSE_PASSWORD"),
+        os.environ.get("OPTIINFRA_CLICKHOUSE_READER") or f"{user}_reader",
+        settings.required("OPTIINFRA_CLICKHOUSE_READER_PASSWORD"),
+        anywhere=settings.listen_host() != settings.HOST,
+    )
+    database = os.environ.get("OPTIINFRA_CLICKHOUSE_DATABASE", "")
+    settings.write_private(data / "users.xml", users_xml(accounts, database))
+    settings.write_private(data / "config.xml", config_xml(settings.port("clickhouse"), data, accounts.passwords))
     # Temporary files of the library. A killed process leaves them behind.
     scratch = data / "tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     os.environ["TMPDIR"] = str(scratch)
     os.chdir(data)  # where the library looks for config.xml
-    server = Server(data)
+    server = Server(data, database)
     signal.signal(signal.SIGTERM, server.stop)
     signal.signal(signal.SIGINT, server.stop)
     thread = threading.Thread(target=server.run, name="clickhouse")

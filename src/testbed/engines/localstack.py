@@ -26,7 +26,7 @@ def main() -> None:
     # A line for each request would hide everything else.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     run_simple(
-        settings.HOST,
+        settings.listen_host(),
         settings.port("localstack"),
         local_only.wsgi(DomainDispatcherApplication(create_backend_app)),
         threaded=True,

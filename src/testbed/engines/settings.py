@@ -15,6 +15,11 @@ def required(name: str) -> str:
     return value
 
 
+def listen_host() -> str:
+    """`OPTIINFRA_HOST`: where to listen. In a container, whose network is its own, that is every address."""
+    return os.environ.get("OPTIINFRA_HOST") or HOST
+
+
 def port(name: str) -> int:
     """The port in `OPTIINFRA_<NAME>_PORT`. SystemExit with a message when it is invalid."""
     variable = f"OPTIINFRA_{name.upper()}_PORT"

@@ -15,7 +15,7 @@ def main() -> None:
     )
     uvicorn.run(
         app,
-        host=settings.HOST,
+        host=settings.listen_host(),
         port=settings.port("qdrant"),
         log_level="warning",
         access_log=False,
