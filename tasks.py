@@ -24,6 +24,7 @@ from testbed import (
     orphans,
     paths,
     prerequisites,
+    standins,
     startup,
 )
 from testbed import environment as environments
@@ -88,6 +89,13 @@ def build_all(_context: Context, name: str = DEFAULT_NAME) -> None:
     with user_errors():
         Settings.chosen(None, coverage=False, fleet_speed=None)  # refuses a backend that cannot be built
         build.build_all(lambda line: print(line, flush=True))
+
+
+@task
+def build_standins(_context: Context) -> None:
+    """Build images that stand for the official ones on a machine without an image registry."""
+    with user_errors():
+        standins.build_all(lambda line: print(line, flush=True))
 
 
 @task(
@@ -252,6 +260,7 @@ def run_demo(_context: Context, name: str = DEFAULT_NAME, suffix: str | None = N
 namespace = Collection(
     verify_prerequisites,
     build_all,
+    build_standins,
     start_test_env,
     stop_test_env,
     health_check,
