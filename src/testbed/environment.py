@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -9,18 +10,24 @@ import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 from testbed import guard, paths, sessions
 from testbed.engines.settings import private_folders, write_private
 from testbed.fingerprint import fingerprint, version
-from testbed.parts import HOST, PARTS, Part, variable_name
+from testbed.parts import HOST, PARTS, Part, find_part, variable_name
 
 DEFAULT_NAME = "e2e"
-BACKENDS = ("embedded",)
+BACKENDS = ("embedded", "compose")
 # Below the range of ephemeral ports, so that no outgoing connection takes a port before we do.
 FREE_PORTS = range(20000, 32000)
+SUBNETS = IPv4Network("172.30.0.0/16")
+"""Where the networks of containers are."""
+_ADDRESS_BITS = 5
+_ADDRESSES = 2**_ADDRESS_BITS
+"""Of one of them."""
 _PORTS = "ports"
 """A file in the folder of the supervisor's socket, which exists while an environment starts or runs."""
 PRINCIPAL_ARN = "arn:aws:iam::123456789012:role/optiinfra-orchestrator"
@@ -80,8 +87,6 @@ class Settings:
     def chosen(cls, backend: str | None, *, coverage: bool, fleet_speed: float | None) -> "Settings":
         """From the command line, else from environment variables, else the defaults."""
         taken = backend or os.environ.get("OPTIINFRA_BACKEND") or cls.backend
-        if taken == "compose":
-            raise SetupError("the compose backend comes with a later release: use --backend embedded")
         if taken not in BACKENDS:
             raise SetupError(f"no backend is called {taken!r}: use {' or '.join(BACKENDS)}")
         speed = float(os.environ.get("OPTIINFRA_FLEET_SPEED", cls.fleet_speed)) if fleet_speed is None else fleet_speed
@@ -117,6 +122,8 @@ class Environment:
     """Settings of its services that differ from the defaults, by variable without the prefix."""
     agents: bool = True
     """Whether a private platform runs the four agents."""
+    proxies: tuple[str, ...] = ()
+    """The parts of the host that a private platform reaches through ports of this machine."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -135,17 +142,50 @@ class Environment:
         """The environment's folder."""
         return paths.state_dir(self.name)
 
-    def url(self, name: str) -> str:
-        """The HTTP address of a part."""
-        return f"http://{HOST}:{self.ports[name]}"
+    @property
+    def in_containers(self) -> bool:
+        """Whether its processes run in containers, on a network of their own."""
+        return self.settings.backend == "compose"
 
-    def urls(self) -> dict[str, str]:
+    @property
+    def subnet(self) -> IPv4Network:
+        """The network of its containers."""
+        digest = hashlib.sha256((self.over or self.name).encode()).digest()
+        first = int.from_bytes(digest[:2]) // _ADDRESSES * _ADDRESSES  # SUBNETS has two bytes of addresses
+        return IPv4Network((int(SUBNETS.network_address) + first, 32 - _ADDRESS_BITS))
+
+    @property
+    def host_address(self) -> str:
+        """The address of this machine for the environment's processes."""
+        return str(next(self.subnet.hosts())) if self.in_containers else HOST
+
+    @property
+    def runtime_status(self) -> Path:
+        """The file that the runtime rewrites every second, in a folder of its own: nothing else may be written."""
+        return self.state_dir / "runtime-state" / "runtime-status.json"
+
+    def address(self, name: str, *, inside: bool = False) -> str:
+        """Host and port of a part on this machine; `inside`: for the environment's processes."""
+        if not (inside and self.in_containers):
+            return f"{HOST}:{self.ports[name]}"
+        part = find_part(name)
+        if name in self.proxies:
+            return f"{self.host_address}:{self.ports[name]}"
+        owner = self.name if part in self.parts else self.over
+        return f"{part.program}.{owner}:{part.container_port}"
+
+    def url(self, name: str, *, inside: bool = False) -> str:
+        """The HTTP address of a part."""
+        return f"http://{self.address(name, inside=inside)}"
+
+    def urls(self, *, inside: bool = False) -> dict[str, str]:
         """Every part's address; of PostgreSQL and Redis the connection string."""
         credentials = self.credentials
-        postgresql = f"{HOST}:{self.ports['postgresql']}/{self.namespace}"
-        return {name: self.url(name) for name in self.ports} | {
-            "postgresql": f"postgresql+psycopg://optiinfra:{credentials['postgresql_password']}@{postgresql}",
-            "redis": f"redis://:{credentials['redis_password']}@{HOST}:{self.ports['redis']}/0",
+        postgresql, redis = (self.address(name, inside=inside) for name in ("postgresql", "redis"))
+        role = f"optiinfra:{credentials['postgresql_password']}"
+        return {name: self.url(name, inside=inside) for name in self.ports} | {
+            "postgresql": f"postgresql+psycopg://{role}@{postgresql}/{self.namespace}",
+            "redis": f"redis://:{credentials['redis_password']}@{redis}/0",
         }
 
     def document(self) -> dict[str, Any]:
@@ -167,17 +207,21 @@ class Environment:
             "session": str(self.session) if self.session else None,
             "ports": dict(self.ports),
             "urls": self.urls(),
+            "inner_urls": self.urls(inside=True),
+            "host_address": self.host_address,
+            "proxies": list(self.proxies),
             "credentials": {"clickhouse_user": "optiinfra", **self.credentials},
         }
 
     def variables(self, part: Part) -> dict[str, str]:
         """The ``OPTIINFRA_*`` variables of a part's process."""
-        credentials, urls = self.credentials, self.urls()
+        credentials, urls = self.credentials, self.urls(inside=True)
+        ports = {name: int(self.address(name, inside=True).rpartition(":")[2]) for name in self.ports}
         common = {
             "ENV_ID": self.env_id,
             "VERSION": self.version,
-            "HOST": HOST,
-            "STATE_DIR": str(self.state_dir),
+            "HOST": "0.0.0.0" if self.in_containers else HOST,  # noqa: S104  its network is its own
+            "STATE_DIR": str(self.runtime_status.parent if part.kind == "runtime" else self.state_dir),
             "FLEET_SPEED": f"{self.settings.fleet_speed:g}",
             "RECOMMENDATION_TTL_SECONDS": str(self.settings.recommendation_ttl_seconds),
             "RUNTIME_ENROLMENTS": str(self.state_dir / "runtime"),
@@ -186,7 +230,7 @@ class Environment:
             "QDRANT_URL": urls["qdrant"],
             "QDRANT_COLLECTION": self.collection,
             "ORCHESTRATOR_URL": urls["orchestrator"],
-        } | {f"{variable_name(name)}_PORT": str(port) for name, port in self.ports.items()}
+        } | {f"{variable_name(name)}_PORT": str(port) for name, port in ports.items()}
         groups: dict[str, dict[str, str]] = {
             "CLICKHOUSE_WRITER": {
                 "CLICKHOUSE_USER": "optiinfra",
@@ -200,6 +244,7 @@ class Environment:
             "QDRANT_READER": {"QDRANT_API_KEY": credentials["qdrant_read_only_api_key"]},
             "POSTGRESQL_URL": {"POSTGRESQL_URL": urls["postgresql"]},
             "REDIS_URL": {"REDIS_URL": urls["redis"], "REDIS_PREFIX": self.namespace},
+            "AGENT_NETWORKS": {"AGENT_NETWORKS": str(self.subnet)} if self.in_containers else {},
             "AWS_ENDPOINT_URL": {"AWS_ENDPOINT_URL": urls["cloud-front"], "AWS_PRINCIPAL_ARN": PRINCIPAL_ARN},
             "LOCALSTACK_URL": {"LOCALSTACK_URL": urls["localstack"]},
             # Tests call a hundred times as often as people, from one address.
@@ -212,6 +257,8 @@ class Environment:
             # Nor would a test wait for a quarter of an hour until they are terminated.
             "IDLE_OBSERVATION_SECONDS": {"IDLE_OBSERVATION_SECONDS": "2", "IDLE_POLL_SECONDS": "0.5"},
         }
+        if self.in_containers:
+            common["LOCAL_NAME"] = f"{part.program}.{self.name}"
         for name in part.variables:
             common |= groups[name] if name in groups else {name: credentials[name.lower()]}
         return {f"OPTIINFRA_{name}": value for name, value in {**common, **self.changed}.items()}
@@ -284,6 +331,7 @@ def _read(name: str) -> tuple[Environment, dict[str, str]] | None:
             namespace=document["namespace"],
             changed=document["changed"],
             agents=document["agents"],
+            proxies=tuple(document["proxies"]),
             session=Path(session) if session else None,
         )
         return environment, {part: str(url) for part, url in document["urls"].items()}
@@ -371,12 +419,16 @@ def is_free(port: int) -> bool:
     return True
 
 
+def tuned(source: Mapping[str, str]) -> dict[str, str]:
+    """The settings that the caller has changed."""
+    return {key: value for key, value in source.items() if key in TUNABLE or key.startswith(TUNABLE_PREFIXES)}
+
+
 def scrubbed(source: Mapping[str, str]) -> dict[str, str]:
     """The environment variables of the caller that children may see."""
     kept = {
         key: value
         for key, value in source.items()
-        if (key in (*INHERITED, *TUNABLE) or key.startswith((*INHERITED_PREFIXES, *TUNABLE_PREFIXES)))
-        and key not in NOT_INHERITED
+        if (key in INHERITED or key.startswith(INHERITED_PREFIXES)) and key not in NOT_INHERITED
     }
-    return kept | {"TZ": "UTC"}
+    return kept | tuned(source) | {"TZ": "UTC"}

@@ -12,6 +12,7 @@ from typing import Any
 
 from testbed import environment as environments
 from testbed import paths
+from testbed.backends import backend_of
 from testbed.fingerprint import source_files, version
 
 SCHEMA = 1
@@ -40,6 +41,8 @@ def remove_reports(root: Path) -> None:
 def keep_logs(name: str, target: Path) -> None:
     """Replace `target` by a copy of an environment's logs."""
     shutil.rmtree(target, ignore_errors=True)
+    if (found := environments.read(name)) is not None:
+        backend_of(found).save_logs()
     folder = paths.log_dir(name)
     if folder.exists():
         shutil.copytree(folder, target)

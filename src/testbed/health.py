@@ -13,11 +13,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from testbed.backends import backend_of
 from testbed.environment import Environment
 from testbed.fingerprint import version as checked_out_version
 from testbed.parts import HOST, Part
 from testbed.probes import ProbeError, probe_of
-from testbed.supervision import Exit, ProcessState, Supervisor, recent
+from testbed.supervision import Exit, ProcessState, recent
 
 MAX_RESTARTS = 2
 """More restarts than this within a minute count as a crash loop."""
@@ -43,17 +44,17 @@ class Row:
 
 
 @dataclass(frozen=True)
-class SupervisorSnapshot:
-    """The supervisor's view of all processes at one moment, shared by all rows."""
+class Snapshot:
+    """The backend's view of all processes at one moment, shared by all rows."""
 
     states: Mapping[str, ProcessState]
     exits: list[Exit]
 
     @classmethod
-    def take(cls, environment: Environment) -> "SupervisorSnapshot":
-        """Query the environment's supervisor."""
-        supervisor = Supervisor(environment)
-        return cls(supervisor.states(), supervisor.exits(datetime.now(UTC) - timedelta(minutes=1)))
+    def take(cls, environment: Environment) -> "Snapshot":
+        """Ask the environment's backend."""
+        backend = backend_of(environment)
+        return cls(backend.states(), backend.exits(datetime.now(UTC) - timedelta(minutes=1)))
 
     def problem(self, part: Part, now: datetime) -> str | None:
         """Why the part is unhealthy even if its probe succeeds, or None."""
@@ -71,7 +72,7 @@ class SupervisorSnapshot:
         return None
 
 
-def check(environment: Environment, part: Part, snapshot: SupervisorSnapshot | None) -> Row:
+def check(environment: Environment, part: Part, snapshot: Snapshot | None) -> Row:
     """Check one part. Without a snapshot only the part's own probe counts."""
     restarts = 0
     problem = None
@@ -109,7 +110,7 @@ def probe_errors() -> tuple[type[Exception], ...]:
 def check_all(environment: Environment) -> list[Row]:
     """Check all parts concurrently; rows in the order of PARTS. Services must run the checked-out version."""
     environment = replace(environment, version=checked_out_version())
-    snapshot = SupervisorSnapshot.take(environment)
+    snapshot = Snapshot.take(environment)
     with ThreadPoolExecutor(max_workers=len(environment.parts)) as pool:
         return list(pool.map(lambda part: check(environment, part, snapshot), environment.parts))
 

@@ -20,10 +20,12 @@ def files(name: str, service: str) -> list[Path]:
     return sorted(folder.glob("*.log"))
 
 
-def show(chosen: list[Path], write: Callable[[str], None], *, follow: bool) -> None:
+def show(
+    chosen: list[Path], write: Callable[[str], None], *, follow: bool, save: Callable[[], None] = lambda: None
+) -> None:
     """Write the last lines of each log, and with `follow` new lines until Ctrl-C.
 
-    Lines carry the name of their program when several logs are shown.
+    `save` brings the files up to date meanwhile. Lines carry the name of their program when several logs are shown.
     """
     positions: dict[Path, int] = {}
     for path in chosen:
@@ -34,6 +36,7 @@ def show(chosen: list[Path], write: Callable[[str], None], *, follow: bool) -> N
     pause = threading.Event()
     with contextlib.suppress(KeyboardInterrupt):
         while follow and not pause.wait(POLL_SECONDS):
+            save()
             for path in chosen:
                 _show_new(path, positions, chosen, write)
 

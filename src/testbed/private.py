@@ -12,9 +12,9 @@ import requests
 
 from testbed import environment as environments
 from testbed import loopback
+from testbed.backends import backend_of
 from testbed.environment import Environment, SetupError
 from testbed.parts import HOST, PARTS
-from testbed.supervision import Supervisor
 from testbed.waiting import stretched
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def describe(
         credentials={**made.credentials, **{secret: over.credentials[secret] for secret in environments.STORE_SECRETS}},
         changed=dict(changed or {}),
         agents=agents,
+        proxies=tuple(through or ()),
     )
     own = {part.name: made.ports[part.name] for part in private.parts if part.port}
     borrowed = {part.name: over.ports[part.name] for part in PARTS if part.port and not part.is_platform}
@@ -68,7 +69,7 @@ def prepare(private: Environment) -> None:
 
 
 def drop(private: Environment, say: Callable[[str], None]) -> None:
-    """Remove its data from the engines of its host, if the host's supervisor is running.
+    """Remove its data from the engines of its host, if the host is running.
 
     Otherwise other programs may listen on those ports, and the data stays until the host is cleaned. Engines that fail
     are reported to ``say`` and raise nothing.
@@ -83,7 +84,7 @@ def drop(private: Environment, say: Callable[[str], None]) -> None:
         return
     if host is None:  # then the data is removed, too
         return
-    if Supervisor(host).pid is None:
+    if not backend_of(host).is_running:
         say(f"data of {private.name!r} stays in the engines of {host.name!r}, which is not running")
         return
     for drop_from in (_drop_postgresql, _drop_clickhouse, _drop_qdrant, _drop_redis):

@@ -173,11 +173,8 @@ def agent(environment: Environment, part: Part) -> ProbeResult:
     result = service(environment, part)
     headers = {"Authorization": f"Bearer {environment.credentials['admin_token']}"}
     rows = _request("GET", environment.url("orchestrator") + "/orchestrator/agents", headers=headers).json()
-    own = [
-        row
-        for row in rows
-        if row["agent_type"] == part.agent_type and row.get("base_url", "").rstrip("/") == environment.url(part.name)
-    ]
+    port = environment.address(part.name, inside=True).rpartition(":")[2]  # unique to the part
+    own = [row for row in rows if row["agent_type"] == part.agent_type and row["base_url"].endswith(f":{port}")]
     active = [row for row in own if row["status"] == "active"]
     if not active:
         seen = ", ".join(sorted(row["status"] for row in own)) or "not registered"
@@ -197,7 +194,7 @@ def sandbox(environment: Environment, part: Part) -> ProbeResult:
 
 def runtime(environment: Environment, _part: Part) -> ProbeResult:
     """Its status file, which it rewrites every second, is recent."""
-    file = environment.state_dir / "runtime-status.json"
+    file = environment.runtime_status
     if not file.exists():
         raise ProbeError(f"{file.name} is missing")
     status = json.loads(file.read_text())

@@ -12,13 +12,14 @@ from pathlib import Path
 import psutil
 
 from testbed import environment as environments
-from testbed import paths, private, processes
+from testbed import paths, private, processes, service_images
+from testbed.backends import backend_of
 from testbed.engines.settings import private_folders
 from testbed.environment import Environment, Settings, SetupError
 from testbed.health import Row, check
 from testbed.locks import locked
 from testbed.parts import PARTS, Part, find_part
-from testbed.supervision import CALL_ERRORS, Supervisor, new_socket, processes_of
+from testbed.supervision import CALL_ERRORS, new_socket, processes_of
 from testbed.waiting import POLL_SECONDS, WaitTimeoutError, stretched, wait_until
 
 # The deadline for parts that hang. A part that exits fails the start at once.
@@ -33,9 +34,9 @@ class StartError(SetupError):
 
 
 def running(name: str) -> Environment | None:
-    """The environment of this name if its supervisor is alive, else None."""
+    """The environment of this name if it runs, else None."""
     found = environments.load(name)
-    return found if found is not None and Supervisor(found).pid is not None else None
+    return found if found is not None and backend_of(found).is_running else None
 
 
 def needed(name: str) -> Environment:
@@ -59,21 +60,29 @@ def start(name: str, settings: Settings, say: Say, *, healthy: Callable[[Row], N
             _wait_healthy(found, datetime.now(UTC), healthy)
             return found
         _stop(name, say)
-        check_wheels()
         previous = environments.load(name)
         since = datetime.now(UTC).replace(microsecond=0)
         try:
             created = environments.create(name, settings, previous, new_socket(name))
+            check_parts(created)
             check_ports(created)
             created.save()  # before the first process starts: an environment that is not described counts as orphaned
             if created.over is not None:
                 private.prepare(created)
-            Supervisor(created).launch()
+            backend_of(created).launch()
             _wait_healthy(created, since, healthy)
         except BaseException:
             _stop(name, say)
             raise
         return created
+
+
+def check_parts(environment: Environment) -> None:
+    """Raise SetupError if what the parts run is missing: images or packages."""
+    if environment.in_containers:
+        service_images.require(environment)
+    else:
+        check_wheels()
 
 
 def check_wheels() -> None:
@@ -112,7 +121,7 @@ def holder(port: int) -> str:
 
 
 def _wait_healthy(environment: Environment, since: datetime, healthy: Callable[[Row], None] | None) -> None:
-    supervisor = Supervisor(environment)
+    backend = backend_of(environment)
     abandoned = threading.Event()
     seen: dict[str, Row] = {}
 
@@ -128,8 +137,8 @@ def _wait_healthy(environment: Environment, since: datetime, healthy: Callable[[
 
         def step() -> list[str]:
             nonlocal pending
-            supervisor.states()  # wakes its main loop
-            for ended in supervisor.exits(since):
+            backend.states()  # wakes a supervisor's main loop
+            for ended in backend.exits(since):
                 log = last_lines(environment, ended.program)
                 raise StartError(f"{ended.program} ended while starting ({ended.how})\n{log}")
             done, pending = wait(pending, timeout=0)
@@ -154,6 +163,7 @@ def _wait_healthy(environment: Environment, since: datetime, healthy: Callable[[
 
 def last_lines(environment: Environment, program: str) -> str:
     """The end of a program's log, indented, with its path."""
+    backend_of(environment).save_logs()
     log = environment.state_dir / "logs" / f"{program}.log"
     lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.exists() else []
     shown = "\n".join(f"    {line}" for line in lines) or "    (it wrote nothing)"
@@ -167,16 +177,16 @@ def stop(name: str, say: Say) -> bool:
 
 
 def _stop(name: str, say: Say) -> bool:
-    """Stop it through its supervisor, and end processes that the supervisor does not know or does not stop."""
+    """Stop it through its backend, and end processes that the supervisor does not know or does not stop."""
     try:
         found = environments.read(name)
     except SetupError:
         found = None  # its processes are found without the description
-    supervisor = Supervisor(found) if found is not None else None
-    ran = supervisor is not None and supervisor.pid is not None
-    if supervisor is not None:
+    backend = backend_of(found) if found is not None else None
+    ran = backend is not None and backend.is_running
+    if backend is not None and ran:
         try:
-            supervisor.stop()
+            backend.stop()
         except CALL_ERRORS as error:
             say(f"the supervisor of {name!r} does not answer ({error!r}) and is ended by force")
     orphaned_processes = processes.end(lambda: processes_of(name))
@@ -203,8 +213,10 @@ def remove(name: str, say: Say) -> None:
     """`clean` for callers that hold the lock."""
     _stop(name, say)
     with contextlib.suppress(SetupError):  # without a readable description we do not know about a host
-        if (found := environments.read(name)) is not None and found.over is not None:
-            private.drop(found, say)
+        if (found := environments.read(name)) is not None:
+            if found.over is not None:
+                private.drop(found, say)
+            backend_of(found).remove()
     state = paths.state_dir(name)
     outside = state / "postgresql"
     linked = [outside.resolve()] if outside.is_symlink() else []

@@ -9,6 +9,7 @@ import http.client
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -153,11 +154,17 @@ class Supervisor:
             return None
         return process.pid if is_ours else None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the supervisor runs."""
+        return self.pid is not None
+
     def launch(self) -> None:
         """Start the supervisor, detached from this terminal; it starts all parts concurrently."""
         state = self._environment.state_dir
         for folder in ("logs", "runtime", "coverage"):
             (state / folder).mkdir(parents=True, exist_ok=True)
+        self._environment.runtime_status.parent.mkdir(exist_ok=True)
         (state / "logs" / "supervisord.log").touch(mode=0o600)  # before its umask applies
         config = state / "supervisord.conf"
         write_private(config, configuration(self._environment))
@@ -207,6 +214,16 @@ class Supervisor:
         """The unexpected exits since then, from the supervisor's log (which is in UTC)."""
         log = self._environment.state_dir / "logs" / "supervisord.log"
         return [each for each in read_exits(log) if each.at >= since]
+
+    def kill(self, program: str) -> None:
+        """`kill -9` of a program's process, which the supervisor restarts."""
+        os.kill(self.states()[program].pid, signal.SIGKILL)
+
+    def save_logs(self) -> None:
+        """Programs write to the log folder themselves."""
+
+    def remove(self) -> None:
+        """All data lies in the environment's folder."""
 
     def stop(self) -> None:
         """Stop all parts, in waves, then the supervisor itself."""

@@ -211,7 +211,7 @@ def _registers_again(agent_type: str) -> Callable[[PrivatePlatform], Callable[[]
 
 def _reports_again(platform: PrivatePlatform) -> Callable[[], bool]:
     """The check that the runtime writes its status again and serves as many customers as before."""
-    file = platform.described.state_dir / "runtime-status.json"
+    file = platform.described.runtime_status
     before = json.loads(file.read_text())
 
     def reported() -> bool:

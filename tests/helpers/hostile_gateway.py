@@ -35,18 +35,19 @@ def names(texts: Sequence[str], first: int) -> Names:
 
 
 class HostileGateway:
-    """`described` are the deployments as the runtime sees them, one on each instance."""
+    """`described` are the deployments as the runtime sees them, one on each instance. It serves `host`."""
 
-    def __init__(self, named: Sequence[Names], instances: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, host: str, named: Sequence[Names], instances: Sequence[tuple[str, str]]) -> None:
+        self._host = host
         self.described = [_described(*each) for each in zip(named, instances, strict=True)]
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._server = ThreadingHTTPServer((host, 0), _handler_of(self))
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._began = time.monotonic()
 
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://{self._host}:{self._server.server_port}"
 
     def answer(self, path: str) -> str | None:
         """The response to `GET /fleet/{customer_id}/...`; None if there is no such thing."""

@@ -11,10 +11,11 @@ import pytest
 from fixtures import estates
 from testbed import consistency, evidence, paths, private, startup
 from testbed import environment as environments
+from testbed.backends import backend_of
 from testbed.environment import Environment, free_port
 from testbed.health import Row, check
 from testbed.locks import locked
-from testbed.parts import find_part
+from testbed.parts import PARTS, find_part
 from testbed.waiting import wait_until
 from tests.helpers.customer import Customer
 from tests.helpers.customers import ESTATES, provisioned
@@ -52,10 +53,17 @@ class PrivatePlatform(OwnEnvironment):
         self.document = startup.start(self.name, self.described.settings, print).document()
 
     def kill(self, module: str) -> None:
-        """`kill -9` of the process that runs the module, as soon as there is one; the supervisor restarts it."""
-        found = wait_until(lambda: self.running(module), f"a process that runs {module}", 60, poll=0.02)
-        found[0].kill()
-        found[0].wait(10)
+        """`kill -9` of the process that runs the module, as soon as there is one; it is restarted."""
+        (program,) = (part.program for part in PARTS if part.module == module)
+        backend = backend_of(self.described)
+        wait_until(
+            lambda: backend.states().get(program),
+            f"a process that runs {module}",
+            60,
+            accept=lambda state: state is not None and state.pid != 0,
+            poll=0.02,
+        )
+        backend.kill(program)
 
     def kill_supervisor(self) -> None:
         """`kill -9` of the supervisor, then a start, which stops the orphaned processes first."""
@@ -90,7 +98,7 @@ def private_platform_over(
         for part in proxied:
             port = free_port(ports)
             ports.add(port)
-            proxies[part] = stack.enter_context(proxy_to(host.ports[part], port))
+            proxies[part] = stack.enter_context(proxy_to(host.ports[part], port, host.host_address))
         platform = PrivatePlatform(name, proxies)
         described = private.describe(
             name,

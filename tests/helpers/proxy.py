@@ -23,10 +23,10 @@ CALL_SECONDS = 10.0
 
 
 class Proxy:
-    """Forwards every connection from `port` to `target`, both on loopback, except while it is failing."""
+    """Forwards every connection from `port` of `host` to `target` of loopback, except while it is failing."""
 
-    def __init__(self, target: int, port: int) -> None:
-        self.target, self.port = target, port
+    def __init__(self, target: int, port: int, host: str = HOST) -> None:
+        self.target, self.port, self.host = target, port, host
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy to {target}", daemon=True)
         self._server: asyncio.Server | None = None
@@ -60,7 +60,7 @@ class Proxy:
 
     async def _listen(self) -> None:
         self._passing.set()
-        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+        self._server = await asyncio.start_server(self._accept, self.host, self.port)
 
     async def _close(self) -> None:
         if self._server is not None:
@@ -137,9 +137,9 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 @contextmanager
-def proxy_to(target: int, port: int) -> Iterator[Proxy]:
-    """A running proxy from one port of loopback to another."""
-    proxy = Proxy(target, port)
+def proxy_to(target: int, port: int, host: str = HOST) -> Iterator[Proxy]:
+    """A running proxy to a port of loopback."""
+    proxy = Proxy(target, port, host)
     proxy.start()
     try:
         yield proxy

@@ -65,7 +65,7 @@ class ScriptedAgent:
         self._state, self._registered, self._sending = dict[str, Any](), False, threading.Lock()
         self._connections, self._killed = set[socket.socket](), False
         self._enrolment_secret = environment["credentials"]["enrolment_secret"]
-        self._server = _Server(("127.0.0.1", 0), _handler_of(self))
+        self._server = _Server((environment["host_address"], 0), _handler_of(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
         url = environment["urls"]["orchestrator"]
@@ -75,7 +75,7 @@ class ScriptedAgent:
             "version": f"scripted {uuid.uuid4().hex[:8]}",
             "capabilities": list(capabilities),
             "hostname": f"host-{uuid.uuid4().hex[:8]}",
-            "base_url": f"http://127.0.0.1:{self._server.server_port}",
+            "base_url": f"http://{environment['host_address']}:{self._server.server_port}",
             "pool": pool,
         }
         self.agent_id = self.secret = self._task_key = ""

@@ -28,15 +28,15 @@ UNKNOWN = "cust_" + "0" * 24
 class Story:
     """Sends requests, and keeps what the audit log must say of each, and every secret in the answers."""
 
-    def __init__(self, http: httpx.Client, owner: Account) -> None:
-        self._http, self._owner = http, owner
+    def __init__(self, http: httpx.Client, owner: Account, address: str) -> None:
+        self._http, self._owner, self._address = http, owner, address
         self.expected: list[dict[str, Any]] = []
         self.secrets = [PASSWORD]
 
     def expect(self, action: str, answer: httpx.Response, actor: str, **more: Any) -> None:
         entry = {"actor_kind": "user", "actor": actor, "action": action, "status": answer.status_code}
         self.expected.append(
-            entry | {"address": "127.0.0.1", "target": {}, "trace_id": answer.headers["x-trace-id"]} | more
+            entry | {"address": self._address, "target": {}, "trace_id": answer.headers["x-trace-id"]} | more
         )
 
     def send(self, method: str, path: str, token: str = "", body: object = None, **headers: str) -> httpx.Response:
@@ -48,7 +48,12 @@ class Story:
 
     def sign_in(self, user: Account, password: str = PASSWORD, **headers: str) -> httpx.Response:
         answer = self.send("POST", "/auth/login", body={"username": user.email, "password": password}, **headers)
-        self.expect("POST /auth/login", answer, user.user_id, address=headers.get(PORTAL_CLIENT_HEADER, "127.0.0.1"))
+        self.expect(
+            "POST /auth/login",
+            answer,
+            user.user_id,
+            address=headers.get(PORTAL_CLIENT_HEADER, self._address),
+        )
         return answer
 
 
@@ -180,7 +185,7 @@ def test_audit_log_is_complete_holds_no_secret_and_shows_tampering(environment: 
     with private_platform_over(environment, f"audit-{os.getpid()}", proxied=(), agents=False) as platform:
         document = platform.document
         with signed_up(document) as owner, httpx.Client(base_url=document["urls"]["orchestrator"], timeout=30) as http:
-            story = Story(http, owner)
+            story = Story(http, owner, environment["host_address"])
             viewer = add_user(document, owner.customer_id, "viewer")
             token = tell(story, owner, viewer, document["credentials"]["portal_secret"])
             check_entries(http, story, owner.customer_id, token)

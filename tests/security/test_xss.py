@@ -158,7 +158,7 @@ def hostile_customer(platform: PrivatePlatform) -> Iterator[Scene]:
         (idle,) = aws.start_instances(client, IDLE_TYPE, 1, "on-demand", tags)
         named = [names(hostile, 4 * number) for number in range(DEPLOYMENTS)]
         scene = Scene(customer, mark, hostile, named, instances, idle)
-        gateway = HostileGateway(named, instances)
+        gateway = HostileGateway(platform.document["host_address"], named, instances)
         stack.enter_context(gateway.serving())
         create_roles(platform.document, customer.seeded, external_id_of(customer))
         enrol(platform, customer, gateway)
@@ -188,7 +188,7 @@ def hostile_customer(platform: PrivatePlatform) -> Iterator[Scene]:
 def enrol(platform: PrivatePlatform, customer: Customer, gateway: HostileGateway) -> None:
     """Have the platform's runtime serve the customer with this gateway."""
     token = customer.post(f"/customers/{customer.id}/agent-install-command")["agent_token"]
-    enrol_runtime(platform.document, customer.seeded.model_copy(update={"fleet_url": gateway.url}), token)
+    enrol_runtime(platform.document, customer.id, token, gateway.url)
 
 
 def reject(scene: Scene, recommendation: Recommendation) -> None:

@@ -4,20 +4,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from testbed.health import SupervisorSnapshot
+from testbed.health import Snapshot
 from testbed.parts import find_part
 from testbed.supervision import Exit, ProcessState
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
-def snapshot(state: str, *, up_for: float, ages: tuple[float, ...] = ()) -> SupervisorSnapshot:
+def snapshot(state: str, *, up_for: float, ages: tuple[float, ...] = ()) -> Snapshot:
     process = ProcessState("redis", state, 4711, NOW - timedelta(seconds=up_for))
     exits = [Exit("redis", NOW - timedelta(seconds=age), "terminated by SIGKILL; not expected") for age in ages]
-    return SupervisorSnapshot({"redis": process}, exits)
+    return Snapshot({"redis": process}, exits)
 
 
-def problem(taken: SupervisorSnapshot) -> str | None:
+def problem(taken: Snapshot) -> str | None:
     return taken.problem(find_part("redis"), NOW)
 
 
@@ -42,4 +42,4 @@ def test_part_in_a_crash_loop_is_unhealthy_while_it_runs() -> None:
 
 
 def test_part_without_a_supervisor_is_unhealthy() -> None:
-    assert "start-test-env" in str(problem(SupervisorSnapshot({}, [])))
+    assert "start-test-env" in str(problem(Snapshot({}, [])))

@@ -33,6 +33,14 @@ def test_request_of_a_web_page_is_refused(host: str | None, origin: str | None, 
     assert over_asgi(headers) == expected
 
 
+@pytest.mark.parametrize(("name", "local"), [("sandbox.e2e", True), ("", False), (None, False)])
+def test_own_name_in_a_container_is_local(monkeypatch: pytest.MonkeyPatch, name: str | None, local: bool) -> None:
+    if name is not None:
+        monkeypatch.setenv(local_only.OWN_NAME, name)
+    assert local_only.is_local("sandbox.e2e:8022", None) is local
+    assert local_only.is_local("", None) is False
+
+
 def over_wsgi(headers: dict[str, str]) -> tuple[int, bytes]:
     statuses: list[str] = []
 

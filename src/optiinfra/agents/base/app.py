@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from ipaddress import ip_address
 from typing import Annotated
 
 import httpx
@@ -62,7 +63,7 @@ class AgentApp:
                 version=settings.version,
                 capabilities=kind.capabilities,
                 hostname=socket.gethostname(),
-                base_url=f"http://{settings.host}:{port}",
+                base_url=f"http://{_own_address(settings)}:{port}",
                 pool=settings.agent_pool,
             ),
             lambda: self.runner.in_progress,
@@ -185,3 +186,9 @@ def run(kind: AgentKind, settings: AgentSettings, port: int) -> None:
     """Serve an agent until the process is stopped."""
     app, _ = create_agent(kind, settings, port)
     serve(app, settings.host, port)
+
+
+def _own_address(settings: AgentSettings) -> str:
+    """The address for the orchestrator: in a container, which listens on all of its own, that of its host name."""
+    everywhere = ip_address(settings.host).is_unspecified
+    return socket.gethostbyname(socket.gethostname()) if everywhere else settings.host
