@@ -1,7 +1,10 @@
 # /// script
 # dependencies = ["nox>=2025.10"]
 # ///
-"""Test sessions, each in its own virtualenv. Positional arguments are passed to pytest."""
+"""Test sessions, each in its own virtualenv. Positional arguments are passed to pytest.
+
+CI's matrix is made from this file (`src/testbed/ci.py`), by the tags `backends`, `pythons` and `manual`.
+"""
 
 import atexit
 import contextlib
@@ -26,6 +29,7 @@ ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "test-results.xml"
 SYSTEM_FOLDERS = ("tests/e2e", "tests/integration", "tests/performance", "tests/security")
 SYSTEM_TESTS = 43
+WORKFLOWS = ROOT / ".github" / "workflows"
 PARALLEL = ("-n", "auto")
 """One pytest worker per core. A later `-n` among the positional arguments takes precedence."""
 BY_MODULE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile", "--no-loadscope-reorder")
@@ -135,31 +139,31 @@ def chosen(session: nox.Session, *defaults: str) -> list[str]:
     return [*([] if named else defaults), *session.posargs]
 
 
-@nox.session
+@nox.session(tags=["backends"])
 def e2e(session: nox.Session) -> None:
     """The end-to-end scenarios, one after the other, with their output."""
     suite(session, "-s", "-v", "-p", "no:randomly", *chosen(session, "tests/e2e"), coverage=True)
 
 
-@nox.session
+@nox.session(tags=["backends"])
 def integration(session: nox.Session) -> None:
     """The integration tests, in parallel."""
     suite(session, *PARALLEL, *chosen(session, "tests/integration"), coverage=True)
 
 
-@nox.session
+@nox.session(tags=["backends"])
 def performance(session: nox.Session) -> None:
     """The performance tests, one after the other, on services without coverage, with their figures."""
     suite(session, "-s", "-v", *chosen(session, "tests/performance"))
 
 
-@nox.session
+@nox.session(tags=["backends"])
 def security(session: nox.Session) -> None:
     """The security tests, in parallel."""
     suite(session, *PARALLEL, *chosen(session, "tests/security"), coverage=True, browser=True)
 
 
-@nox.session
+@nox.session(tags=["backends"])
 def fast(session: nox.Session) -> None:
     """Unit and contract tests, and the short integration and security tests, on a live environment."""
     folders = [*existing("tests/contract", "tests/integration", "tests/security"), "tests/unit"]
@@ -168,7 +172,7 @@ def fast(session: nox.Session) -> None:
     session.log("e2e and performance tests do not run here: `nox -s test` runs all system tests")
 
 
-@nox.session
+@nox.session(tags=["backends"])
 def test(session: nox.Session) -> None:
     """All system tests in a fresh environment, in parallel, with coverage and reports. Performance tests run alone."""
     folders = existing(*SYSTEM_FOLDERS)
@@ -179,7 +183,7 @@ def test(session: nox.Session) -> None:
     session.log(f"{count} of {SYSTEM_TESTS} system tests exist so far; the gate comes with them")
 
 
-@nox.session
+@nox.session(tags=["pythons"])
 def unit(session: nox.Session) -> None:
     """Unit tests, which need nothing but the code, in parallel."""
     install(session, "unit")
@@ -192,7 +196,7 @@ def platform(session: nox.Session) -> None:
     suite(session, *chosen(session, "tests/platform"))
 
 
-@nox.session
+@nox.session(tags=["manual"])
 def bench(session: nox.Session) -> None:
     """Long measurements. `-- crash --runs N` kills processes at random moments and counts what was lost."""
     with environment(session) as name:
@@ -210,8 +214,10 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, formatting, and import rules."""
+    """Style, formatting, import rules, and the CI workflow."""
     install(session, "lint")
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS.glob("*.yml")))
+    session.run("zizmor", "--offline", "--quiet", str(WORKFLOWS.parent))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports")

@@ -1,5 +1,6 @@
 """The environment's commands: `invoke --list`. Each is a thin call into src/testbed."""
 
+import json
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from invoke.tasks import task
 
 from testbed import (
     build,
+    ci,
     consistency,
     demo,
     evidence,
@@ -24,10 +26,13 @@ from testbed import (
     orphans,
     paths,
     prerequisites,
+    service_images,
+    slack,
     standins,
     startup,
 )
 from testbed import environment as environments
+from testbed.backends import backend_of
 from testbed.console import console, print_json, progress
 from testbed.environment import DEFAULT_NAME, Environment, Settings, SetupError
 from testbed.waiting import WaitTimeoutError
@@ -87,8 +92,9 @@ def verify_prerequisites(_context: Context, name: str = DEFAULT_NAME, backend: s
 def build_all(_context: Context, name: str = DEFAULT_NAME) -> None:
     """Build every service; on the embedded backend: compile it and import every module of it."""
     with user_errors():
-        Settings.chosen(None, coverage=False, fleet_speed=None)  # refuses a backend that cannot be built
-        build.build_all(lambda line: print(line, flush=True))
+        backend = Settings.chosen(None, coverage=False, fleet_speed=None).backend
+        built = service_images.build_all if backend == "compose" else build.build_all
+        built(lambda line: print(line, flush=True))
 
 
 @task
@@ -101,7 +107,7 @@ def build_standins(_context: Context) -> None:
 @task(
     help={
         "name": NAME_HELP,
-        "backend": "embedded (default)",
+        "backend": "embedded or compose; default $OPTIINFRA_BACKEND, else embedded",
         "coverage": "measure the services' coverage",
         "speed": "simulated seconds per second of the fleet",
     }
@@ -202,8 +208,9 @@ def status(_context: Context, name: str = DEFAULT_NAME, json: bool = False) -> N
 def show_logs(_context: Context, service: str, name: str = DEFAULT_NAME, follow: bool = False) -> None:
     """Show the last lines of the logs."""
     with user_errors():
-        existing(name)
-        logs.show(logs.files(name, service), lambda line: print(line, flush=True), follow=follow)
+        save = backend_of(existing(name)).save_logs
+        save()  # the names of the files
+        logs.show(logs.files(name, service), lambda line: print(line, flush=True), follow=follow, save=save)
 
 
 @task(help={"name": NAME_HELP, "reports": "also remove reports/, htmlcov/, screenshots/ and test-results.xml"})
@@ -257,6 +264,41 @@ def run_demo(_context: Context, name: str = DEFAULT_NAME, suffix: str | None = N
     out.print("`invoke stop-test-env` ends it.")
 
 
+@task(
+    help={
+        "session": "only this session",
+        "backend": "only this backend",
+        "python": "only this Python",
+    }
+)
+def ci_matrix(_context: Context, session: str = "", backend: str = "", python: str = "") -> None:
+    """Print the jobs of the CI workflow as JSON, made from noxfile.py; in GitHub Actions, set the output `jobs` too."""
+    with user_errors():
+        every_mutant = os.environ.get("GITHUB_EVENT_NAME") not in ci.EVENTS_OF_A_CHANGE
+        jobs = ci.matrix(
+            ci.sessions(), ci.pythons(), every_mutant=every_mutant, session=session, backend=backend, python=python
+        )
+    print(json.dumps(jobs))
+    ci.set_output("jobs", json.dumps(jobs))
+
+
+@task(help={"verdict": "what happened, such as failure"})
+def notify_slack(_context: Context, verdict: str = "failure") -> None:
+    """Tell the channel that CI failed: the verdict, the tests that failed by the files below reports/, and a link."""
+    try:
+        print(slack.notify(verdict, paths.ROOT / "reports"))
+    except slack.NotificationError as error:
+        raise Exit(str(error), code=1) from error
+
+
+@task(help={"job": "its title"})
+def ci_summary(_context: Context, job: str = "tests") -> None:
+    """Print the results of the last pytest run in Markdown; in GitHub Actions, add them to the summary of the job."""
+    text = ci.summary(job, paths.ROOT / "test-results.xml")
+    print(text)
+    ci.add_to_summary(text)
+
+
 namespace = Collection(
     verify_prerequisites,
     build_all,
@@ -271,4 +313,7 @@ namespace = Collection(
     clean,
     seed_estate,
     run_demo,
+    ci_matrix,
+    ci_summary,
+    notify_slack,
 )
