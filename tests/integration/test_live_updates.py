@@ -33,6 +33,7 @@ HISTORY = 250
 """Events from before; streams read them a hundred at a time."""
 
 
+@pytest.mark.slow
 def test_live_updates_arrive_in_order(environment: dict[str, Any], callers: dict[str, Caller]) -> None:
     with (
         customer_without_fleet(environment) as mine,

@@ -181,6 +181,7 @@ def check_deletion(platform: PrivatePlatform, http: httpx.Client, owner: Account
     assert broken_chains(platform) == []
 
 
+@pytest.mark.slow
 def test_audit_log_is_complete_holds_no_secret_and_shows_tampering(environment: dict[str, Any]) -> None:
     with private_platform_over(environment, f"audit-{os.getpid()}", proxied=(), agents=False) as platform:
         document = platform.document

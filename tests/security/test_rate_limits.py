@@ -103,6 +103,7 @@ def check_api(here: Visitor, http: httpx.Client) -> None:
     assert http.get("/health").status_code == 200
 
 
+@pytest.mark.slow
 def test_rate_limits_and_lockout_hold_for_each_account_address_and_customer(environment: dict[str, Any]) -> None:
     with private_platform_over(environment, f"rate-limits-{os.getpid()}", LIMITS, proxied=(), agents=False) as platform:
         secret = platform.document["credentials"]["portal_secret"]

@@ -24,9 +24,7 @@ with sessions.hold() as folder:
 HOLD_IN_NOXFILE = """
 import sys, time
 from pathlib import Path
-from types import SimpleNamespace
 sys.path.insert(0, {checkout!r})
-sys.modules["nox"] = SimpleNamespace(session=lambda function: function, options=SimpleNamespace(), Session=None)
 import noxfile
 noxfile.ROOT = Path({root!r})
 noxfile.held_session()
