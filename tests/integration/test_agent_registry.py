@@ -27,7 +27,7 @@ from tests.helpers.scripted_agent import (
 )
 from tests.helpers.stores import Stores
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]  # with the platform that the module starts
 
 HEARTBEAT_SECONDS = stretched(0.75)
 UNHEALTHY_SECONDS = 3 * HEARTBEAT_SECONDS
@@ -192,7 +192,6 @@ def _check_same_address_replaces(customer: Customer, agent: ScriptedAgent, other
     assert len(agent.given("analyze")) == 2
 
 
-@pytest.mark.slow  # with the platform that it starts
 def test_heartbeat_is_kept_and_accepted_for_its_own_agent_only(
     customer: Customer, callers: dict[str, Caller], new_agent: NewAgent, stores: Stores
 ) -> None:
@@ -275,7 +274,6 @@ def _check_refused_heartbeats(
     assert stored(stores, agent) == kept
 
 
-@pytest.mark.slow
 def test_agent_without_three_heartbeats_is_unhealthy_and_not_asked_until_the_next(
     platform: PrivatePlatform, customer: Customer, new_agent: NewAgent, stores: Stores
 ) -> None:
@@ -330,7 +328,6 @@ def _check_unhealthy_in_time(customer: Customer, agent: ScriptedAgent) -> None:
     assert last_healthy - received < UNHEALTHY_SECONDS + CLOCK_SECONDS, "it was healthy for too long"
 
 
-@pytest.mark.slow
 def test_agent_deregistered_while_a_task_runs_gets_no_other_and_the_task_is_done_once(
     customer: Customer, new_agent: NewAgent
 ) -> None:
