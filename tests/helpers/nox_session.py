@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -53,7 +54,9 @@ def main() -> None:
     name, *arguments = sys.argv[1:]
     sessions: dict[str, Any] = {}
 
-    def declare(function: Any) -> Any:
+    def declare(function: Any = None, **options: Any) -> Any:
+        if function is None:
+            return partial(declare, **options)
         sessions[function.__name__] = function
         return function
 
