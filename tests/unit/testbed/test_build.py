@@ -7,7 +7,7 @@ import pytest
 from testbed import build
 from testbed.build import TARGETS, BuildError, Target
 
-ENGINES, JSON = Target("engines", ("testbed.engines",)), Target("json", (), ("json",))
+DOMAIN, JSON = Target("domain", ("optiinfra.domain",)), Target("json", (), ("json",))
 
 
 def test_targets_begin_with_the_six_services() -> None:
@@ -25,15 +25,15 @@ def test_targets_begin_with_the_six_services() -> None:
 
 def test_build_all_names_each_target_in_order() -> None:
     lines: list[str] = []
-    build.build_all(lines.append, (JSON, ENGINES), libraries=())
-    assert lines == ["Building json... ✓", "Building engines... ✓"]
+    build.build_all(lines.append, (JSON, DOMAIN), libraries=())
+    assert lines == ["Building json... ✓", "Building domain... ✓"]
 
 
 @pytest.mark.parametrize(
     ("packages", "loads", "reason"),
     [
         (("optiinfra.lost",), (), "^package optiinfra.lost does not exist$"),
-        (("testbed.engines",), ("testbed.lost",), "(?s)^failing cannot be imported:.*No module named 'testbed.lost'"),
+        (("optiinfra.domain",), ("testbed.lost",), "(?s)^failing cannot be imported:.*No module named 'testbed.lost'"),
     ],
 )
 def test_build_all_with_a_failing_target_stops_there(
@@ -41,8 +41,8 @@ def test_build_all_with_a_failing_target_stops_there(
 ) -> None:
     lines: list[str] = []
     with pytest.raises(BuildError, match=reason):
-        build.build_all(lines.append, (ENGINES, Target("failing", packages, loads), JSON), libraries=())
-    assert lines == ["Building engines... ✓", "Building failing... ✗"]
+        build.build_all(lines.append, (DOMAIN, Target("failing", packages, loads), JSON), libraries=())
+    assert lines == ["Building domain... ✓", "Building failing... ✗"]
 
 
 def test_build_all_with_a_process_that_dies_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
