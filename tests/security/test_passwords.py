@@ -36,6 +36,7 @@ WRONG = (401, "wrong_credentials", "wrong e-mail address or password")
 ATTEMPTS = 9
 
 
+@pytest.mark.slow
 def test_passwords_are_strong_stored_hashed_and_tell_nothing_of_accounts(environment: dict[str, Any]) -> None:
     with httpx.Client(base_url=environment["urls"]["orchestrator"], timeout=stretched(15)) as http:
         with signed_up(environment) as owner:
