@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed.docker import DockerError, docker
 from testbed.environment import SetupError
 from testbed.waiting import stretched
 
 BUILD_SECONDS = 900.0
-ANSWER_SECONDS = 60.0
 SHOWN_LINES = 20
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
@@ -32,7 +32,7 @@ CERTIFICATES = "/run/secrets/ca.pem"
 
 
 class ImageError(SetupError):
-    """An image was not built, or the engine does not answer. The text says why, with the end of the output."""
+    """An image was not built. The text says why, with the end of the output."""
 
 
 @dataclass(frozen=True)
@@ -45,26 +45,14 @@ class Image:
 
 
 def inspect(tag: str) -> Image | None:
-    """The image of this tag, or None. ImageError when the engine does not answer."""
-    command = ["docker", "image", "inspect", "--format", "{{json .}}", tag]
+    """The image of this tag, or None. DockerError when the engine does not answer."""
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=stretched(ANSWER_SECONDS),
-        )
-    except FileNotFoundError as error:
-        raise ImageError("docker is not installed: `invoke verify-prerequisites --backend compose`") from error
-    except subprocess.TimeoutExpired as error:
-        raise ImageError(f"`{' '.join(command)}` did not end within {error.timeout:.0f} s") from error
-    if done.returncode != 0:
-        if "no such image" in done.stderr.lower():
+        answer = docker("image", "inspect", "--format", "{{json .}}", tag)
+    except DockerError as error:
+        if "no such image" in str(error).lower():
             return None
-        raise ImageError(f"`{' '.join(command)}` failed:\n{done.stderr}".rstrip())
-    found = json.loads(done.stdout)
+        raise
+    found = json.loads(answer)
     return Image(found["Id"], found["Config"].get("Labels") or {}, found["Size"])
 
 

@@ -26,6 +26,7 @@ LABEL = "com.optiinfra.standin"
 FOLDER = paths.ROOT / "compose" / "standins"
 LOGS = paths.ROOT / "reports" / "builds"
 ROOTFS_SECONDS = 600.0
+MIRROR_SECONDS = 60.0
 AUTHORITIES = Path("/usr/local/share/ca-certificates")
 COPIED_PYTHON = (3, 11)
 PROVEN = (
@@ -72,7 +73,7 @@ class Rootfs:
         _output(command, "the root file system", stretched(ROOTFS_SECONDS))
 
     def _mirror(self) -> str:
-        return _output([str(FOLDER / "debian-mirror")], "the mirror", stretched(images.ANSWER_SECONDS)).strip()
+        return _output([str(FOLDER / "debian-mirror")], "the mirror", stretched(MIRROR_SECONDS)).strip()
 
 
 class RunningPython:

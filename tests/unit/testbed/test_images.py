@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from testbed import images
+from testbed.docker import DockerError
 from testbed.images import Image, ImageError
 
 
@@ -90,10 +91,10 @@ def test_inspect_returns_the_image_or_none(docker: Path) -> None:
 
 def test_inspect_without_an_engine_fails(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     docker.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2; exit 1\n")
-    with pytest.raises(ImageError, match=r"(?s)failed:.*Cannot connect to the Docker daemon"):
+    with pytest.raises(DockerError, match=r"(?s)failed:.*Cannot connect to the Docker daemon"):
         images.inspect("example:1")
     monkeypatch.setenv("PATH", str(docker.parent.parent))
-    with pytest.raises(ImageError, match=r"^docker is not installed"):
+    with pytest.raises(DockerError, match=r"^docker is not installed"):
         images.inspect("example:1")
 
 
