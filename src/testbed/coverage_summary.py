@@ -61,9 +61,9 @@ def render(listed: list[tuple[str, Counts]]) -> str:
 
 
 def combine(data_dir: Path, target: Path) -> list[tuple[str, Counts]]:
-    """Combine the data of all processes into `target`, write `htmlcov/`, and return the counts of each file.
+    """Combine the data of all processes into `target`, and return the counts of each file.
 
-    Raises coverage's NoDataError when there is no data.
+    Writes `htmlcov/` and `reports/coverage.xml`. Raises coverage's NoDataError when there is no data.
     """
     from coverage import Coverage
 
@@ -73,6 +73,7 @@ def combine(data_dir: Path, target: Path) -> list[tuple[str, Counts]]:
     measured.combine([str(file) for file in sorted(data_dir.glob(".coverage.*"))], strict=True, keep=True)
     measured.save()
     measured.html_report(directory=str(paths.ROOT / "htmlcov"))
+    measured.xml_report(outfile=str(paths.ROOT / "reports" / "coverage.xml"))
     counts = []
     for file in sorted(measured.get_data().measured_files()):
         _, statements, _, missing, _ = measured.analysis2(file)

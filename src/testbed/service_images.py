@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable
 
-from testbed import images, paths
+from testbed import images, paths, standins
 from testbed.docker import docker
 from testbed.environment import Environment, SetupError
 from testbed.fingerprint import source_files, version
@@ -26,17 +26,15 @@ OFFICIAL = {
     "qdrant": "qdrant/qdrant:v1.16.0",
     "localstack": "localstack/localstack:4.14.0",
 }
-STAND_IN_PREFIX = "optiinfra-standins/"
 STAND_INS = {
-    "postgresql": f"{STAND_IN_PREFIX}postgres:17",
-    "clickhouse": f"{STAND_IN_PREFIX}clickhouse-server:26.9",
-    "redis": f"{STAND_IN_PREFIX}redis:8",
-    "qdrant": f"{STAND_IN_PREFIX}qdrant:1.16",
-    "localstack": f"{STAND_IN_PREFIX}localstack:4.14.0",
+    "postgresql": f"{standins.PREFIX}postgres:17",
+    "clickhouse": f"{standins.PREFIX}clickhouse-server:26.9",
+    "redis": f"{standins.PREFIX}redis:8",
+    "qdrant": f"{standins.PREFIX}qdrant:1.16",
+    "localstack": f"{standins.PREFIX}localstack:4.14.0",
 }
 """Images of the same engines for machines without an image registry (`invoke build-standins`)."""
 PYTHON = "python:3.11-slim"
-LOGS = paths.ROOT / "reports" / "builds"
 PULL_SECONDS = 900.0
 
 
@@ -68,7 +66,7 @@ def engine_image(part: Part) -> str:
 
 def python_image() -> str:
     """What our images are built on: the variable's, else the official one, or a stand-in if only that is there."""
-    return os.environ.get("OPTIINFRA_PYTHON_IMAGE") or _present(PYTHON, f"{STAND_IN_PREFIX}{PYTHON}")
+    return os.environ.get("OPTIINFRA_PYTHON_IMAGE") or _present(PYTHON, f"{standins.PREFIX}{PYTHON}")
 
 
 def _present(official: str, stand_in: str) -> str:
@@ -80,7 +78,7 @@ def build_all(say: Callable[[str], None]) -> None:
     made = tag()
     arguments = {"BASE": python_image(), "REVISION": version(), "SOURCE_DIGEST": made}
     for target in (*SERVICES, *HELPERS):
-        log = LOGS / f"{target}.log"
+        log = standins.LOGS / f"{target}.log"
         try:
             images.build(f"{PREFIX}{target}:{made}", paths.ROOT, DOCKERFILE, log=log, target=target, args=arguments)
         except images.ImageError:
