@@ -19,6 +19,7 @@ from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.runtimes import service as runtimes
 from optiinfra.orchestrator.telemetry import service as telemetry
+from optiinfra.orchestrator.telemetry.parsing import Columns
 from optiinfra.orchestrator.telemetry.service import BatchKey
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
@@ -87,10 +88,9 @@ def deployment(name: str, *instance_ids: str) -> DiscoveredDeployment:
     )
 
 
-def batch(value: float, *deployment_ids: str, metric: str = "throughput") -> TelemetryBatch:
-    return TelemetryBatch(
-        samples=[Sample(deployment_id=one, metric=metric, timestamp=now(), value=value) for one in deployment_ids]
-    )
+def batch(value: float, *deployment_ids: str, metric: str = "throughput") -> Columns:
+    samples = [Sample(deployment_id=one, metric=metric, timestamp=now(), value=value) for one in deployment_ids]
+    return Columns.of(TelemetryBatch(samples=samples))
 
 
 async def test_runtime_id_is_found_only_with_the_token_that_it_connected_with(platform: Platform) -> None:
@@ -120,7 +120,7 @@ async def test_telemetry_of_deployments_that_the_customer_lacks_is_refused_by_th
         assert refused.value.detail == f"no such deployment: {unknown}"
     counts = [LatencyCount(deployment_id=theirs["chat"], replica_id="r", timestamp=now(), le=1.0, count=1)]
     with pytest.raises(NotFound):
-        await telemetry.store(platform, CUSTOMER, TelemetryBatch(latencies=counts), None)
+        await telemetry.store(platform, CUSTOMER, Columns.of(TelemetryBatch(latencies=counts)), None)
     many = [f"dep_{number:03}" for number in range(30)]
     with pytest.raises(NotFound) as refused:
         await telemetry.store(platform, CUSTOMER, batch(1.0, *many), None)

@@ -51,7 +51,7 @@ class BodyLimitMiddleware:
             read += len(body)
             if read > most:
                 raise HTTPException(413, detail)
-            values += sum(map(body.count, (b",", b"[", b"{")))
+            values += len(body) - len(body.translate(None, b",[{"))
             if values > self._most_values:
                 most_values = f"{self._most_values:,} lists, objects and elements"
                 raise HTTPException(413, f"a request body may have at most {most_values}")

@@ -1,6 +1,7 @@
 """Request bodies that are validated straight from JSON, for large ones: twice as fast as from parsed objects."""
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request, Response
@@ -8,8 +9,11 @@ from fastapi.routing import APIRoute
 from pydantic import ValidatorFunctionWrapHandler, WrapValidator
 
 
-class RawJson(bytes):
+@dataclass(frozen=True, slots=True)
+class RawJson:
     """The text of a body that was sent as JSON."""
+
+    text: bytes
 
 
 class _RawRequest(Request):
@@ -37,6 +41,6 @@ def from_raw_json(parse: Callable[[bytes], Any]) -> WrapValidator:
     """
 
     def validate(value: Any, validate_parsed: ValidatorFunctionWrapHandler) -> Any:
-        return parse(value) if isinstance(value, RawJson) else validate_parsed(value)
+        return parse(value.text) if isinstance(value, RawJson) else validate_parsed(value)
 
     return WrapValidator(validate)

@@ -1,6 +1,6 @@
 """Routes for runtimes: connecting, reporting, fetching and acknowledging commands."""
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
@@ -29,7 +29,7 @@ from optiinfra.orchestrator.limits.service import admit_samples
 from optiinfra.orchestrator.platform import CurrentPlatform
 from optiinfra.orchestrator.runtimes import service
 from optiinfra.orchestrator.runtimes.commands import acknowledge_command, deliver_commands
-from optiinfra.orchestrator.telemetry.parsing import parse_batch
+from optiinfra.orchestrator.telemetry.parsing import Columns, parse_batch
 from optiinfra.orchestrator.telemetry.service import BatchKey, store
 
 router = APIRouter(prefix="/agent-runtime", route_class=LateBodyRoute)
@@ -66,9 +66,10 @@ async def telemetry(
     idempotency_key: IdempotencyKey = None,
 ) -> Started:
     """Send measurements; a batch sent again under the same key is stored once."""
-    await admit_samples(platform, customer_id, len(body.samples) + len(body.latencies))
+    batch = cast("Columns", body)  # as parse_batch returns it; TelemetryBatch is what the API's description shows
+    await admit_samples(platform, customer_id, batch.rows)
     key = None if idempotency_key is None else BatchKey(idempotency_key, digest_of(await request.body()))
-    if await store(platform, customer_id, body, key):
+    if await store(platform, customer_id, batch, key):
         response.headers.update(REPLAYED)
     return Started()
 

@@ -1,7 +1,6 @@
 """Telemetry: storing batches, and reading series."""
 
 import asyncio
-import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,11 +12,13 @@ from sqlalchemy import BindParameter, String, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from optiinfra.api.common import now
-from optiinfra.api.telemetry import RUNTIME_METRICS, MetricPoint, MetricType, TelemetryBatch
+from optiinfra.api.telemetry import RUNTIME_METRICS, MetricPoint, MetricType
 from optiinfra.kit.tasks import log_failure
 from optiinfra.orchestrator.errors import Invalid, NotFound
 from optiinfra.orchestrator.idempotency import KEYS_KEPT
 from optiinfra.orchestrator.platform import Platform
+from optiinfra.orchestrator.telemetry.parsing import Columns
+from optiinfra.stores.clickhouse import TableName
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
 from optiinfra.stores.postgres.reads import Query
@@ -59,11 +60,10 @@ _REMEMBER = Query(
     .returning(models.TelemetryKey.key)
 )
 _CUSTOMER = Query(select(models.Customer.id).where(models.Customer.id == bindparam("customer_id")))
-_OPEN_EDGE = math.inf
 _AVERAGED = frozenset({"quality_score", "p95_latency_ms", "gpu_utilization"})
 
 
-async def store(platform: Platform, customer_id: str, batch: TelemetryBatch, key: BatchKey | None) -> bool:
+async def store(platform: Platform, customer_id: str, batch: Columns, key: BatchKey | None) -> bool:
     """Store a runtime's batch, once per key; whether it had been stored before.
 
     The customer comes from the runtime's token, never from the batch.
@@ -88,8 +88,8 @@ async def forget_old_batches(database: Database) -> None:
         await session.execute(delete(table).where(table.created_at < now() - KEYS_KEPT))
 
 
-def _require_runtime_metrics(batch: TelemetryBatch) -> None:
-    refused = {sample.metric for sample in batch.samples} - RUNTIME_METRICS
+def _require_runtime_metrics(batch: Columns) -> None:
+    refused = set(batch.samples.metrics) - RUNTIME_METRICS
     if refused:
         shown = ", ".join(_shown(refused))
         sent = ", ".join(sorted(RUNTIME_METRICS))
@@ -108,9 +108,9 @@ def _shown(names: Iterable[str]) -> list[str]:
     return shown
 
 
-async def _is_stored(platform: Platform, customer_id: str, batch: TelemetryBatch, key: BatchKey | None) -> bool:
+async def _is_stored(platform: Platform, customer_id: str, batch: Columns, key: BatchKey | None) -> bool:
     """Whether the batch was stored under its key before. Raises Invalid and NotFound as `store`."""
-    asked = {row.deployment_id for rows in (batch.samples, batch.latencies) for row in rows}
+    asked = batch.deployment_ids
     (known,) = await platform.database.read(
         _KNOWN, customer_id=customer_id, key=None if key is None else key.key, deployment_ids=list(asked)
     )
@@ -144,30 +144,13 @@ def _require_same_body(digest: str | None, key: BatchKey) -> None:
         )
 
 
-async def _insert(platform: Platform, customer_id: str, batch: TelemetryBatch, key: BatchKey | None) -> None:
+async def _insert(platform: Platform, customer_id: str, batch: Columns, key: BatchKey | None) -> None:
     token = f"{customer_id}:{key.key}" if key else None
-    samples, counts = batch.samples, batch.latencies
-    # As columns: a tuple for each of thousands of samples takes as long as all else.
-    sample_columns: list[Sequence[Any]] = [
-        [customer_id] * len(samples),
-        [sample.deployment_id for sample in samples],
-        [sample.replica_id for sample in samples],
-        [sample.metric for sample in samples],
-        [sample.timestamp for sample in samples],
-        [sample.value for sample in samples],
-    ]
-    count_columns: list[Sequence[Any]] = [
-        [customer_id] * len(counts),
-        [count.deployment_id for count in counts],
-        [count.replica_id for count in counts],
-        [count.timestamp for count in counts],
-        [_OPEN_EDGE if count.le is None else count.le for count in counts],
-        [count.count for count in counts],
-    ]
+    tables: dict[TableName, Sequence[Sequence[Any]]] = {"samples": batch.samples, "latency_counts": batch.latencies}
 
     async def insert() -> None:
-        await platform.telemetry.insert_columns("samples", sample_columns, token)
-        await platform.telemetry.insert_columns("latency_counts", count_columns, token)
+        for table, columns in tables.items():
+            await platform.telemetry.insert_columns(table, [[customer_id] * len(columns[0]), *columns], token)
 
     await _insert_unless_deleted(platform, customer_id, insert)
 

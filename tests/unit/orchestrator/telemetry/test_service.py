@@ -13,6 +13,7 @@ from optiinfra.api.telemetry import LatencyCount, Sample, TelemetryBatch
 from optiinfra.kit import tasks
 from optiinfra.orchestrator.platform import Platform
 from optiinfra.orchestrator.telemetry import service as telemetry
+from optiinfra.orchestrator.telemetry.parsing import Columns
 from optiinfra.stores.errors import StoreUnavailable
 from optiinfra.stores.postgres.reads import Query
 from tests.unit.logs import logged
@@ -49,12 +50,14 @@ class Stores:
 
 
 AT = now()
-BATCH = TelemetryBatch(
-    samples=[Sample(deployment_id="dep_1", metric="throughput", timestamp=AT, value=1.0)],
-    latencies=[
-        LatencyCount(deployment_id="dep_1", replica_id="rep_1", timestamp=AT, le=0.5, count=3),
-        LatencyCount(deployment_id="dep_1", replica_id="rep_1", timestamp=AT, le=None, count=4),
-    ],
+BATCH = Columns.of(
+    TelemetryBatch(
+        samples=[Sample(deployment_id="dep_1", metric="throughput", timestamp=AT, value=1.0)],
+        latencies=[
+            LatencyCount(deployment_id="dep_1", replica_id="rep_1", timestamp=AT, le=0.5, count=3),
+            LatencyCount(deployment_id="dep_1", replica_id="rep_1", timestamp=AT, le=None, count=4),
+        ],
+    )
 )
 
 
