@@ -90,7 +90,7 @@ def deployment(name: str, *instance_ids: str) -> DiscoveredDeployment:
 
 def batch(value: float, *deployment_ids: str, metric: str = "throughput") -> Columns:
     samples = [Sample(deployment_id=one, metric=metric, timestamp=now(), value=value) for one in deployment_ids]
-    return Columns.of(TelemetryBatch(samples=samples))
+    return Columns.of(TelemetryBatch.of(samples))
 
 
 async def test_runtime_id_is_found_only_with_the_token_that_it_connected_with(platform: Platform) -> None:

@@ -40,7 +40,7 @@ TENANT_ROUTES: dict[str, tuple[set[str], Any]] = {
     "GET /customers/{customer_id}/events": (ANYBODY, None),
     "GET /customers/{customer_id}/events/latest": (ANYBODY, None),
     "GET /customers/{customer_id}/audit-log": (ANYBODY, None),
-    "POST /agent-runtime/{runtime_id}/telemetry": (RUNTIMES, {"samples": [], "latencies": []}),
+    "POST /agent-runtime/{runtime_id}/telemetry": (RUNTIMES, {"readings": [], "latencies": []}),
     "PUT /agent-runtime/{runtime_id}/inventory": (RUNTIMES, {"deployments": []}),
     "GET /agent-runtime/{runtime_id}/commands": (RUNTIMES, None),
     "POST /agent-runtime/{runtime_id}/commands/{command_id}/result": (RUNTIMES, {"ok": True}),

@@ -103,7 +103,7 @@ class PlayedRuntime:
         self, samples: Sequence[Sample] = (), latencies: Sequence[LatencyCount] = (), *, key: str | None = None
     ) -> None:
         """Send one batch of telemetry, under an idempotency key if one is given."""
-        body = TelemetryBatch(samples=list(samples), latencies=list(latencies)).model_dump(mode="json")
+        body = TelemetryBatch.of(samples, latencies).model_dump(mode="json")
         headers = {} if key is None else {"Idempotency-Key": key}
         accepted = call_with(self.http, "POST", f"{self.path}/telemetry", body, headers)
         assert accepted == {"status": "started"}

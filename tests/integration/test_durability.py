@@ -75,7 +75,7 @@ def check_telemetry(platform: PrivatePlatform, stores: Stores, customer: Custome
         for minute in range(7)
     ]
     latencies = [LatencyCount(deployment_id=ids["chat"], replica_id="r", timestamp=at, le=1.0, count=3)]
-    body = TelemetryBatch(samples=samples, latencies=latencies).model_dump(mode="json")
+    body = TelemetryBatch.of(samples, latencies).model_dump(mode="json")
     for failure in ("cut", "refused"):
         with platform.proxies["clickhouse"].failing(failure):
             answer = runtime.http.post(f"{runtime.path}/telemetry", json=body, headers={"Idempotency-Key": key})

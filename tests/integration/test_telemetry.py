@@ -201,7 +201,7 @@ def check_isolation(sent: Sent, other: PlayedRuntime, stranger: Customer) -> Non
 
 def refusal(runtime: PlayedRuntime, samples: Sequence[Sample], *, key: str | None = None) -> tuple[int, str, str]:
     """The problem with which a batch is answered."""
-    body = TelemetryBatch(samples=list(samples)).model_dump(mode="json")
+    body = TelemetryBatch.of(samples).model_dump(mode="json")
     headers = {} if key is None else {"Idempotency-Key": key}
     return problem(runtime.http.post(f"{runtime.path}/telemetry", json=body, headers=headers))
 

@@ -154,11 +154,11 @@ def test_body_above_the_limit_is_refused_and_the_largest_telemetry_batch_is_acce
         "replica_id": "replica-" + "0" * 24,
         "timestamp": "2026-01-01T00:00:00.000000+00:00",
     }
-    sample = count | {"metric": "p95_latency_ms", "value": 1234.56789}
+    reading = count | {"values": {"p95_latency_ms": 1234.56789}}
     latencies = [count | {"le": 0.123456789, "count": 2**40}] * 20_000
-    batch = {"samples": [sample] * 20_000, "latencies": latencies}
+    batch = {"readings": [reading] * 20_000, "latencies": latencies}
     assert http.post(path, json=batch, headers=runtime.headers).status_code == 202
-    batch = {"samples": [sample] * 20_001, "latencies": latencies}
+    batch = {"readings": [reading] * 20_001, "latencies": latencies}
     assert "at most 20000 items" in problem(http.post(path, json=batch, headers=runtime.headers), 422)
 
 

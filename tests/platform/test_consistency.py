@@ -200,8 +200,8 @@ def test_customer_deleted_while_telemetry_arrives_leaves_no_traces(platform: Pla
     token = customer.post(f"/customers/{customer.id}/agent-install-command")["agent_token"]
     connect = {"customer_id": customer.id, "agent_token": token, "hostname": "host", "version": "1"}
     runtime_id = customer.post("/agent-runtime/connect", connect)["runtime_id"]
-    sample = {"deployment_id": customer.deployment_id(MIGRATED), "metric": "throughput", "timestamp": now().isoformat()}
-    body = json.dumps({"samples": [sample | {"value": 1.0}]}).encode()
+    reading = {"deployment_id": customer.deployment_id(MIGRATED), "timestamp": now().isoformat()}
+    body = json.dumps({"readings": [reading | {"values": {"throughput": 1.0}}]}).encode()
     url = httpx.URL(customer.seeded.orchestrator_url)
     head = (
         f"POST /agent-runtime/{runtime_id}/telemetry HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {token}\r\n"

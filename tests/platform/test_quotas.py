@@ -70,7 +70,7 @@ def test_stream_above_the_quota_is_refused_until_another_is_closed(document: dic
 def test_samples_above_the_limit_are_refused_and_those_of_another_customer_are_not(document: dict[str, Any]) -> None:
     def send(runtime: PlayedRuntime, deployment_id: str, count: int) -> httpx.Response:
         sample = Sample(deployment_id=deployment_id, metric="throughput", timestamp=now(), value=1.0)
-        body = TelemetryBatch(samples=[sample] * count).model_dump(mode="json")
+        body = TelemetryBatch.of([sample] * count).model_dump(mode="json")
         return runtime.http.post(f"{runtime.path}/telemetry", json=body)
 
     with ExitStack() as stack:

@@ -195,7 +195,7 @@ class Attacker:
             },
             "POST /orchestrator/agents/register": {"base_url": unused_address(), "capabilities": ["x"]},
             "POST /agent-runtime/{runtime_id}/telemetry": {
-                "samples": [measured | {"replica_id": "x", "metric": "throughput", "value": 1.0}],
+                "readings": [measured | {"replica_id": "x", "values": {"throughput": 1.0}}],
                 "latencies": [measured | {"replica_id": "x", "le": 1.0, "count": 1}],
             },
             "PUT /agent-runtime/{runtime_id}/inventory": {
@@ -253,14 +253,13 @@ def report(http: httpx.Client, callers: dict[str, Caller]) -> str:
 def prepare_witness(cleanup: ExitStack, http: httpx.Client, stores: Stores, callers: dict[str, Caller]) -> str:
     """Another customer with data in all four stores; its id."""
     customer_id = callers["user"].ids["customer_id"]
-    sample = {
+    reading = {
         "deployment_id": report(http, callers),
-        "metric": "throughput",
         "timestamp": datetime.now(UTC).isoformat(),
-        "value": 7.0,
+        "values": {"throughput": 7.0},
     }
     path = f"/agent-runtime/{callers['runtime'].ids['runtime_id']}/telemetry"
-    call(http, "POST", path, callers["runtime"].token, {"samples": [sample]})
+    call(http, "POST", path, callers["runtime"].token, {"readings": [reading]})
     seed_outcome(stores, customer_id, "spot_migration", [1.0] * DIMENSIONS, {"savings": 1.0}, {"savings": 1.0})
     key = f"{stores.namespace}:witness:{customer_id}"
     stores.redis.set(key, customer_id)

@@ -32,7 +32,7 @@ class Outbox:
         """Add telemetry; if there are too many batches, the oldest is discarded."""
         for start in range(0, max(len(samples), len(latencies)), BATCH_ROWS):
             part = slice(start, start + BATCH_ROWS)
-            await self._add(TelemetryBatch(samples=list(samples[part]), latencies=list(latencies[part])))
+            await self._add(TelemetryBatch.of(samples[part], latencies[part]))
 
     async def _add(self, batch: TelemetryBatch) -> None:
         async with self._changed:
@@ -62,7 +62,7 @@ class Outbox:
             except UnknownDeploymentsError as error:
                 log.info("telemetry of removed deployments discarded", deployment_ids=sorted(error.deployment_ids))
                 left = _without(batch, error.deployment_ids)
-                if left == batch or not (left.samples or left.latencies):
+                if left == batch or not (left.readings or left.latencies):
                     return
                 batch = left
             except RejectedError as error:
@@ -87,6 +87,6 @@ class Outbox:
 
 def _without(batch: TelemetryBatch, deployment_ids: Collection[str]) -> TelemetryBatch:
     return TelemetryBatch(
-        samples=[sample for sample in batch.samples if sample.deployment_id not in deployment_ids],
+        readings=[reading for reading in batch.readings if reading.deployment_id not in deployment_ids],
         latencies=[count for count in batch.latencies if count.deployment_id not in deployment_ids],
     )

@@ -195,7 +195,7 @@ class FakePlatform:
                 )
             case "POST", ["run_1", "telemetry"]:
                 sent = json.loads(request.content)
-                named = {row["deployment_id"] for row in (*sent["samples"], *sent["latencies"])}
+                named = {row["deployment_id"] for row in (*sent["readings"], *sent["latencies"])}
                 if unknown := sorted(named & self.gone)[:1]:  # one at a time
                     return httpx.Response(404, json={"status": 404, "deployment_ids": unknown})
                 self.batches.append((request.headers["idempotency-key"], json.loads(request.content)))

@@ -16,7 +16,7 @@ def sample(value: float, deployment_id: str = "d") -> Sample:
 
 def received_values(platform: FakePlatform) -> list[float]:
     """The values of all samples that the platform accepted, in order."""
-    return [sent["value"] for _, body in platform.batches for sent in body["samples"]]
+    return [value for _, body in platform.batches for sent in body["readings"] for value in sent["values"].values()]
 
 
 @asynccontextmanager

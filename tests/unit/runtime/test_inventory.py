@@ -28,7 +28,7 @@ async def test_refresh_reports_changes_and_sends_history_once() -> None:
     async with sending(box):
         pass
     ((_, sent),) = fake.batches
-    assert {sample["metric"]: sample["value"] for sample in sent["samples"]} == {
+    assert {metric: value for reading in sent["readings"] for metric, value in reading["values"].items()} == {
         "throughput": 2.0,
         "p95_latency_ms": 900.0,
         "gpu_utilization": 0.5,

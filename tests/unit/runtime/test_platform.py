@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 def batch(value: float) -> TelemetryBatch:
-    return TelemetryBatch(samples=[sample(value)])
+    return TelemetryBatch.of([sample(value)])
 
 
 async def test_call_is_retried_while_the_platform_is_unavailable_but_not_when_refused() -> None:

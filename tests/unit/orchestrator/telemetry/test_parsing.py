@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ from pydantic import ValidationError
 from optiinfra.api.telemetry import MOST_ROWS, TelemetryBatch
 from optiinfra.orchestrator.telemetry.parsing import Columns, parse_batch
 
-SAMPLE = {"deployment_id": "dep_1", "metric": "throughput", "timestamp": "2026-11-27T10:00:00Z", "value": 2.5}
+READING = {
+    "deployment_id": "dep_1",
+    "timestamp": "2026-11-27T10:00:00Z",
+    "values": {"throughput": 2.5, "gpu_utilization": 0.5},
+}
 COUNT = {"deployment_id": "dep_1", "replica_id": "rep_1", "timestamp": "2026-11-27T10:00:00Z", "le": 0.5, "count": 3}
 
 
@@ -45,9 +50,14 @@ ids = st.sampled_from(["", "dep_1", "a" * 200, "a" * 201, "nul \0", "\N{SNOWMAN}
 batches = st.fixed_dictionaries(
     {},
     optional={
-        "samples": rows(
-            SAMPLE | {"replica_id": "rep_1"},
-            {"timestamp": moments, "value": numbers, "deployment_id": ids, "replica_id": ids, "metric": ids},
+        "readings": rows(
+            READING | {"replica_id": "rep_1"},
+            {
+                "timestamp": moments,
+                "values": st.dictionaries(ids, numbers, max_size=3),
+                "deployment_id": ids,
+                "replica_id": ids,
+            },
         ),
         "latencies": rows(
             COUNT,
@@ -76,11 +86,11 @@ def test_any_batch_is_parsed_as_by_pydantic(batch: Any) -> None:
         b"",
         b"{",
         b"nothing",
-        b'{"samples": ["\\ud800"]}',
+        b'{"readings": ["\\ud800"]}',
         b"[" * 50_000,
         b"\xff",
-        b'{"samp\xffles": []}',
-        json.dumps({"samples": [SAMPLE]}).encode().replace(b"dep_1", b"dep_\xff"),
+        b'{"read\xffings": []}',
+        json.dumps({"readings": [READING]}).encode().replace(b"dep_1", b"dep_\xff"),
     ],
 )
 def test_text_that_is_not_json_is_refused(body: bytes) -> None:
@@ -91,10 +101,10 @@ def test_text_that_is_not_json_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "wrong"),
     [
-        ("samples", {"value": -1}, "greater than or equal to 0"),
-        ("samples", {"value": 1.1e18}, "less than or equal to 1000000000000000000"),
-        ("samples", {"timestamp": "2026-11-27T10:00:00"}, "timezone"),
-        ("samples", {"timestamp": "1969-12-31T23:59:59Z"}, "greater than or equal to"),
+        ("readings", {"values": {"throughput": -1}}, "greater than or equal to 0"),
+        ("readings", {"values": {"throughput": 1.1e18}}, "less than or equal to 1000000000000000000"),
+        ("readings", {"timestamp": "2026-11-27T10:00:00"}, "timezone"),
+        ("readings", {"timestamp": "1969-12-31T23:59:59Z"}, "greater than or equal to"),
         ("latencies", {"timestamp": "9999-01-01T00:00:00Z"}, "less than"),
         ("latencies", {"le": 0}, "greater than 0"),
         ("latencies", {"count": 2**62 + 1}, "less than or equal to"),
@@ -102,13 +112,35 @@ def test_text_that_is_not_json_is_refused(body: bytes) -> None:
     ],
 )
 def test_value_out_of_bounds_is_refused(name: str, change: dict[str, Any], wrong: str) -> None:
-    row = (SAMPLE if name == "samples" else COUNT) | change
+    row = (READING if name == "readings" else COUNT) | change
     with pytest.raises(ValidationError, match=wrong):
         parse_batch(json.dumps({name: [row]}).encode())
 
 
-@pytest.mark.parametrize(("name", "row"), [("samples", SAMPLE), ("latencies", COUNT)])
+@pytest.mark.parametrize(("name", "row"), [("readings", READING), ("latencies", COUNT)])
 def test_too_many_rows_are_refused(name: str, row: dict[str, Any]) -> None:
+    row = row | ({"values": {"throughput": 1.0}} if name == "readings" else {})
     assert parse_batch(json.dumps({name: [row] * MOST_ROWS}).encode()).rows == MOST_ROWS
     with pytest.raises(ValidationError, match=f"at most {MOST_ROWS} items"):
         parse_batch(json.dumps({name: [row] * (MOST_ROWS + 1)}).encode())
+
+
+def test_readings_with_too_many_values_together_are_refused() -> None:
+    two = READING | {"values": {"throughput": 1.0, "gpu_utilization": 0.5}}
+    most = [two] * (MOST_ROWS // 2)
+    assert parse_batch(json.dumps({"readings": most}).encode()).rows == MOST_ROWS
+    with pytest.raises(ValidationError, match=f"at most {MOST_ROWS} values together"):
+        parse_batch(json.dumps({"readings": [*most, READING]}).encode())
+
+
+def test_columns_have_a_row_for_each_value() -> None:
+    body = json.dumps(
+        {"readings": [READING, READING | {"deployment_id": "dep_2", "values": {"throughput": 1}}]}
+    ).encode()
+    samples = parse_batch(body).samples
+    at = datetime(2026, 11, 27, 10, tzinfo=UTC)
+    assert list(zip(*samples, strict=True)) == [
+        ("dep_1", "", "throughput", at, 2.5),
+        ("dep_1", "", "gpu_utilization", at, 0.5),
+        ("dep_2", "", "throughput", at, 1.0),
+    ]

@@ -51,7 +51,7 @@ class Stores:
 
 AT = now()
 BATCH = Columns.of(
-    TelemetryBatch(
+    TelemetryBatch.of(
         samples=[Sample(deployment_id="dep_1", metric="throughput", timestamp=AT, value=1.0)],
         latencies=[
             LatencyCount(deployment_id="dep_1", replica_id="rep_1", timestamp=AT, le=0.5, count=3),
