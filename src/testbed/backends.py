@@ -34,9 +34,6 @@ class Backend(Protocol):
     def stop(self) -> None:
         """Stop all parts. Data and logs stay."""
 
-    def remove(self) -> None:
-        """Remove what it keeps outside of the environment's folder, such as volumes."""
-
 
 def backend_of(environment: Environment) -> Backend:
     """The backend that runs the environment."""

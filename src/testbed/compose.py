@@ -6,6 +6,7 @@ engine. Containers and volumes are found by Compose's own labels, also when no f
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import paths, service_images
-from testbed.docker import docker
+from testbed.docker import DockerError, docker
 from testbed.engines.settings import write_private
 from testbed.environment import DEFAULT_NAME, Environment, tuned
 from testbed.parts import Part, programs
@@ -26,7 +27,8 @@ IMAGE_ACCOUNT = 10001
 STOP_SECONDS = 10
 ONE_SHOT = "migrations"
 """The service that ends once its work is done."""
-LABEL = "com.docker.compose.project"
+PROJECT_PREFIX = "optiinfra-"
+LABEL, FOLDER_LABEL = "com.docker.compose.project", "com.docker.compose.project.working_dir"
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,6 @@ class ComposeProject:
         self.save_logs()
         docker("compose", "--project-name", self.name, "down", "--timeout", str(STOP_SECONDS), seconds=120)
 
-    def remove(self) -> None:
-        """Remove its volumes."""
-        remove_volumes(self.name)
-
     def _containers(self) -> list[Container]:
         ids = container_ids(self.name)
         found = json.loads(docker("inspect", *ids)) if ids else []
@@ -130,7 +128,7 @@ class ComposeProject:
 
 def project_name(name: str) -> str:
     """The Compose project of an environment."""
-    return f"optiinfra-{name}" if name == DEFAULT_NAME else f"optiinfra-{name}-{paths.digest(name)}"
+    return f"{PROJECT_PREFIX}{name}" if name == DEFAULT_NAME else f"{PROJECT_PREFIX}{name}-{paths.digest(name)}"
 
 
 def container_ids(project: str) -> list[str]:
@@ -138,10 +136,43 @@ def container_ids(project: str) -> list[str]:
     return docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}={project}").split()
 
 
-def remove_volumes(project: str) -> None:
-    """Remove the volumes of a project that has no containers."""
-    if found := docker("volume", "ls", "--quiet", "--filter", f"label={LABEL}={project}").split():
-        docker("volume", "rm", *found)
+def environments() -> set[str]:
+    """Names of this checkout's environments that have containers or volumes, described or not.
+
+    Empty where no engine answers.
+    """
+    if shutil.which("docker") is None:
+        return set()
+    containers = ("ps", "--all", "--format", f'{{{{.Label "{LABEL}"}}}} {{{{.Label "{FOLDER_LABEL}"}}}}')
+    volumes = ("volume", "ls", "--format", f'{{{{.Label "{LABEL}"}}}}')
+    try:
+        listed = [line.partition(" ") for query in (containers, volumes) for line in docker(*query).splitlines()]
+    except DockerError:
+        return set()
+    return {name for project, _, folder in listed if (name := _environment_of(project, folder)) is not None}
+
+
+def _environment_of(project: str, folder: str) -> str | None:
+    """The environment of a project, None if that is another checkout's or no environment."""
+    name = project.removeprefix(PROJECT_PREFIX)
+    if name == DEFAULT_NAME:  # the only name without a digest of its checkout
+        return name if folder == str(FILE.parent) else None
+    name = name.rpartition("-")[0]
+    return name if project == project_name(name) else None
+
+
+def remove(name: str) -> None:
+    """Remove the containers, network and volumes of an environment."""
+    chosen = ("--filter", f"label={LABEL}={project_name(name)}")
+    if containers := container_ids(project_name(name)):
+        docker("rm", "--force", "--volumes", *containers)
+    for network in docker("network", "ls", "--quiet", *chosen).split():
+        (described,) = json.loads(docker("network", "inspect", network))
+        for container in described["Containers"]:  # of private platforms, which lose their host
+            docker("network", "disconnect", "--force", network, container)
+        docker("network", "rm", network)
+    if volumes := docker("volume", "ls", "--quiet", *chosen).split():
+        docker("volume", "rm", *volumes)
 
 
 def overrides(environment: Environment) -> dict[str, Any]:
@@ -163,7 +194,7 @@ def _service(environment: Environment, part: Part) -> dict[str, Any]:
         "networks": {"environment": {"aliases": [f"{part.program}.{environment.name}"]}},
     }
     if part.kind in ("store", "cloud"):
-        return made | {"environment": _ENGINE_VARIABLES.get(part.name, _none)(environment.credentials)}
+        return made | {"environment": engine_variables(part, environment.credentials)}
     variables = {**tuned(os.environ), **environment.variables(part), "TZ": "UTC"}
     folders = _folders(environment, part)
     if environment.settings.coverage and part.is_platform:
@@ -194,6 +225,11 @@ def _folders(environment: Environment, part: Part) -> dict[Path, str]:
     }
 
 
+def engine_variables(part: Part, credentials: Mapping[str, str]) -> dict[str, str]:
+    """The variables by which the official image of a store or cloud takes its accounts."""
+    return _ENGINE_VARIABLES.get(part.name, _none)(credentials)
+
+
 def _none(_credentials: Mapping[str, str]) -> dict[str, str]:
     return {}
 
@@ -201,7 +237,7 @@ def _none(_credentials: Mapping[str, str]) -> dict[str, str]:
 # As the official images read them.
 _ENGINE_VARIABLES: Mapping[str, Callable[[Mapping[str, str]], dict[str, str]]] = {
     "postgresql": lambda secret: {
-        "POSTGRES_USER": "optiinfra",
+        "POSTGRES_USER": "postgres",  # the platform's role is created by compose/postgresql/role.sh
         "POSTGRES_DB": "optiinfra",
         "POSTGRES_PASSWORD": secret["postgresql_password"],
     },

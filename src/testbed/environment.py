@@ -166,11 +166,11 @@ class Environment:
 
     def address(self, name: str, *, inside: bool = False) -> str:
         """Host and port of a part on this machine; `inside`: for the environment's processes."""
+        if name in self.proxies:
+            return f"{self.host_address}:{self.ports[name]}"
         if not (inside and self.in_containers):
             return f"{HOST}:{self.ports[name]}"
         part = find_part(name)
-        if name in self.proxies:
-            return f"{self.host_address}:{self.ports[name]}"
         owner = self.name if part in self.parts else self.over
         return f"{part.program}.{owner}:{part.container_port}"
 
@@ -244,7 +244,7 @@ class Environment:
             "QDRANT_READER": {"QDRANT_API_KEY": credentials["qdrant_read_only_api_key"]},
             "POSTGRESQL_URL": {"POSTGRESQL_URL": urls["postgresql"]},
             "REDIS_URL": {"REDIS_URL": urls["redis"], "REDIS_PREFIX": self.namespace},
-            "AGENT_NETWORKS": {"AGENT_NETWORKS": str(self.subnet)} if self.in_containers else {},
+            "AGENT_NETWORKS": {"AGENT_NETWORKS": f"{self.subnet},127.0.0.0/8"} if self.in_containers else {},
             "AWS_ENDPOINT_URL": {"AWS_ENDPOINT_URL": urls["cloud-front"], "AWS_PRINCIPAL_ARN": PRINCIPAL_ARN},
             "LOCALSTACK_URL": {"LOCALSTACK_URL": urls["localstack"]},
             # Tests call a hundred times as often as people, from one address.
@@ -258,7 +258,7 @@ class Environment:
             "IDLE_OBSERVATION_SECONDS": {"IDLE_OBSERVATION_SECONDS": "2", "IDLE_POLL_SECONDS": "0.5"},
         }
         if self.in_containers:
-            common["LOCAL_NAME"] = f"{part.program}.{self.name}"
+            common["LOCAL_NAMES"] = f"{part.program}.{self.name},{self.host_address}"
         for name in part.variables:
             common |= groups[name] if name in groups else {name: credentials[name.lower()]}
         return {f"OPTIINFRA_{name}": value for name, value in {**common, **self.changed}.items()}

@@ -1,8 +1,8 @@
 """Refuses web pages on servers that know no credential: the mock cloud and the sandbox.
 
 A page in the user's browser can send requests to this machine. Its browser names the page in `Origin`, or, if the
-page's own name resolves to this machine, that name in `Host`. In a container the server has a name of its own, which
-`OPTIINFRA_LOCAL_NAME` adds.
+page's own name resolves to this machine, that name in `Host`. In a container the server has a name of its own, and is
+reached through proxies on the host: `OPTIINFRA_LOCAL_NAMES` adds these, separated by commas.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
-OWN_NAME = "OPTIINFRA_LOCAL_NAME"
+ADDED = "OPTIINFRA_LOCAL_NAMES"
 REFUSAL = b"only programs on this machine may call this server, and no web page\n"
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -20,7 +20,7 @@ AsgiApp = Callable[[Any, Any, Any], Any]
 
 def is_local(host: str | None, origin: str | None) -> bool:
     """Whether the `Host` and, if there is one, the `Origin` of a request are this machine."""
-    local = LOCAL | {os.environ.get(OWN_NAME) or "localhost"}
+    local = LOCAL.union(filter(None, os.environ.get(ADDED, "").split(",")))
     return _name(f"//{host or ''}") in local and (origin is None or _name(origin) in local)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from testbed import compose, paths, processes, sessions, startup, worktrees
 from testbed import environment as environments
-from testbed import paths, processes, sessions, startup, worktrees
 from testbed.environment import SetupError
 from testbed.locks import BusyError, locked
 
@@ -50,13 +50,13 @@ def _remove_environment(name: str, say: Say) -> None:
 
 
 def _environment_names() -> set[str]:
-    """Every environment that has a folder, a lock file or a process."""
+    """Every environment that has a folder, a lock file, a process, a container or a volume."""
     found = {path.name.removeprefix(".").removesuffix(".lock") for path in paths.environments_dir().glob("*")}
     for _, env_id in processes.with_variable("OPTIINFRA_ENV_ID"):
         name = env_id.rpartition("-")[0]
         if env_id == environments.env_id(name):
             found.add(name)
-    return {name for name in found if paths.NAME.fullmatch(name)}
+    return {name for name in found | compose.environments() if paths.NAME.fullmatch(name)}
 
 
 def _reason(name: str) -> str | None:

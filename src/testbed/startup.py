@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from testbed import compose, paths, private, processes, service_images
 from testbed import environment as environments
-from testbed import paths, private, processes, service_images
 from testbed.backends import backend_of
 from testbed.engines.settings import private_folders
 from testbed.environment import Environment, Settings, SetupError
@@ -212,11 +212,13 @@ def clean(name: str, say: Say) -> None:
 def remove(name: str, say: Say) -> None:
     """`clean` for callers that hold the lock."""
     _stop(name, say)
+    found = None
     with contextlib.suppress(SetupError):  # without a readable description we do not know about a host
-        if (found := environments.read(name)) is not None:
-            if found.over is not None:
-                private.drop(found, say)
-            backend_of(found).remove()
+        found = environments.read(name)
+    if found is not None and found.over is not None:
+        private.drop(found, say)
+    if (found is not None and found.in_containers) or name in compose.environments():
+        compose.remove(name)
     state = paths.state_dir(name)
     outside = state / "postgresql"
     linked = [outside.resolve()] if outside.is_symlink() else []

@@ -222,9 +222,6 @@ class Supervisor:
     def save_logs(self) -> None:
         """Programs write to the log folder themselves."""
 
-    def remove(self) -> None:
-        """All data lies in the environment's folder."""
-
     def stop(self) -> None:
         """Stop all parts, in waves, then the supervisor itself."""
         pid = self.pid

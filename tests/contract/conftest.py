@@ -13,9 +13,16 @@ from sqlalchemy import delete
 
 from optiinfra.stores.postgres import models
 from optiinfra.stores.postgres.database import Database
-from tests.contract.engine import Engine, running
+from tests.contract.engine import BACKEND, Engine, running
 
 CUSTOMER = "cust_1"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say whether engines were tested in containers as well."""
+    if BACKEND == "embedded":
+        how = "`OPTIINFRA_BACKEND=compose` runs them where a Docker engine answers"
+        terminalreporter.write_line(f"contract tests of engines in containers: not run; {how}")
 
 
 @pytest.fixture(scope="session")

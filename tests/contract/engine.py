@@ -1,4 +1,7 @@
-"""One embedded engine by itself, as the environment would start it, for as long as tests need it."""
+"""One engine by itself, as the environment would start it, for as long as tests need it.
+
+It is embedded, or a throwaway container with `OPTIINFRA_BACKEND=compose`.
+"""
 
 import os
 import signal
@@ -8,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
+import pytest
 
 from testbed import environment as environments
 from testbed import health, paths, startup
@@ -18,6 +22,10 @@ from testbed.probes import probe_of
 from testbed.waiting import stretched, wait_until
 
 READY_SECONDS = 30.0
+
+BACKEND = Settings.chosen(None, coverage=False, fleet_speed=None).backend
+only_compose = pytest.mark.skipif(BACKEND != "compose", reason="not run: it needs OPTIINFRA_BACKEND=compose")
+"""For tests of images and containers themselves."""
 
 
 class Engine:
@@ -76,13 +84,22 @@ class Engine:
 @contextmanager
 def running(name: str, label: str = "") -> Iterator[Engine]:
     """An engine with data of its own, removed afterwards. Two of one name that run at once need different labels."""
-    environment = environments.create(f"contract-{label or name}-{os.getpid()}", Settings(), None, "")
+    # Only the engine may be in a container: what uses it is on this machine, and needs addresses of this machine.
+    environment = environments.create(f"contract-{label or name}-{os.getpid()}", Settings("embedded"), None, "")
     with locked(environment.name):
         environment.save()
-    engine = Engine(name, environment)
+    engine = _made(name, environment)
     try:
         engine.start()
         yield engine
     finally:
         engine.stop()
         startup.clean(environment.name, print)
+
+
+def _made(name: str, environment: Environment) -> Engine:
+    if BACKEND == "embedded":
+        return Engine(name, environment)
+    from tests.contract.container import ContainerEngine  # it needs a Docker engine
+
+    return ContainerEngine(name, environment)

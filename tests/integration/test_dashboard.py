@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -10,8 +10,10 @@ import pytest
 from fixtures import aws
 from fixtures.estates.schema import Lifecycle
 from optiinfra.api.telemetry import Sample
+from optiinfra.domain.recommendation import AgentType
 from testbed.waiting import stretched
 from tests.helpers import cloud_state
+from tests.helpers.agents import own_agents
 from tests.helpers.callers import call, problem, unused_address
 from tests.helpers.customer import Customer
 from tests.helpers.runtime import PlayedRuntime, connected_runtime, customer_without_fleet, deployment
@@ -22,12 +24,6 @@ pytestmark = pytest.mark.integration
 
 SPAN = timedelta(days=8)
 """How far back the series go."""
-AGENT_PARTS = {
-    "cost": "cost-agent",
-    "performance": "performance-agent",
-    "resource": "resource-agent",
-    "application": "application-agent",
-}
 UNPRICED = "p3.2xlarge"
 """An instance type that is not in the price book."""
 MORE_THAN_A_PAGE = 101
@@ -238,12 +234,12 @@ def written(milliseconds: int) -> str:
 
 def check_agents(customer: Customer) -> None:
     """The environment's agents are active; one that lost its presence is unhealthy, one that deregistered is gone."""
-    urls, secret = customer.environment["urls"], customer.environment["credentials"]["enrolment_secret"]
+    secret = customer.environment["credentials"]["enrolment_secret"]
     listed = dashboard(customer)["agents"]
-    active = {one["agent_id"]: one["agent_type"] for one in listed if one["status"] == "active"}
-    known = call(customer.http, "GET", "/orchestrator/agents", customer.environment["credentials"]["admin_token"])
-    ids = {(one["agent_type"], one["base_url"]): one["agent_id"] for one in known}
-    assert {ids[kind, urls[part]] for kind, part in AGENT_PARTS.items()} <= active.keys()
+    active = {(one["agent_type"], one["agent_id"]) for one in listed if one["status"] == "active"}
+    own = own_agents(customer.environment)
+    assert own.keys() == set(get_args(AgentType))
+    assert own.items() <= active
     assert {(one["hostname"], one["base_url"]) for one in listed} == {(None, None)}
 
     body = {"agent_type": "resource", "version": "7", "capabilities": [], "hostname": "h", "base_url": unused_address()}

@@ -1,6 +1,7 @@
 """Compose: what an environment adds to the Compose file, and how containers are described."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def test_overrides_address_parts_by_names_of_their_environment(made: Environment
     assert variables["OPTIINFRA_CLICKHOUSE_URL"] == "http://clickhouse.boxes:8123"
     assert variables["OPTIINFRA_AWS_ENDPOINT_URL"] == "http://sandbox.boxes:8022"
     assert variables["OPTIINFRA_HOST"] == "0.0.0.0"  # noqa: S104
-    assert variables["OPTIINFRA_AGENT_NETWORKS"] == str(made.subnet)
+    assert variables["OPTIINFRA_AGENT_NETWORKS"] == f"{made.subnet},127.0.0.0/8"
     assert orchestrator["networks"] == {"environment": {"aliases": ["orchestrator.boxes"]}}
     assert added["networks"]["environment"]["ipam"]["config"] == [{"subnet": str(made.subnet)}]
 
@@ -95,7 +96,9 @@ def test_overrides_of_a_private_platform_join_the_network_of_its_host(made: Envi
     assert added["services"].keys() == programs(over.parts).keys()
     variables = added["services"]["orchestrator"]["environment"]
     assert "@postgresql.boxes:5432/optiinfra_mine_1" in variables["OPTIINFRA_POSTGRESQL_URL"]
-    assert f"@{made.host_address}:12345/0" in variables["OPTIINFRA_REDIS_URL"], "through the proxy on this machine"
+    through_the_proxy = f"@{made.host_address}:12345/0"
+    assert through_the_proxy in variables["OPTIINFRA_REDIS_URL"]
+    assert through_the_proxy in over.urls()["redis"]
     assert variables["OPTIINFRA_ORCHESTRATOR_URL"] == "http://orchestrator.mine-1:8001"
 
 
@@ -135,6 +138,34 @@ def test_states_and_exits_are_those_of_the_containers(made: Environment, monkeyp
     started = states["portal"].started_at
     assert [(one.program, one.how) for one in project.exits(started)] == [("portal", "exit status 137")] * 2
     assert project.exits(started.replace(minute=1)) == []
+
+
+def test_environments_are_those_of_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, mine = str(compose.FILE.parent), compose.project_name("boxes")
+    containers = [
+        f"{mine} ",
+        f"optiinfra-e2e {folder}",
+        "optiinfra-e2e /elsewhere",
+        "optiinfra-boxes-0123456789 ",
+        " ",
+        "x /x",
+    ]
+    monkeypatch.setattr(compose, "docker", lambda kind, *_: "\n".join(containers) if kind == "ps" else "optiinfra-e2e")
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    assert compose.environments() == {"boxes", "e2e"}
+    containers[1] = "optiinfra-e2e /elsewhere"
+    assert compose.environments() == {"boxes"}
+
+
+def test_environments_without_an_engine_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: str) -> str:
+        raise docker.DockerError("no engine")
+
+    monkeypatch.setattr(compose, "docker", fail)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    assert compose.environments() == set()
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    assert compose.environments() == set()
 
 
 def test_docker_that_is_missing_or_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
