@@ -13,7 +13,7 @@ from optiinfra.api.customers import Onboard
 from optiinfra.clouds.price_book import PriceBook
 from optiinfra.clouds.protocol import CloudError, CloudInstance, CloudUnavailable, RoleDenied
 from optiinfra.orchestrator.customers import service as customers
-from optiinfra.orchestrator.errors import Conflict
+from optiinfra.orchestrator.errors import Conflict, TooManyRequests
 from optiinfra.orchestrator.inventory import repository
 from optiinfra.orchestrator.inventory import service as inventory
 from optiinfra.orchestrator.platform import Platform
@@ -126,6 +126,18 @@ async def test_account_of_another_customer_is_refused_before_its_role_is_assumed
     assert await accounts_of(platform, OTHER) == []
     assert await holders(platform) == {ACCOUNT: CUSTOMER}
     await customers.add_cloud_account(platform, CUSTOMER, role(name="another-role"))
+
+
+async def test_account_above_the_quota_is_refused_before_its_role_is_assumed(
+    platform: Platform, clouds: Clouds
+) -> None:
+    cast("Any", platform.settings).quota_onboardings = 1
+    await customers.add_cloud_account(platform, CUSTOMER, role())
+    clouds.entered.clear()
+    with pytest.raises(TooManyRequests, match="at most 1 accounts"):
+        await customers.add_cloud_account(platform, CUSTOMER, role(SECOND_ACCOUNT))
+    assert clouds.entered == []
+    assert [account.account_id for account in await accounts_of(platform, CUSTOMER)] == [ACCOUNT]
 
 
 async def test_account_that_two_customers_onboard_at_once_is_only_one_s(platform: Platform) -> None:

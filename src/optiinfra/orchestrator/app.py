@@ -101,7 +101,7 @@ def create(settings: Settings) -> FastAPI:
         long_calls=long_calls,
         large_bodies=runtimes.LARGE_BODIES,
         seconds_to_wait=limits.seconds_to_wait,
-        admit=limits.place_of_change,
+        admit=limits.place_of_customer,
         middleware=[
             AuditMiddleware,
             partial(BulkheadMiddleware, admit=partial(limits.place_of_caller, public=public), long_calls=long_calls),

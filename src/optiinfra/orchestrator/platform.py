@@ -51,8 +51,10 @@ class Platform:
     requests: Bulkhead = field(default_factory=lambda: Bulkhead(_REQUESTS))
     """The requests that this process carries out, by caller. The event loop serves them in the order of their arrival:
     hundreds of one caller would delay all others."""
+    reads: Bulkhead = field(default_factory=lambda: Bulkhead(_REQUESTS))
+    """The reads that it carries out, by customer id: a customer may have many credentials."""
     changes: Bulkhead = field(default_factory=lambda: Bulkhead(_CHANGES))
-    """The changes that this process carries out, by customer id."""
+    """The changes that it carries out, by customer id."""
     audit_appends: Bulkhead = field(default_factory=lambda: Bulkhead(1))
     """The audit entries that it appends, by chain."""
     known_runtimes: "LRUCache[tuple[str, str], None]" = field(default_factory=lambda: LRUCache(_KNOWN_RUNTIMES))

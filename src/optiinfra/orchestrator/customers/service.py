@@ -2,6 +2,8 @@
 
 import asyncio
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from optiinfra.api.customers import CloudTrust, Customer, Onboard, Preferences, Started
 from optiinfra.clouds import aws_trust
 from optiinfra.clouds.protocol import CloudError
@@ -68,9 +70,7 @@ async def add_cloud_account(
         # The customer before the account, as in a deletion: prevents a deadlock with transactions that record events.
         if await lock_customer(session, customer_id) is None:
             raise NotFound("customer")
-        most = platform.settings.quota_onboardings
-        if await repository.onboardings(session, customer_id) >= most:
-            raise TooManyRequests(_RETRY_SECONDS, f"at most {most} accounts of a customer may be in discovery")
+        await _require_room(session, platform, customer_id)
         account_id = await repository.upsert_cloud_account(session, customer_id, body)
         if proven and not await connect(session, customer_id, body.cloud_provider, body.account_id):
             raise _taken()
@@ -81,12 +81,13 @@ async def add_cloud_account(
 
 
 async def _is_entered(platform: Platform, customer_id: str, body: Onboard, keyed: KeyedRequest | None) -> bool:
-    """Whether the customer's role leads into the account. Raises NotFound, and Conflict as `add_cloud_account`."""
+    """Whether the customer's role leads into the account. Raises as `add_cloud_account`, before it asks the cloud."""
     async with platform.database.transaction() as session:
-        await replay(session, keyed)  # before the cloud is asked
+        await replay(session, keyed)
         customer = await session.get(models.Customer, customer_id)
         if customer is None:
             raise NotFound("customer")
+        await _require_room(session, platform, customer_id)
         if await holder(session, body.cloud_provider, body.account_id) not in (None, customer_id):
             raise _taken()
     try:
@@ -95,6 +96,12 @@ async def _is_entered(platform: Platform, customer_id: str, body: Onboard, keyed
     except (CloudError, TimeoutError):
         return False  # the discovery says why
     return True
+
+
+async def _require_room(session: AsyncSession, platform: Platform, customer_id: str) -> None:
+    most = platform.settings.quota_onboardings
+    if await repository.onboardings(session, customer_id) >= most:
+        raise TooManyRequests(_RETRY_SECONDS, f"at most {most} accounts of a customer may be in discovery")
 
 
 def _taken() -> Conflict:

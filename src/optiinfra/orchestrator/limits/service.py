@@ -60,16 +60,17 @@ async def place_of_caller(connection: HTTPConnection, public: Collection[str]) -
         yield
 
 
-def place_of_change(connection: HTTPConnection) -> AbstractAsyncContextManager[None]:
-    """A place among the customer's requests that may change something; others need none.
+def place_of_customer(connection: HTTPConnection) -> AbstractAsyncContextManager[None]:
+    """A place among the reads, or the changes, of the customer's users and API keys; other callers need none.
 
     Changes of a customer lock its row, so each would hold a connection while it waits for the others.
     """
     principal: Principal | None = connection.scope.get("state", {}).get("principal")
-    safe = connection.scope["type"] == "websocket" or connection.scope["method"] in _SAFE
-    if safe or principal is None or principal.kind not in ("user", "api_key"):
+    if principal is None or principal.kind not in ("user", "api_key"):
         return nullcontext()
-    return of_connection(connection).changes.place(principal.customer_id or "")
+    platform = of_connection(connection)
+    safe = connection.scope["type"] == "websocket" or connection.scope["method"] in _SAFE
+    return (platform.reads if safe else platform.changes).place(principal.customer_id or "")
 
 
 @asynccontextmanager
