@@ -166,11 +166,11 @@ class Environment:
 
     def address(self, name: str, *, inside: bool = False) -> str:
         """Host and port of a part on this machine; `inside`: for the environment's processes."""
-        if name in self.proxies:
-            return f"{self.host_address}:{self.ports[name]}"
         if not (inside and self.in_containers):
             return f"{HOST}:{self.ports[name]}"
         part = find_part(name)
+        if name in self.proxies:
+            return f"{self.host_address}:{self.ports[name]}"
         owner = self.name if part in self.parts else self.over
         return f"{part.program}.{owner}:{part.container_port}"
 

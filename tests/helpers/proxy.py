@@ -23,7 +23,10 @@ CALL_SECONDS = 10.0
 
 
 class Proxy:
-    """Forwards every connection from `port` of `host` to `target` of loopback, except while it is failing."""
+    """Forwards every connection from `port` to `target` of loopback, except while it is failing.
+
+    It listens on loopback and on `host`, which containers reach.
+    """
 
     def __init__(self, target: int, port: int, host: str = HOST) -> None:
         self.target, self.port, self.host = target, port, host
@@ -60,7 +63,7 @@ class Proxy:
 
     async def _listen(self) -> None:
         self._passing.set()
-        self._server = await asyncio.start_server(self._accept, self.host, self.port)
+        self._server = await asyncio.start_server(self._accept, sorted({HOST, self.host}), self.port)
 
     async def _close(self) -> None:
         if self._server is not None:
