@@ -15,13 +15,13 @@ import httpx
 import pytest
 
 from optiinfra.domain.outcomes import DIMENSIONS
-from testbed import paths
 from testbed.waiting import stretched
 from tests.helpers.callers import Caller, all_callers, call, unused_address
 from tests.helpers.openapi_fields import example, text_places, with_text
 from tests.helpers.outcomes import seed_outcome
 from tests.helpers.runtime import deployment
 from tests.helpers.seeds import seeded
+from tests.helpers.service_logs import logs_of
 from tests.helpers.stores import Stores
 from tests.helpers.template_injection import COMPUTED, EXPRESSION
 
@@ -325,7 +325,7 @@ def texts(document: Any) -> Iterator[str]:
 def check_nothing_was_executed(environment: dict[str, Any], stores: Stores, attacker: Attacker) -> None:
     assert stores.sql("SELECT count(*) FROM customers WHERE plan = 'owned'") == [(0,)]
     assert not stores.redis.exists("owned")
-    log = paths.log_dir(environment["name"]) / "orchestrator.log"
+    log = logs_of(environment)["orchestrator"]
     errors = [
         line
         for line in log.read_text(errors="replace").splitlines()

@@ -7,7 +7,6 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +15,7 @@ import pytest
 from tests.helpers.accounts import PASSWORD, Account, signed_up
 from tests.helpers.callers import bearer, call
 from tests.helpers.private_platform import PrivatePlatform, private_platform_over
+from tests.helpers.service_logs import logs_of
 from tests.helpers.session_tokens import assert_active, refreshed
 from tests.helpers.stores import Stores
 
@@ -64,12 +64,6 @@ def check_portal(environment: dict[str, Any], owner: Account) -> Iterator[str]:
         yield from browser.cookies.values()
         assert browser.get("/").status_code == 200
         assert browser.post("/logout").status_code == 303
-
-
-def logs_of(environment: dict[str, Any]) -> list[Path]:
-    found = sorted((Path(environment["state_dir"]) / "logs").glob("*"))
-    assert {"orchestrator.log", "portal.log", "cost-agent.log", "postgresql.log"} <= {log.name for log in found}
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +128,9 @@ def test_no_store_log_or_metric_holds_a_secret_and_keys_can_be_replaced(
         assert "postgresql public.users" in stores.count_mentions([owner.email])
         assert stores.count_mentions(issued) == {}
     never_shown = {*issued, *(value for name, value in credentials.items() if name != "clickhouse_user")}
-    for log in logs_of(environment):
+    logs = logs_of(environment)
+    assert {"orchestrator", "portal", "cost-agent", "postgresql"} <= logs.keys()
+    for log in logs.values():
         text = log.read_text(errors="replace")
         assert [secret for secret in never_shown if secret in text] == [], f"{log.name} holds a secret"
         assert stat.S_IMODE(log.stat().st_mode) == 0o600, f"{log.name} can be read by others"
