@@ -18,6 +18,7 @@ from testbed import guard, paths, sessions
 from testbed.engines.settings import private_folders, write_private
 from testbed.fingerprint import fingerprint, version
 from testbed.parts import HOST, PARTS, Part, find_part, variable_name
+from testbed.waiting import stretched
 
 DEFAULT_NAME = "e2e"
 BACKENDS = ("embedded", "compose")
@@ -30,6 +31,8 @@ _ADDRESSES = 2**_ADDRESS_BITS
 """Of one of them."""
 _PORTS = "ports"
 """A file in the folder of the supervisor's socket, which exists while an environment starts or runs."""
+START_DEADLINE_SECONDS = 60.0
+"""How long a service waits for stores at its start: its default, which is not stretched by itself."""
 PRINCIPAL_ARN = "arn:aws:iam::123456789012:role/optiinfra-orchestrator"
 """The platform's own identity, in the account that the mock cloud assumes for unknown keys."""
 STORE_SECRETS = (
@@ -223,6 +226,8 @@ class Environment:
             "HOST": "0.0.0.0" if self.in_containers else HOST,  # noqa: S104  its network is its own
             "STATE_DIR": str(self.runtime_status.parent if part.kind == "runtime" else self.state_dir),
             "FLEET_SPEED": f"{self.settings.fleet_speed:g}",
+            # Several environments at once take longer to start than one.
+            "START_DEADLINE_SECONDS": f"{stretched(START_DEADLINE_SECONDS):g}",
             "RECOMMENDATION_TTL_SECONDS": str(self.settings.recommendation_ttl_seconds),
             "RUNTIME_ENROLMENTS": str(self.state_dir / "runtime"),
             "CLICKHOUSE_URL": urls["clickhouse"],

@@ -1,4 +1,4 @@
-"""Parsing of telemetry into the columns that the store takes: thousands of objects would take as long as all else."""
+"""Parsing of telemetry into columns, as the store takes them: making an object for each row takes longer than storing it."""
 
 import math
 from collections.abc import Iterable, Sequence
