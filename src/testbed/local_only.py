@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
-ADDED = "OPTIINFRA_LOCAL_NAMES"
+NAMES_VARIABLE = "OPTIINFRA_LOCAL_NAMES"
 REFUSAL = b"only programs on this machine may call this server, and no web page\n"
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -20,7 +20,7 @@ AsgiApp = Callable[[Any, Any, Any], Any]
 
 def is_local(host: str | None, origin: str | None) -> bool:
     """Whether the `Host` and, if there is one, the `Origin` of a request are this machine."""
-    local = LOCAL.union(filter(None, os.environ.get(ADDED, "").split(",")))
+    local = LOCAL.union(filter(None, os.environ.get(NAMES_VARIABLE, "").split(",")))
     return _name(f"//{host or ''}") in local and (origin is None or _name(origin) in local)
 
 

@@ -16,20 +16,20 @@ pytestmark = only_compose
 
 TARGETS = (*service_images.SERVICES, *service_images.HELPERS)
 OWN_PROGRAMS = {part.program for part in PARTS if part.kind not in ("store", "cloud")}
-LOOK_AROUND = Path(__file__).with_name("look_around.py").read_text()
+PROBE = Path(__file__).with_name("image_probe.py").read_text()
 
 
-def look_around(target: str) -> dict[str, Any]:
-    """What a process in the image finds, see `look_around.py`."""
+def probe(target: str) -> dict[str, Any]:
+    """What a process in the image finds, see `image_probe.py`."""
     image = f"{service_images.PREFIX}{target}:{service_images.tag()}"
-    run = ("run", "--rm", "--network", "none", "--entrypoint", "python", image, "-c", LOOK_AROUND)
+    run = ("run", "--rm", "--network", "none", "--entrypoint", "python", image, "-c", PROBE)
     found: dict[str, Any] = json.loads(docker(*run, seconds=stretched(60)))
     return found
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_image_runs_as_an_account_that_can_change_and_build_nothing(target: str) -> None:
-    found = look_around(target)
+    found = probe(target)
     assert (found["uid"], found["gid"]) == (compose.IMAGE_ACCOUNT, compose.IMAGE_ACCOUNT)
     assert found["writable"] == []
     assert found["tools"] == []

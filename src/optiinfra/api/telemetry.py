@@ -44,7 +44,7 @@ _Value = Annotated[float, Field(ge=0, le=1e18), Meta(ge=0, le=1e18)]
 _Edge = Annotated[float, Field(gt=0, le=1e18), Meta(gt=0, le=1e18)]
 _Count = Annotated[int, Field(ge=0, le=2**62), Meta(ge=0, le=2**62)]
 _Values = Annotated[dict[_Identifier, _Value], Field(max_length=MOST_VALUES), Meta(max_length=MOST_VALUES)]
-_Moment = tuple[str, str, datetime]
+_ReadingKey = tuple[str, str, datetime]
 """Deployment, replica and time."""
 
 
@@ -65,7 +65,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The samples of one moment by metric: what a batch repeats for each of them would be most of it."""
+    """All samples of one moment, by metric. Sent one by one, ids and timestamps would be most of a batch."""
 
     deployment_id: _Identifier
     timestamp: _Timestamp
@@ -96,9 +96,9 @@ class TelemetryBatch(Body):
 
     @classmethod
     def of(cls, samples: Iterable[Sample], latencies: Iterable[LatencyCount] = ()) -> Self:
-        """The batch of these. Samples of one moment share a reading, unless they are of one metric."""
-        grouped: list[tuple[_Moment, dict[str, float]]] = []
-        latest: dict[_Moment, dict[str, float]] = {}
+        """The batch of these. Samples of one moment share a reading; a second one of the same metric gets another."""
+        grouped: list[tuple[_ReadingKey, dict[str, float]]] = []
+        latest: dict[_ReadingKey, dict[str, float]] = {}
         for sample in samples:
             moment = sample.deployment_id, sample.replica_id, sample.timestamp
             values = latest.get(moment)

@@ -137,7 +137,8 @@ class Telemetry:
             return
         types = list(_COLUMNS[table].values())  # otherwise the driver asks for them
         numbers = [
-            _numbers(column) if kind == _TIMESTAMP else column for column, kind in zip(columns, types, strict=True)
+            _epoch_milliseconds(column) if kind == _TIMESTAMP else column
+            for column, kind in zip(columns, types, strict=True)
         ]
         await self._call(
             self._client.insert,
@@ -274,8 +275,8 @@ def outage_reason(error: Exception) -> str | None:
     return _TEMPORARY_CODES.get(error.code or 0)
 
 
-def _numbers(moments: Sequence[datetime]) -> list[int]:
-    """Timestamps as the driver takes them without a conversion of its own, which is slower; many are the same."""
+def _epoch_milliseconds(moments: Sequence[datetime]) -> list[int]:
+    """Milliseconds since 1970, which the driver takes as they are; its own conversion is slower. Many are the same."""
     numbers = {moment: (moment - _EPOCH) // _MILLISECOND for moment in set(moments)}
     return [numbers[moment] for moment in moments]
 

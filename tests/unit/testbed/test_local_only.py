@@ -36,7 +36,7 @@ def test_request_of_a_web_page_is_refused(host: str | None, origin: str | None, 
 @pytest.mark.parametrize(("names", "local"), [("sandbox.e2e,172.30.0.1", True), ("", False), (None, False)])
 def test_added_names_are_local(monkeypatch: pytest.MonkeyPatch, names: str | None, local: bool) -> None:
     if names is not None:
-        monkeypatch.setenv(local_only.ADDED, names)
+        monkeypatch.setenv(local_only.NAMES_VARIABLE, names)
     assert local_only.is_local("172.30.0.1:40001", None) is local
     assert local_only.is_local("sandbox.e2e:8022", None) is local
     assert local_only.is_local("", None) is False

@@ -1,4 +1,4 @@
-"""Parsing of telemetry into columns, as the store takes them: making an object for each row takes longer than storing it."""
+"""Parsing of telemetry into the columns that the store takes: an object for each row would cost too much time."""
 
 import math
 from collections.abc import Iterable, Sequence
